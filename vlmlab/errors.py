@@ -1,0 +1,27 @@
+"""The one error that a reader of vlmlab is meant to see.
+
+Everything that a user can get wrong (an unknown name, too many shots, a broken picture, a full disk) ends in a `VlmlabError`
+whose text is a single line: what is wrong, then what to do. The command line prints that line and exits with code 2; a notebook
+shows it in place. Anything else that is raised is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VlmlabError(Exception):
+    """A mistake that the user can mend; `str(error)` is one line that says what is wrong and what to do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> VlmlabError:
+    """The error for a `name` that is not among the `known` names of that `kind`, with the closest ones."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), [k.replace("-", "_") for k in known], n=3, cutoff=0.5)
+    originals = {k.replace("-", "_"): k for k in known}
+    if close:
+        hint = "did you mean " + " or ".join(originals[c] for c in close) + "?"
+    else:
+        hint = "known are " + ", ".join(known)
+    return VlmlabError(f"unknown {kind} '{name}'; {hint}")

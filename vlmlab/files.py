@@ -1,0 +1,82 @@
+"""Where vlmlab's files are, and how they are written so that a kill in the middle loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from vlmlab.errors import VlmlabError
+
+
+def data_path(*parts: str) -> Path:
+    """A file of the project's `data/` folder; the environment variable VLMLAB_DATA names another folder.
+
+    Raises `VlmlabError` if there is no such folder (the package was copied without its data).
+    """
+    folder = Path(os.environ.get("VLMLAB_DATA") or Path(__file__).resolve().parent.parent / "data")
+    if not folder.is_dir():
+        raise VlmlabError(f"the folder {folder} with vlmlab's embedded data is missing; set VLMLAB_DATA to a copy of data/")
+    return folder.joinpath(*parts)
+
+
+def cache_path(*parts: str) -> Path:
+    """A path under the user's cache (VLMLAB_CACHE, else XDG_CACHE_HOME/vlmlab, else ~/.cache/vlmlab); not created."""
+    base = os.environ.get("VLMLAB_CACHE")
+    if not base:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmlab"
+    return Path(base).joinpath(*parts)
+
+
+def write_atomically(path: Path | str, content: bytes | str) -> Path:
+    """Write `content` so that `path` holds either its old content or all of the new, whatever happens in between.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is renamed over `path`.
+    Raises `VlmlabError` in one line if the folder cannot be written or the disk is full; nothing is left behind then.
+    """
+    path = Path(path)
+    raw = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as stream:
+            # mkstemp makes the file private; the result should be as readable as any file that the user makes.
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            stream.write(raw)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise VlmlabError(f"cannot write {path}: {error.strerror or error}; choose a folder with room that you may write to") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sha256(path: Path | str) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verified(path: Path | str, expected: str, remedy: str) -> Path:
+    """`path`, after its SHA-256 was found equal to the pinned `expected`; `remedy` says what to do if it was not.
+
+    Raises `VlmlabError` if the file is missing or its bytes are others.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VlmlabError(f"{path} is missing; {remedy}")
+    found = sha256(path)
+    if found != expected:
+        raise VlmlabError(f"{path} is not the file that vlmlab pins (SHA-256 {found[:12]}..., expected {expected[:12]}...); {remedy}")
+    return path

@@ -1,0 +1,111 @@
+"""The survey's taxonomy, written once: above each system's class, in its `@register(...)`.
+
+`registry()` lists every system without importing one (a listing must not wait for torch): it reads the literal arguments of the
+decorators from the source files. `load_system(key)` then imports the one file that is needed. Notebooks, the README and the command
+line all print this table; nobody types it twice. A class that is registered in a notebook or in a user's own module joins the table
+the moment its decorator runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import importlib
+from pathlib import Path
+
+from vlmlab.errors import VlmlabError, unknown
+
+SETUPS = ("zero-shot", "few-shot", "supervised", "unsupervised", "training-free", "test-time")
+STATUSES = ("complete", "extra", "planned")
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemInfo:
+    """One row of the taxonomy.
+
+    `section` is the survey's, `family` the folder under methods/, `setup` one of SETUPS, `tasks` what it solves,
+    `learns` what has a gradient (in words), `needs` what its backbone must offer, `status` one of STATUSES
+    ("extra" marks a system that the survey does not name).
+    """
+
+    key: str
+    title: str
+    paper: str
+    year: int
+    section: str
+    family: str
+    setup: str
+    learns: str
+    tasks: tuple[str, ...] = ("classification",)
+    needs: tuple[str, ...] = ()
+    status: str = "complete"
+    module: str = dataclasses.field(default="", compare=False)
+
+    def row(self) -> dict:
+        """The row as `vlmlab systems --json` prints it; `name` is the title's short form before a colon."""
+        fields = dataclasses.asdict(self) | {"name": self.title.split(":")[0], "tasks": list(self.tasks), "needs": list(self.needs)}
+        del fields["module"]
+        return fields
+
+
+_registered: dict[str, type] = {}
+
+
+def register(key: str, **facts):
+    """Class decorator that gives a system its row in the taxonomy; `facts` are the fields of `SystemInfo`, as literals.
+
+    The literals are read from the source by `registry()`, so they must not be computed.
+    Raises `ValueError` for a setup or status that the survey does not know.
+    """
+    info = _checked(SystemInfo(key=key, **facts))
+
+    def decorate(cls: type) -> type:
+        cls.info = dataclasses.replace(info, module=cls.__module__)
+        _registered[key] = cls
+        return cls
+
+    return decorate
+
+
+def _checked(info: SystemInfo) -> SystemInfo:
+    if info.setup not in SETUPS or info.status not in STATUSES:
+        raise ValueError(f"{info.key}: setup must be one of {SETUPS} and status one of {STATUSES}")
+    return info
+
+
+@functools.lru_cache(maxsize=1)
+def _written() -> dict[str, SystemInfo]:
+    """The rows that stand in the source files of vlmlab/methods, in the survey's order."""
+    root = Path(__file__).parent
+    rows = []
+    for path in sorted(root.glob("methods/**/*.py")):
+        module = ".".join(["vlmlab", *path.relative_to(root).with_suffix("").parts])
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for call in getattr(node, "decorator_list", []):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "register":
+                    facts = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+                    rows.append(_checked(SystemInfo(key=ast.literal_eval(call.args[0]), module=module, **facts)))
+    rows.sort(key=lambda row: ([int(n) for n in row.section.split(".")], row.year, row.key))
+    return {row.key: row for row in rows}
+
+
+def registry() -> dict[str, SystemInfo]:
+    """Every system by key: those of the package in the survey's order, then those registered by the user."""
+    own = {key: cls.info for key, cls in _registered.items() if key not in _written()}
+    return _written() | own
+
+
+def load_system(key: str) -> type:
+    """The class of a system, imported now if it was not before.
+
+    Raises `VlmlabError` for an unknown key, with the closest ones.
+    """
+    if key not in _registered:
+        table = registry()
+        if key not in table:
+            raise unknown("system", key, table)
+        importlib.import_module(table[key].module)
+    if key not in _registered:
+        raise VlmlabError(f"system '{key}' is listed but its file does not register it; reinstall vlmlab")
+    return _registered[key]
