@@ -1,0 +1,1 @@
+"""MicroWorld: a small world that draws itself, with boxes, masks, relations and captions."""
