@@ -1,0 +1,41 @@
+# vlmlab: `make report`, `make test` and `make lab` each work on a fresh machine that has only Python 3.11 or newer.
+# They make their own environment in .venv on first use, and nothing is done twice. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT ?= reports/adaptation
+
+.DEFAULT_GOAL := help
+.PHONY: help environment report lab test lint clean
+
+help:                      ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "vlmlab needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once; some minutes, most of it torch)"
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $(READY)
+
+environment: $(READY)      ## make the environment in .venv and stop
+
+report: $(READY)           ## adapt a VLM and write the report (OUT=folder)
+	$(BIN)/vlmlab report --out $(OUT)
+
+lab: $(READY)              ## open the book in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+test: $(READY)             ## lint, tests, notebooks
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax notebooks
+
+lint: $(READY)             ## ruff only
+	$(BIN)/ruff check .
+
+clean:                     ## remove the environment and what reports wrote
+	rm -rf $(VENV) reports
