@@ -17,7 +17,9 @@ def data_path(*parts: str) -> Path:
     """
     folder = Path(os.environ.get("VLMLAB_DATA") or Path(__file__).resolve().parent.parent / "data")
     if not folder.is_dir():
-        raise VlmlabError(f"the folder {folder} with vlmlab's embedded data is missing; set VLMLAB_DATA to a copy of data/")
+        raise VlmlabError(
+            f"the folder {folder} with vlmlab's embedded data is missing; set VLMLAB_DATA to a copy of data/"
+        )
     return folder.joinpath(*parts)
 
 
@@ -49,7 +51,9 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise VlmlabError(f"cannot write {path}: {error.strerror or error}; choose a folder with room that you may write to") from error
+        raise VlmlabError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder with room that you may write to"
+        ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
@@ -78,5 +82,7 @@ def verified(path: Path | str, expected: str, remedy: str) -> Path:
         raise VlmlabError(f"{path} is missing; {remedy}")
     found = sha256(path)
     if found != expected:
-        raise VlmlabError(f"{path} is not the file that vlmlab pins (SHA-256 {found[:12]}..., expected {expected[:12]}...); {remedy}")
+        raise VlmlabError(
+            f"{path} is not the file that vlmlab pins (SHA-256 {found[:12]}..., expected {expected[:12]}...); {remedy}"
+        )
     return path

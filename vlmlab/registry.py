@@ -44,7 +44,11 @@ class SystemInfo:
 
     def row(self) -> dict:
         """The row as `vlmlab systems --json` prints it; `name` is the title's short form before a colon."""
-        fields = dataclasses.asdict(self) | {"name": self.title.split(":")[0], "tasks": list(self.tasks), "needs": list(self.needs)}
+        fields = dataclasses.asdict(self) | {
+            "name": self.title.split(":")[0],
+            "tasks": list(self.tasks),
+            "needs": list(self.needs),
+        }
         del fields["module"]
         return fields
 

@@ -1,0 +1,101 @@
+"""How everything in vlmlab looks: one colour per system, one per split, for colour-blind readers too.
+
+The colours are those of Okabe and Ito ("Color Universal Design", 2008), which stay apart under the common kinds of
+colour blindness; where there are more systems than colours, the marker and the line style change too, so that colour
+never carries a meaning alone.
+"""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vlmlab.registry import registry
+
+INK, MUTED, GRID = "#222222", "#6b6b6b", "#dddddd"
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":")
+SPLITS = {
+    "base": "#0072B2",
+    "new": "#D55E00",
+    "harmonic_mean": "#6b6b6b",
+    "all": "#009E73",
+    "train": "#56B4E9",
+    "val": "#E69F00",
+    "test": "#222222",
+}
+# Twenty colours for the classes of a segmentation: Okabe-Ito first, then lighter and darker companions.
+CLASSES = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#D55E00",
+    "#56B4E9",
+    "#F0E442",
+    "#7F7F7F",
+    "#004B75",
+    "#8F3D00",
+    "#00634A",
+    "#87506F",
+    "#F7C66B",
+    "#9ED3F2",
+    "#7FCFB8",
+    "#E6BCD3",
+    "#EAAE80",
+    "#B8B000",
+    "#4D4D4D",
+    "#BFBFBF",
+)
+
+
+def system_style(key: str) -> dict:
+    """Keyword arguments for `Axes.plot`: the colour, marker and line that a system has in every figure.
+
+    Zero-shot prediction, the reference of every comparison, is a dashed dark line without markers.
+    """
+    if key == "zero_shot":
+        return {"color": INK, "linestyle": "--", "marker": "", "linewidth": 1.4}
+    order = [k for k in registry() if k != "zero_shot"]
+    position = order.index(key) if key in order else sum(map(ord, key))
+    row, column = divmod(position, len(OKABE_ITO))
+    return {
+        "color": OKABE_ITO[column],
+        "marker": MARKERS[(row + column) % len(MARKERS)],
+        "linestyle": LINES[row % len(LINES)],
+        "linewidth": 1.8,
+        "markersize": 6,
+    }
+
+
+def system_label(key: str) -> str:
+    """The name under which a system appears in legends; the key itself if the taxonomy does not know it."""
+    info = registry().get(key)
+    return info.title.split(":")[0] if info else key
+
+
+def figure(width: float = 6.4, height: float = 4.0) -> Figure:
+    """An empty figure in inches, made without pyplot, so that none stays open behind the reader's back."""
+    return Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+
+
+def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
+    """Labels, a light horizontal grid and no box: the look of every chart."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def picture(axes: Axes, pixels, title: str = "") -> Axes:
+    """Show pixels [H, W, 3] without axes, with a small title above."""
+    axes.imshow(pixels)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9, color=INK)
+    return axes
