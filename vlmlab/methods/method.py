@@ -1,0 +1,214 @@
+"""The interface that every system of the survey stands behind, and the field's training recipe.
+
+A system is one file with one subclass of `Method`. It says what it eats, builds its prompts or caches from a task in `prepare`, and gives
+logits; whatever has a gradient is an `nn.Parameter` of the method, and nothing else is, because the backbone is kept outside of PyTorch's
+module tree: `method.parameters()` is exactly what the system learns, `method.state_dict()` exactly what one would save.
+
+Dimensions: B batch, C classes, e joint width, S image side, V views, N pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmlab.errors import VlmlabError, unknown
+
+PICTURES_AT_ONCE = 128  # bounds the memory of one pass through an image tower
+
+
+@dataclasses.dataclass
+class Batch:
+    """What a system is shown at once.
+
+    images [B, 3, S, S] normalised as the backbone wants ([B, V, 3, S, S] for a system that eats views), or None;
+    features [B, e] of a frozen image encoder, not normalised, or None; labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None;
+    index [B] positions in the picture set, or None.
+    """
+
+    images: Tensor | None = None
+    features: Tensor | None = None
+    labels: Tensor | None = None
+    index: Tensor | None = None
+
+
+def option(default: typing.Any, text: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> typing.Any:
+    """A field of a Config; help text, limits and choices travel as metadata, from which sliders and `--set` are built."""
+    return dataclasses.field(default=default, metadata={"help": text, "low": low, "high": high, "choices": choices})
+
+
+@dataclasses.dataclass
+class Recipe:
+    """How CoOp and its descendants train (the recipe of the Dassl framework); a system's Config inherits it and states what differs."""
+
+    optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
+    lr: float = option(0.002, "learning rate after the warm-up", 0.0, 10.0)
+    momentum: float = option(0.9, "momentum of SGD", 0.0, 1.0)
+    weight_decay: float = option(5e-4, "weight decay", 0.0, 1.0)
+    epochs: int = option(50, "passes over the training pictures", 1, 10000)
+    batch_size: int = option(32, "training pictures a step", 1, 4096)
+    warmup_epochs: int = option(1, "first epochs at the constant warm-up rate", 0, 100)
+    warmup_lr: float = option(1e-5, "learning rate of the warm-up", 0.0, 1.0)
+
+
+class Method(nn.Module):
+    """A transfer system over a frozen backbone.
+
+    Life of a method: construct with a backbone, `prepare(task)`, then (if it has parameters) `optimizer` and many `loss(batch)`, then
+    `finish(task)`, then `logits(batch)`. Forward maths are the same in training and test; `eval()` changes nothing.
+    """
+
+    @dataclasses.dataclass
+    class Config:
+        """A system without settings."""
+
+    embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones, chosen on validation pictures
+    eats: typing.ClassVar[str] = "features"  # what a Batch must carry: "features", "images" or "views"
+
+    def __init__(self, backbone, config=None):
+        """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one."""
+        super().__init__()
+        # Past nn.Module's registration: a frozen backbone is no part of what the method learns or saves.
+        object.__setattr__(self, "backbone", backbone)
+        self.config = self.configure(backbone) if config is None else config
+        self.classes: list[str] = []
+        self.templates: list[str] = []
+
+    @classmethod
+    def configure(cls, backbone, **settings) -> typing.Any:
+        """The Config for this backbone with `settings` on top; a setting may be text, as the command line hands it over.
+
+        Raises `VlmlabError` for an unknown setting, a value of the wrong type, outside of its limits or not among its choices.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls.Config)}
+        types = typing.get_type_hints(cls.Config)
+        values = dict(cls.embedded) if backbone.embedded else {}
+        for name, value in settings.items():
+            if name not in fields:
+                raise unknown(f"setting of {cls.info.key}", name, fields)
+            values[name] = _checked(fields[name], types[name], value)
+        return cls.Config(**values)
+
+    # --- what a system overrides -------------------------------------------------------------------------------------------------
+
+    def prepare(self, task) -> None:
+        """Build prompts and caches from `task` (its classes, templates and support pictures); a training-free system is ready then."""
+        self.set_classes(task.classes, task.templates)
+
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        """Switch to another label set and keep what was learned (base to new, cross-dataset).
+
+        Raises `VlmlabError` if what the system learned belongs to the classes that it learned on.
+        """
+        self.classes, self.templates = list(classes), list(templates)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores [B, C]; a segmentation system gives [B, C, H, W] at the size of the images."""
+        raise NotImplementedError(f"{type(self).__name__}.logits")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The scalar that is minimised: mean cross-entropy unless the system says otherwise."""
+        return F.cross_entropy(self.logits(batch), batch.labels)
+
+    def finish(self, task) -> None:
+        """Called once after training, for what is chosen on validation pictures; nothing unless the system says otherwise."""
+
+    def views(self, pictures: Sequence, seeds: Sequence[int]) -> Tensor:
+        """For a system that eats views: raw pictures -> [B, V, 3, S, S], picture i augmented from its own `seeds[i]`."""
+        raise NotImplementedError(f"{type(self).__name__}.views")
+
+    # --- training ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training pictures; CoOp's depends on the shots, so ask after `prepare`."""
+        return self.config.epochs
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers the system learns."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Optimiser and schedule for a run of `steps`; both are stepped once per batch.
+
+        Raises `VlmlabError` if there is nothing to train.
+        """
+        parameters = list(self.parameters())
+        if not parameters:
+            raise VlmlabError(f"{type(self).__name__} has nothing to train; evaluate it after prepare()")
+        config = self.config
+        if config.optimizer == "sgd":
+            optimizer = torch.optim.SGD(parameters, lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay)
+        else:
+            optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=config.weight_decay, eps=getattr(config, "eps", 1e-8))
+        # The optimiser's own rate is 1, so that the schedule's factor is the learning rate itself.
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate(step, steps))
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The rate of one step: constant in the warm-up epochs, then lr/2 (1 + cos(pi (k - warm-up) / E)) in epoch k of E.
+
+        It changes once per epoch, and its period is E although the warm-up came first, so that the last epoch ends above zero; both as in
+        the field's code, because published numbers depend on it.
+        """
+        config, epoch = self.config, step * self.epochs // steps
+        if epoch < config.warmup_epochs:
+            return config.warmup_lr
+        return config.lr / 2 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / self.epochs))
+
+    # --- what systems share --------------------------------------------------------------------------------------------------------
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Unit image features [B, e]: those that the batch carries, else its images through the frozen encoder."""
+        features = batch.features
+        if features is None:
+            if batch.images is None:
+                raise VlmlabError(f"{type(self).__name__} was given a batch with neither images nor features")
+            with torch.no_grad():
+                features = self.backbone.encode_image(batch.images)
+        return F.normalize(features, dim=-1)
+
+    @torch.no_grad()
+    def encode(self, pictures, transform: Callable | None = None) -> Tensor:
+        """Features [N, e], not normalised, of an ImageSet; `transform` maps a list of raw pictures to [n, 3, S, S], default the backbone's."""
+        transform = transform or self.preprocess
+        chunks = []
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            raw = pictures.images(range(start, min(start + PICTURES_AT_ONCE, len(pictures))))
+            chunks.append(self.backbone.encode_image(transform(raw)))
+        return torch.cat(chunks)
+
+    def preprocess(self, pictures: Sequence) -> Tensor:
+        """Raw uint8 pictures, of one size or several -> [n, 3, S, S] as the backbone's test transform has it."""
+        return torch.cat([self.backbone.preprocess(picture[None]) for picture in pictures]).to(self.backbone.device)
+
+
+def _checked(field: dataclasses.Field, kind: typing.Any, value: typing.Any) -> typing.Any:
+    """`value` as the field's type (text is read), within its limits and choices."""
+    limits = field.metadata
+    kind = next(k for k in (typing.get_args(kind) or (kind,)) if k is not type(None))
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if field.default is None:
+            return None
+        raise VlmlabError(f"setting {field.name} cannot be none; {limits['help']}")
+    try:
+        if kind is bool and isinstance(value, str):
+            value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+        elif kind is int and float(value) != int(float(value)):
+            raise ValueError(value)
+        else:
+            value = kind(float(value)) if kind is int else kind(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise VlmlabError(f"setting {field.name} takes a {kind.__name__}, not '{value}'; {limits['help']}") from error
+    if limits.get("choices") and value not in limits["choices"]:
+        raise unknown(field.name, str(value), [str(choice) for choice in limits["choices"]])
+    low, high = limits.get("low"), limits.get("high")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise VlmlabError(f"setting {field.name} must lie in {low} to {high}, not {value}; {limits['help']}")
+    return value
