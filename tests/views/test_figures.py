@@ -1,0 +1,85 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from vlmlab.views import charts, pictures
+from vlmlab.views.style import system_style
+
+
+def result(system, dataset, shots, seed, accuracy, zero_shot=30.0, **metrics):
+    return {
+        "system": system,
+        "dataset": dataset,
+        "shots": shots,
+        "seed": seed,
+        "metrics": {"accuracy": accuracy, **metrics},
+        "zero_shot": {"accuracy": zero_shot, **{k: zero_shot for k in metrics}},
+    }
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8)
+
+
+def test_no_figure_stays_open(image):
+    charts.learning_curve([3.0, 2.0, 1.0])
+    pictures.contact_sheet([image] * 3, ["a", "b", "c"], columns=2)
+    assert plt.get_fignums() == []
+
+
+def test_curve_shows_mean_and_spread_over_seeds():
+    results = [result("coop", "digits", k, s, 40 + k + s) for k in (1, 4, 16) for s in (1, 3)]
+    fig = charts.few_shot_curves(results)
+    line = next(x for x in fig.axes[0].get_lines() if len(x.get_xdata()) == 3)
+    assert list(line.get_xdata()) == [1, 4, 16]
+    assert list(line.get_ydata()) == [43, 46, 58]
+    band = fig.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(43 - 2**0.5) and band.max() == pytest.approx(58 + 2**0.5)
+
+
+def test_base_new_bars_have_the_means():
+    rows = [result("coop", "digits", 16, s, 0, base=60 + s, new=20, harmonic_mean=30) for s in (1, 3)]
+    heights = [bar.get_height() for bar in charts.base_new_bars(rows).axes[0].patches]
+    assert heights == [62, 20, 30]
+
+
+def test_confusion_keeps_the_most_confused_classes():
+    matrix = np.eye(30) * 10
+    matrix[3, 7] = 40
+    fig = charts.confusion(matrix, [f"class {i}" for i in range(30)], most=5)
+    shown = [t.get_text() for t in fig.axes[0].get_yticklabels()]
+    assert len(shown) == 5 and {"class 3", "class 7"} <= set(shown)
+
+
+def test_heat_is_brightest_where_the_map_is_highest(image):
+    values = np.zeros((4, 4))
+    values[3, 3] = 1
+    shown = pictures.heat(np.zeros_like(image), values)
+    assert shown.shape == image.shape and shown.dtype == np.uint8
+    assert shown[-1, -1].sum() > shown[0, 0].sum() + 100
+
+
+def test_unlabelled_pixels_keep_their_colour(image):
+    labels = np.zeros(image.shape[:2], int)
+    labels[:10] = -1
+    shown = pictures.labelled(image, labels)
+    assert (shown[:10] == image[:10]).all() and (shown[10:] != image[10:]).any()
+
+
+def test_dense_maps_name_only_words_that_are_seen(image):
+    scores = np.zeros((3, 64, 48))
+    scores[1] = 1
+    legend = pictures.dense_maps([image], ["picture"], [scores], ["sky", "tree", "cat"]).legends[0]
+    assert [t.get_text() for t in legend.get_texts()] == ["tree"]
+
+
+def test_bars_show_the_most_probable_words(image):
+    fig = pictures.word_predictions([image], ["p"], np.array([[0.1, 0.7, 0.2]]), ["sky", "tree", "cat"], top=2)
+    texts = [t.get_text() for axes in fig.axes for t in axes.texts]
+    assert texts == ["cat  20 %", "tree  70 %"]
+
+
+def test_a_system_keeps_its_style():
+    assert system_style("coop") == system_style("coop")
+    assert system_style("zero_shot")["linestyle"] == "--"
