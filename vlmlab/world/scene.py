@@ -1,34 +1,52 @@
-"""Scenes of MicroWorld: what is where, before anything is painted, and how scenes are drawn at random.
+"""Scene graphs: what is where in a picture, before anything is painted.
 
-A scene is a small graph: objects with attributes, on a background, in a style; `relations` reads the spatial relations
-off the positions. Positions and sizes are in units of the picture's side, so that a scene has no resolution.
+A `Scene` holds all that a picture depends on; painting it twice, in any process, at any size, gives the same picture.
+Positions and radii are fractions of the picture's side; y points down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vlmlab.world.objects import KNOWN, OBJECTS, RARE, WITHHELD
-from vlmlab.world.palette import COLOURS
+from vlmlab.world.objects import NAMES
+from vlmlab.world.palette import COLOURS, STUFF
 
-COLOUR_WORDS = tuple(COLOURS)
-TEXTURES = ("plain", "striped", "dotted", "checked", "gradient")
-STUFF = ("sky", "grass", "sand", "water", "brick", "snow", "wood")
-"""Backgrounds that language names; segmentation treats them as classes."""
-BACKGROUNDS = (*STUFF, "plain", "gradient", "noise")
-STYLES = ("photo", "flat", "silhouette", "sketch", "mosaic", "negative")
-PRETRAINING_STYLES = {"photo": 0.61, "flat": 0.22, "silhouette": 0.08, "sketch": 0.06, "mosaic": 0.03}
-TEXTURE_SHARES = (0.5, 0.13, 0.13, 0.12, 0.12)
-COUNT_SHARES = (0.6, 0.22, 0.1, 0.08)
-"""How often a scene has one, two, three and four objects."""
+STYLES: tuple[str, ...] = ("photo", "flat", "silhouette", "sketch", "mosaic", "negative")
+TEXTURES: tuple[str, ...] = ("plain", "striped", "dotted", "checked", "gradient")
+BACKGROUNDS: tuple[str, ...] = (*STUFF, "plain", "gradient", "noise")
+"""Stuff (sky, grass, sand, water, brick, snow, wood), then the backgrounds that show nothing."""
+
+COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
+COUNT_SHARES: tuple[float, ...] = (0.6, 0.22, 0.1, 0.08)
+"""Shares of scenes with one, two, three and four objects."""
+
+SAME_KIND = 0.25
+"""Share of the scenes with several objects in which all are of one category."""
+
+TEXTURE_SHARES: tuple[float, ...] = (0.52, 0.12, 0.12, 0.12, 0.12)
+
+_RADII = ((0.24, 0.44), (0.17, 0.26), (0.14, 0.2), (0.13, 0.18))
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: (x, y) its centre and `radius` its half extent, in sides of the picture; `turn` in degrees."""
+    """One thing in a scene.
+
+    Attributes:
+        category: its name in the catalogue.
+        colour: one of COLOUR_NAMES.
+        texture: one of TEXTURES; how its body is patterned.
+        x, y: centre.
+        radius: half its extent.
+        rotation: degrees clockwise.
+        aspect: width over height, beyond that of the category.
+        flip: mirrored left to right.
+        seed: of its proportions and posture.
+    """
 
     category: str
     colour: str
@@ -36,114 +54,133 @@ class SceneObject:
     x: float
     y: float
     radius: float
-    turn: float = 0.0
-    aspect: float = 1.0
-    flip: bool = False
+    rotation: float
+    aspect: float
+    flip: bool
+    seed: int
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that determines a picture; `seed` fixes what is left to chance in painting (shape, light, noise)."""
+    """All that a picture depends on.
+
+    Attributes:
+        style: one of STYLES.
+        background: one of BACKGROUNDS.
+        objects: in painting order, the last in front.
+        seed: of the background, the light and the film.
+    """
 
     style: str
     background: str
-    objects: tuple[SceneObject, ...] = field(default=())
-    seed: int = 0
+    objects: tuple[SceneObject, ...]
+    seed: int
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """The category of each object, in painting order."""
-        return tuple(o.category for o in self.objects)
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
 
-    def relations(self) -> list[tuple[int, str, int]]:
-        """(i, relation, j) for every ordered pair of objects: i is left of / right of / above / below j.
-
-        The axis along which the centres are further apart decides.
-        """
-        found = []
-        for i, a in enumerate(self.objects):
-            for j, b in enumerate(self.objects):
-                if i != j:
-                    dx, dy = a.x - b.x, a.y - b.y
-                    across = abs(dx) >= abs(dy)
-                    word = ("right of" if dx > 0 else "left of") if across else ("below" if dy > 0 else "above")
-                    found.append((i, word, j))
-        return found
+    @classmethod
+    def from_dict(cls, values: Mapping) -> Scene:
+        """The inverse of `as_dict`."""
+        objects = tuple(SceneObject(**o) for o in values["objects"])
+        return cls(values["style"], values["background"], objects, values["seed"])
 
 
-def _place(rng: np.random.Generator, count: int) -> list[tuple[float, float, float]]:
-    """(x, y, radius) for each of `count` objects, not overlapping much."""
-    if count == 1:
-        radius = rng.uniform(0.24, 0.42)
-        low = min(radius + 0.02, 0.48)
-        return [(rng.uniform(low, 1 - low), rng.uniform(low, 1 - low), radius)]
-    if count == 2:
-        spots = [(0.27 + rng.uniform(-0.03, 0.03), rng.uniform(0.28, 0.72)), (0.73, rng.uniform(0.28, 0.72))]
-        if rng.random() < 0.5:
-            spots = [(y, x) for x, y in spots]
-        return [(x, y, rng.uniform(0.17, 0.24)) for x, y in spots]
-    cells = [(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]
-    order = rng.permutation(4)[:count]
-    jitter = rng.uniform(-0.04, 0.04, (count, 2))
-    return [
-        (cells[k][0] + dx, cells[k][1] + dy, rng.uniform(0.15, 0.21)) for k, (dx, dy) in zip(order, jitter, strict=True)
-    ]
+def relation(a: SceneObject, b: SceneObject, margin: float = 1.25) -> str | None:
+    """Where `a` is as seen from `b`: "left of", "right of", "above" or "below".
+
+    None if the two directions are too nearly equal (their ratio is below `margin`) or the two centres too near.
+    """
+    dx, dy = a.x - b.x, a.y - b.y
+    if max(abs(dx), abs(dy)) < 0.1:
+        return None
+    if abs(dx) > margin * abs(dy):
+        return "right of" if dx > 0 else "left of"
+    if abs(dy) > margin * abs(dx):
+        return "below" if dy > 0 else "above"
+    return None
 
 
-def _any(rng: np.random.Generator, choices: Sequence[str]) -> str:
+def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _weighted(rng: np.random.Generator, choices: Sequence[str], shares: Sequence[float]) -> str:
-    return choices[min(int(np.searchsorted(np.cumsum(shares), rng.random() * sum(shares), "right")), len(choices) - 1)]
+def _draw(rng: np.random.Generator, choices: Sequence, shares: Sequence[float]):
+    """One of the choices, drawn by its share (Generator.choice does this ten times more slowly)."""
+    u = rng.random() * sum(shares)
+    for choice, share in zip(choices, shares, strict=True):
+        u -= share
+        if u < 0:
+            return choice
+    return choices[-1]
+
+
+def _places(rng: np.random.Generator, n: int) -> list[tuple[float, float, float]]:
+    """Centres and radii (x, y, r) of n objects inside the picture that hardly overlap."""
+    low, high = _RADII[n - 1]
+    while True:
+        placed: list[tuple[float, float, float]] = []
+        for _ in range(12 * n):
+            u = rng.random(3)
+            r = low + (high - low) * float(u[0])
+            reach = r * 1.04
+            x, y = (float(reach + (1 - 2 * reach) * v) for v in u[1:])
+            if all(math.hypot(x - a, y - b) > 0.98 * (r + q) for a, b, q in placed):
+                placed.append((x, y, r))
+                if len(placed) == n:
+                    return placed
 
 
 def sample_scene(
     rng: np.random.Generator,
-    categories: Sequence[str] | None = None,
+    *,
     count: int | None = None,
+    categories: Sequence[str] | None = None,
+    pool: Sequence[str] = NAMES,
     style: str | None = None,
+    styles: Mapping[str, float] | None = None,
     background: str | None = None,
-    spread: float = 1.0,
+    colours: Sequence[str] = COLOUR_NAMES,
 ) -> Scene:
-    """A random scene.
+    """A random scene; what is given is kept, the rest is drawn.
 
     Args:
-        categories: what the objects are drawn from (with `count` = len: exactly these); default every category that
-            pretraining shows.
-        count: number of objects, 1 to 4; drawn with COUNT_SHARES if None.
-        style, background: fixed, or drawn if None (style with PRETRAINING_STYLES).
-        spread: scales the variation of pose; above 1 the objects lean and stretch more than in pretraining.
+        rng: the only source of randomness.
+        count: number of objects, 1 to 4; drawn by COUNT_SHARES if None (or given by `categories`).
+        categories: the categories of the objects, in order.
+        pool: the categories to draw from otherwise.
+        style: one of STYLES.
+        styles: style -> share, for drawing the style; all photo and flat (7:3) if None.
+        background: one of BACKGROUNDS.
+        colours: names of colours to draw from.
     """
-    pool = tuple(categories) if categories is not None else SHOWN
-    count = count or 1 + [rng.random() >= c for c in np.cumsum(COUNT_SHARES)[:3]].count(True)
-    style = style or _weighted(rng, tuple(PRETRAINING_STYLES), tuple(PRETRAINING_STYLES.values()))
-    if categories is not None and count == len(pool):
-        chosen = list(pool)
+    if categories is not None:
+        n = len(categories)
     else:
-        chosen = [_any(rng, pool) for _ in range(count)]
-        if count > 1 and rng.random() < 0.25:
-            chosen = chosen[:1] * count
+        n = count or _draw(rng, (1, 2, 3, 4), COUNT_SHARES)
+        categories = [_pick(rng, pool) for _ in range(n)]
+        if n > 1 and rng.random() < SAME_KIND:
+            categories = [categories[0]] * n
+    if style is None:
+        styles = styles or {"photo": 0.7, "flat": 0.3}
+        style = _draw(rng, tuple(styles), tuple(styles.values()))
+    background = background or _pick(rng, BACKGROUNDS)
+    one_colour = _pick(rng, colours) if n > 1 and len(set(categories)) == 1 and rng.random() < 0.3 else None
     objects = []
-    for name, (x, y, radius) in zip(chosen, _place(rng, count), strict=True):
+    for name, (x, y, r) in zip(categories, _places(rng, n), strict=True):
         objects.append(
             SceneObject(
                 category=name,
-                colour=_any(rng, COLOUR_WORDS),
-                texture=_weighted(rng, TEXTURES, TEXTURE_SHARES),
-                x=float(x),
-                y=float(y),
-                radius=float(radius),
-                turn=float(rng.normal(0, 11 * spread)),
-                aspect=float(np.exp(rng.uniform(-0.17, 0.17) * spread)),
+                colour=one_colour or _pick(rng, colours),
+                texture=_draw(rng, TEXTURES, TEXTURE_SHARES),
+                x=round(x, 4),
+                y=round(y, 4),
+                radius=round(r, 4),
+                rotation=round(float(np.clip(rng.normal(0, 13), -35, 35)), 2),
+                aspect=round(float(rng.uniform(0.84, 1.18)), 3),
                 flip=bool(rng.random() < 0.5),
+                seed=int(rng.integers(1 << 31)),
             )
         )
-    return Scene(style, background or _any(rng, BACKGROUNDS), tuple(objects), int(rng.integers(1 << 31)))
-
-
-SHOWN: tuple[str, ...] = (*KNOWN, *RARE, *WITHHELD)
-"""The categories that pretraining shows (the unseen ones are in no picture)."""
-
-GROUPS: dict[str, str] = {name: category.group for name, category in OBJECTS.items()}
-"""Category name -> group word."""
+    return Scene(style, background, tuple(objects), int(rng.integers(1 << 31)))
