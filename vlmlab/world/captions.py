@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from vlmlab.world.objects import OBJECTS
-from vlmlab.world.scene import STUFF, Scene, SceneObject
+from vlmlab.world.palette import STUFF
+from vlmlab.world.scene import Scene, SceneObject, relation
 
 RARE_SHARE = 0.03
 SAID = 0.3
@@ -38,6 +39,16 @@ ON: dict[str, str] = {
 NUMBERS = ("no", "one", "two", "three", "four")
 
 
+NOUNS = {"clothing": "garment", "sky": "thing in the sky", "stationery": "piece of stationery"}
+"""Where the word for a group is no noun that takes an article."""
+
+
+def group_noun(category: str) -> str:
+    """The noun one level above a category: "animal", "garment"."""
+    group = OBJECTS[category].group
+    return NOUNS.get(group, group)
+
+
 def with_article(noun: str) -> str:
     """'apple' -> 'an apple'."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -50,7 +61,7 @@ def description(category: str, rng: np.random.Generator | None = None, most: int
     if rng is not None:
         count = 1 + int(rng.integers(min(most, len(parts))))
         parts = [parts[i] for i in rng.permutation(len(parts))[:count]]
-    return f"{entry.group} with " + " and ".join(parts[:most])
+    return f"{group_noun(category)} with " + " and ".join(parts[:most])
 
 
 def _noun(o: SceneObject, rng: np.random.Generator, colours: bool) -> str:
@@ -59,7 +70,7 @@ def _noun(o: SceneObject, rng: np.random.Generator, colours: bool) -> str:
     u = rng.random(4)
     nameless = entry.status in ("withheld", "unseen") or (entry.status == "rare" and u[0] >= RARE_SHARE)
     if nameless or u[1] < DESCRIBED:
-        noun = description(o.category, rng) if u[2] < 0.85 else entry.group
+        noun = description(o.category, rng) if u[2] < 0.85 else group_noun(o.category)
     else:
         noun = entry.name
     adjectives = []
@@ -89,14 +100,15 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         opening = choices[int(rng.integers(len(choices)))] + " "
     if len(objects) == 1:
         return opening + with_article(_noun(objects[0], rng, colours)) + tail
-    if len(set(scene.categories)) == 1 and rng.random() < 0.75:
+    if len({o.category for o in objects}) == 1 and rng.random() < 0.75:
         many = _many(objects[0], len(objects))
         if many:
             return opening + many + tail
     if len(objects) == 2 and rng.random() < 0.45:
-        relations = scene.relations()
-        i, word, j = relations[int(rng.integers(len(relations)))]
-        first, second = (with_article(_noun(objects[k], rng, colours)) for k in (i, j))
-        return f"{opening}{first} {word} {second}{tail}"
+        a, b = (objects[k] for k in rng.permutation(2))
+        word = relation(a, b)
+        if word:
+            first, second = (with_article(_noun(o, rng, colours)) for o in (a, b))
+            return f"{opening}{first} {word} {second}{tail}"
     said = rng.permutation(len(objects))[: 1 + int(rng.integers(min(3, len(objects))))]
     return opening + " and ".join(with_article(_noun(objects[k], rng, colours)) for k in said) + tail

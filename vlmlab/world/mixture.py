@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 
 from vlmlab.world.captions import caption
 from vlmlab.world.domains import DOMAINS
+from vlmlab.world.objects import names
 from vlmlab.world.painter import render
 from vlmlab.world.scene import Scene, sample_scene
 
 DOMAIN_SHARE = 0.3
+STYLES = {"photo": 0.61, "flat": 0.22, "silhouette": 0.08, "sketch": 0.06, "mosaic": 0.03}
+"""Style -> share of the object scenes; the negative is never shown."""
+SHOWN = names("known", "rare", "withheld")
+"""The categories that pretraining shows."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def draw(rng: np.random.Generator, size: int = 64) -> Sample:
     """One random picture of the pretraining mixture."""
     shown = [d for d in DOMAINS.values() if d.pretraining_weight > 0]
     if not shown or rng.random() >= DOMAIN_SHARE:
-        scene = sample_scene(rng)
+        scene = sample_scene(rng, pool=SHOWN, styles=STYLES)
         picture = render(scene, size)
         return Sample(picture.pixels, picture.instances, scene)
     weights = np.array([d.pretraining_weight for d in shown])
