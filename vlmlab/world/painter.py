@@ -10,7 +10,7 @@ Dimension legend: S side of the picture in pixels, (h, w) crop around one object
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.world.category import Category
-from vlmlab.world.objects import NAMES, OBJECTS
-from vlmlab.world.palette import BACKDROPS, COLOURS, FIXED, LIGHT, SHADE, STUFF
+from vlmlab.world.objects import OBJECTS
+from vlmlab.world.palette import BACKDROPS, COLOURS, FIXED, LIGHT, SHADE, STUFF, STUFF_RAMPS
 from vlmlab.world.scene import BACKGROUNDS, STYLES, Scene, SceneObject
 from vlmlab.world.shapes import ROLES
 
@@ -29,13 +29,8 @@ Field = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 OVERSAMPLING = 2
-SEMANTIC_NAMES: tuple[str, ...] = (*BACKGROUNDS, *NAMES)
-"""Names of the values of `Picture.semantic`: the background, else the category."""
-
-_SEMANTIC = {name: k for k, name in enumerate(SEMANTIC_NAMES)}
 _ROLE = {role: k for k, role in enumerate(ROLES)}
 _INK = len(ROLES)
-_OTHER = 255
 
 
 @dataclass(frozen=True)
@@ -45,16 +40,20 @@ class Picture:
     Attributes:
         pixels: uint8 [S, S, 3].
         instances: uint8 [S, S]; k + 1 where object k of the scene is visible, else 0.
-        semantic: uint8 [S, S]; index into SEMANTIC_NAMES (255 for a category that is not in it).
-        boxes: float32 [n, 4], (x0, y0, x1, y1) in pixels around the visible mask, x1 and y1 exclusive; zeros if hidden.
+        boxes: int64 [n, 4], (x0, y0, x1, y1) in pixels around the visible mask, x1 and y1 exclusive; zeros if hidden.
         scene: what was painted.
     """
 
     pixels: Pixels
     instances: NDArray[np.uint8]
-    semantic: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
+    boxes: NDArray[np.int64]
     scene: Scene
+
+    def semantic(self, things: Sequence[str], stuff: Sequence[str] = STUFF, nothing: int = 255) -> NDArray[np.uint8]:
+        """Class per pixel [S, S]: `things` by category, then `stuff` by background, `nothing` elsewhere."""
+        index = {name: k for k, name in enumerate((*things, *stuff))}
+        values = [index.get(name, nothing) for name in (self.scene.background, *self.scene.categories)]
+        return np.asarray(values, np.uint8)[self.instances]
 
 
 # ------------------------------------------------------------------------------------------------------- backgrounds
@@ -172,7 +171,7 @@ _BACKGROUNDS = {
 
 def _ramp(rng: np.random.Generator, kind: str) -> tuple[Field, Field]:
     """One of the ramps of the stuff, with its hue, brightness and contrast varied."""
-    ramps = STUFF[kind]
+    ramps = STUFF_RAMPS[kind]
     a, b = np.asarray(ramps[int(rng.integers(len(ramps)))], np.float32)
     middle, half = (a + b) / 2, (b - a) / 2
     middle = middle * rng.uniform(0.84, 1.1) + rng.standard_normal(3, dtype=np.float32) * 8
@@ -426,7 +425,7 @@ def render(scene: Scene, size: int = 64, catalogue: Mapping[str, Category] = OBJ
     elif style == "negative":
         image = 255 - np.clip(image, 0, 255)
     pixels = np.clip(image, 0, 255).astype(np.uint8)
-    return Picture(pixels, instances, _semantic(scene, instances), _boxes(instances, len(scene.objects)), scene)
+    return Picture(pixels, instances, _boxes(instances, len(scene.objects)), scene)
 
 
 def _paper(image: Field, paper: float, rng: np.random.Generator, size: int) -> Field:
@@ -452,13 +451,8 @@ def _pencilled(cut: _Cut, o: SceneObject, rng: np.random.Generator, paper: float
     return (grey * (cut.labels > 0))[..., None] * np.ones(3, np.float32)
 
 
-def _semantic(scene: Scene, instances: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    values = [_SEMANTIC[scene.background], *(_SEMANTIC.get(o.category, _OTHER) for o in scene.objects)]
-    return np.asarray(values, np.uint8)[instances]
-
-
-def _boxes(instances: NDArray[np.uint8], n: int) -> NDArray[np.float32]:
-    boxes = np.zeros((n, 4), np.float32)
+def _boxes(instances: NDArray[np.uint8], n: int) -> NDArray[np.int64]:
+    boxes = np.zeros((n, 4), np.int64)
     for k in range(n):
         mask = instances == k + 1
         columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))

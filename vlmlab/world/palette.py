@@ -15,7 +15,7 @@ COLOURS: dict[str, Colour] = {
     "blue": (52, 100, 200),
     "purple": (132, 70, 170),
     "pink": (238, 140, 176),
-    "gray": (134, 138, 146),
+    "grey": (134, 138, 146),
 }
 """The colours of objects; the keys are the words of captions."""
 
@@ -38,7 +38,7 @@ LIGHT: Colour = (255, 250, 236)
 Ramp = tuple[Colour, Colour]
 """Two colours that a background runs between."""
 
-STUFF: dict[str, tuple[Ramp, ...]] = {
+STUFF_RAMPS: dict[str, tuple[Ramp, ...]] = {
     "sky": (
         ((92, 158, 224), (196, 224, 244)),
         ((60, 112, 196), (158, 198, 238)),
@@ -91,3 +91,6 @@ BACKDROPS: tuple[Colour, ...] = (
     (186, 160, 196), (240, 186, 142),
 )  # fmt: skip
 """Colours of plain, gradient and noise backgrounds."""
+
+STUFF: tuple[str, ...] = tuple(STUFF_RAMPS)
+"""Backgrounds that language names; segmentation treats them as classes."""

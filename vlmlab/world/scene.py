@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from vlmlab.errors import VlmlabError
 from vlmlab.world.objects import NAMES
 from vlmlab.world.palette import COLOURS, STUFF
 
 STYLES: tuple[str, ...] = ("photo", "flat", "silhouette", "sketch", "mosaic", "negative")
 TEXTURES: tuple[str, ...] = ("plain", "striped", "dotted", "checked", "gradient")
 BACKGROUNDS: tuple[str, ...] = (*STUFF, "plain", "gradient", "noise")
-"""Stuff (sky, grass, sand, water, brick, snow, wood), then the backgrounds that show nothing."""
 
-COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
+COLOUR_WORDS: tuple[str, ...] = tuple(COLOURS)
 COUNT_SHARES: tuple[float, ...] = (0.6, 0.22, 0.1, 0.08)
 """Shares of scenes with one, two, three and four objects."""
 
@@ -38,7 +38,7 @@ class SceneObject:
 
     Attributes:
         category: its name in the catalogue.
-        colour: one of COLOUR_NAMES.
+        colour: one of COLOUR_WORDS.
         texture: one of TEXTURES; how its body is patterned.
         x, y: centre.
         radius: half its extent.
@@ -75,6 +75,11 @@ class Scene:
     background: str
     objects: tuple[SceneObject, ...]
     seed: int
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The category of each object, in painting order."""
+        return tuple(o.category for o in self.objects)
 
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -141,34 +146,38 @@ def sample_scene(
     style: str | None = None,
     styles: Mapping[str, float] | None = None,
     background: str | None = None,
-    colours: Sequence[str] = COLOUR_NAMES,
+    colours: Sequence[str] = COLOUR_WORDS,
+    spread: float = 1.0,
 ) -> Scene:
     """A random scene; what is given is kept, the rest is drawn.
 
     Args:
         rng: the only source of randomness.
-        count: number of objects, 1 to 4; drawn by COUNT_SHARES if None (or given by `categories`).
-        categories: the categories of the objects, in order.
-        pool: the categories to draw from otherwise.
+        count: number of objects, 1 to 4; drawn by COUNT_SHARES if None.
+        categories: exactly these, in order (their number is the count).
+        pool: the categories to draw from otherwise; all of them by default, the unseen ones too.
         style: one of STYLES.
-        styles: style -> share, for drawing the style; all photo and flat (7:3) if None.
+        styles: style -> share, for drawing the style; photo and flat, 7 to 3, if None.
         background: one of BACKGROUNDS.
-        colours: names of colours to draw from.
+        colours: words of colours to draw from.
+        spread: scales the variation of pose; above 1 the objects lean and stretch more than in pretraining.
     """
     if categories is not None:
-        n = len(categories)
+        n, chosen = len(categories), list(categories)
     else:
         n = count or _draw(rng, (1, 2, 3, 4), COUNT_SHARES)
-        categories = [_pick(rng, pool) for _ in range(n)]
+        chosen = [_pick(rng, pool) for _ in range(n)]
         if n > 1 and rng.random() < SAME_KIND:
-            categories = [categories[0]] * n
+            chosen = chosen[:1] * n
+    if not 1 <= n <= len(_RADII):
+        raise VlmlabError(f"a scene holds 1 to {len(_RADII)} objects, not {n}; ask for fewer")
     if style is None:
         styles = styles or {"photo": 0.7, "flat": 0.3}
         style = _draw(rng, tuple(styles), tuple(styles.values()))
     background = background or _pick(rng, BACKGROUNDS)
-    one_colour = _pick(rng, colours) if n > 1 and len(set(categories)) == 1 and rng.random() < 0.3 else None
+    one_colour = _pick(rng, colours) if n > 1 and len(set(chosen)) == 1 and rng.random() < 0.3 else None
     objects = []
-    for name, (x, y, r) in zip(categories, _places(rng, n), strict=True):
+    for name, (x, y, r) in zip(chosen, _places(rng, n), strict=True):
         objects.append(
             SceneObject(
                 category=name,
@@ -177,8 +186,8 @@ def sample_scene(
                 x=round(x, 4),
                 y=round(y, 4),
                 radius=round(r, 4),
-                rotation=round(float(np.clip(rng.normal(0, 13), -35, 35)), 2),
-                aspect=round(float(rng.uniform(0.84, 1.18)), 3),
+                rotation=round(float(np.clip(rng.normal(0, 12), -32, 32)) * spread, 2),
+                aspect=round(math.exp(rng.uniform(-0.17, 0.17) * spread), 3),
                 flip=bool(rng.random() < 0.5),
                 seed=int(rng.integers(1 << 31)),
             )
