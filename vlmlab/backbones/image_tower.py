@@ -1,0 +1,289 @@
+"""The image encoder, opened: patch tokens with prompts among them, local features, attention maps.
+
+open_clip hands out one vector per picture. Systems of the survey also need prompt tokens (shallow or deep), a feature per location
+(dense prediction) and the attention of each head. Three kinds of tower are opened behind one interface: ViT, CLIP's modified ResNet
+with its attention pool, and timm's networks. Features are those of open_clip's own `encode_image`.
+
+Legend: B batch, H x W picture, h x w grid of locations, T tokens, n prompt tokens, d width, e joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from vlmlab.backbones.blocks import attention_map, check_blocks, finish, output, project, replace_rows, run_block
+from vlmlab.errors import VlmlabError
+
+WITH_TOKENS = "micro-vit, micro-vit-fine or a ViT of open_clip such as ViT-B-16/openai"
+
+
+class ImageTower:
+    """What the three kinds have in common.
+
+    kind "vit", "resnet" or "timm"; width d of a token or of a location of the last map; depth (blocks); heads of an attention layer;
+    supports, of "tokens" (prompts), "attention" and "local".
+    """
+
+    kind: str
+    supports: frozenset[str]
+    width: int
+    depth: int
+    heads: int
+
+    def __init__(self, visual: nn.Module, name: str):
+        self.visual, self.name = visual, name
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """How many locations (h, w) a picture of that size has."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+        """Features [B, e] of normalised images [B, 3, H, W].
+
+        `prompts` [n, d] or [B, n, d] join the tokens after the last patch, after positions, before the first norm; `deep[j]` takes their
+        place at the input of block j+1 (counted from 0), as in VPT-deep (arXiv:2203.12119) and MaPLe (arXiv:2210.03117).
+        Raises `VlmlabError` if the tower has no tokens.
+        """
+        if prompts is not None or deep:
+            raise self._refusal("prompt tokens", "visual prompts among the tokens (MaPLe, VPT)")
+        return self.visual(images.to(self._dtype)).float()
+
+    def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
+        """A feature per location in the joint space, [B, e, h, w], not normalised; `images` may have any size.
+
+        "value": the last attention layer lets each location see only itself (MaskCLIP, arXiv:2112.01071, as released);
+        "plain": the ordinary last states; "key": the last layer's keys [B, d, h, w], not in the joint space (MaskCLIP's key smoothing).
+        """
+        raise NotImplementedError
+
+    def attention(self, images: Tensor) -> list[Tensor]:
+        """Attention weights per layer, each [B, heads, T, T]; row t is where token t looks, token 0 is the pooled one."""
+        raise self._refusal("attention maps", "attention pictures")
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(p for p in self.visual.parameters() if p.dim() == 4).dtype
+
+    def _refusal(self, what: str, needed_for: str) -> VlmlabError:
+        return VlmlabError(f"{self.name} has no {what} ({self.kind}); {needed_for} need a ViT: use {WITH_TOKENS}")
+
+
+class VitTower(ImageTower):
+    """A vision transformer: a class token, then h*w patch tokens, then prompts."""
+
+    kind = "vit"
+    supports = frozenset({"tokens", "attention", "local"})
+
+    def __init__(self, visual: VisionTransformer, name: str):
+        super().__init__(visual, name)
+        self.width = visual.conv1.out_channels
+        self.depth = len(visual.transformer.resblocks)
+        self.heads = visual.transformer.resblocks[0].attn.num_heads
+        check_blocks(visual.transformer.resblocks, name)
+        if visual.attn_pool is not None:
+            self.supports = self.supports - {"local"}
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // self.visual.patch_size[0], width // self.visual.patch_size[1]
+
+    def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+        visual, blocks = self.visual, self.visual.transformer.resblocks
+        x = self._tokens(images, prompts)
+        count = 0 if prompts is None else prompts.shape[-2]
+        self._check_deep(deep, count)
+        pooled_only = visual.attn_pool is None and visual.pool_type == "tok"
+        for j, block in enumerate(blocks):
+            if deep and 0 < j <= len(deep):
+                x = replace_rows(x, x.shape[1] - count, deep[j - 1])
+            if pooled_only and j == self.depth - 1:
+                x = run_block(block, x, rows=torch.zeros(len(x), dtype=torch.long, device=x.device))
+            else:
+                x = run_block(block, x)
+        if not pooled_only:
+            x = x[:, : x.shape[1] - count]  # prompts do not take part in an average or in a pool with queries
+        pooled, _ = visual._pool(x)
+        return self._project(pooled).float()
+
+    def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
+        """ViT: for "value", the last block with the identity in place of its attention matrix, then norm and projection; CLS dropped."""
+        if self.visual.attn_pool is not None and kind != "key":
+            raise VlmlabError(f"{self.name} pools with learned queries and has no joint space per location; use {WITH_TOKENS}")
+        *first, last = self.visual.transformer.resblocks
+        x = self._tokens(images)
+        for block in first:
+            x = run_block(block, x)
+        if kind == "key":
+            (k,) = project(last, last.ln_1(x), "k")
+            x = output(last, k)  # the release sends keys through the output projection, too
+        elif kind == "value":
+            (v,) = project(last, last.ln_1(x), "v")
+            x = self._project(self.visual.ln_post(finish(last, x, v)))
+        elif kind == "plain":
+            x = self._project(self.visual.ln_post(run_block(last, x)))
+        else:
+            raise _unknown_kind(kind)
+        return x[:, 1:].transpose(1, 2).unflatten(2, self.grid(*images.shape[-2:])).float()
+
+    def attention(self, images: Tensor) -> list[Tensor]:
+        x, maps = self._tokens(images), []
+        for block in self.visual.transformer.resblocks:
+            weights, x = attention_map(block, x)
+            maps.append(weights.float())
+        return maps
+
+    def _tokens(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """The input of the first block, [B, 1 + h*w + n, d]."""
+        visual = self.visual
+        x = visual.conv1(images.to(self._dtype)).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        x = x + resized_positions(visual.positional_embedding, visual.grid_size, self.grid(*images.shape[-2:])).to(x.dtype)
+        if prompts is not None:
+            x = torch.cat([x, prompts.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+        return visual.ln_pre(x)
+
+    def _project(self, x: Tensor) -> Tensor:
+        return x if self.visual.proj is None else x @ self.visual.proj
+
+    def _check_deep(self, deep: Sequence[Tensor] | None, count: int) -> None:
+        if not deep:
+            return
+        if len(deep) > self.depth - 1:
+            raise VlmlabError(f"deep prompts for {len(deep) + 1} blocks, but the image tower of {self.name} has {self.depth}; use fewer")
+        if any(d.shape[-2] != count for d in deep):
+            raise ValueError(f"deep prompts must be as many as the {count} prompts that they replace")
+
+
+class ResNetTower(ImageTower):
+    """CLIP's modified ResNet: a CNN whose last map [B, d, h, w] is pooled by one attention layer, queried by the mean of the map."""
+
+    kind = "resnet"
+    supports = frozenset({"attention", "local"})
+
+    def __init__(self, visual: ModifiedResNet, name: str):
+        super().__init__(visual, name)
+        self.width = visual.attnpool.k_proj.in_features
+        self.depth = sum(len(stage) for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4))
+        self.heads = visual.attnpool.num_heads
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // 32, width // 32
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """The map [B, d, h, w] before the attention pool."""
+        x = self.visual.stem(images.to(self._dtype))
+        for stage in (self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4):
+            x = stage(x)
+        return x
+
+    def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+        if prompts is not None or deep:
+            return super().forward(images, prompts, deep)
+        return self._pool(self.last_map(images), queries=1)[0][:, 0].float()
+
+    def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
+        """ResNet: "value" and "key" are the pool's projections as 1x1 convolutions, without positions; "plain" the pool's own output for
+        every location as its query."""
+        pool, x = self.visual.attnpool, self.last_map(images)
+        size, tokens = x.shape[-2:], x.flatten(2).transpose(1, 2)
+        if kind == "value":
+            y = pool.c_proj(pool.v_proj(tokens))
+        elif kind == "key":
+            y = pool.k_proj(tokens)
+        elif kind == "plain":
+            y = self._pool(x)[0][:, 1:]
+        else:
+            raise _unknown_kind(kind)
+        return y.transpose(1, 2).unflatten(2, size).float()
+
+    def attention(self, images: Tensor) -> list[Tensor]:
+        """One map [B, heads, 1 + h*w, 1 + h*w]; token 0 is the mean of the map."""
+        return [self._pool(self.last_map(images))[1].float()]
+
+    def _pool(self, x: Tensor, queries: int | None = None) -> tuple[Tensor, Tensor]:
+        """The attention pool's output [B, q, e] for the first `queries` tokens, and its weights [B, heads, q, 1 + h*w]."""
+        pool, size = self.visual.attnpool, x.shape[-2:]
+        side = round((len(pool.positional_embedding) - 1) ** 0.5)
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
+        tokens = tokens + resized_positions(pool.positional_embedding, (side, side), size).to(x.dtype)
+        q, k, v = (
+            linear(rows).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+            for linear, rows in ((pool.q_proj, tokens[:, :queries]), (pool.k_proj, tokens), (pool.v_proj, tokens))
+        )
+        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+        return pool.c_proj((weights @ v).transpose(1, 2).flatten(2)), weights
+
+
+class TimmTower(ImageTower):
+    """A network of the timm library behind open_clip's adapter, such as the EfficientNet of `photo`."""
+
+    kind = "timm"
+    supports = frozenset({"local"})
+    heads = 0
+
+    def __init__(self, visual: TimmModel, name: str):
+        super().__init__(visual, name)
+        self.width = visual.trunk.num_features
+        self.depth = len(visual.trunk.feature_info)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        stride = self.visual.trunk.feature_info[-1]["reduction"]
+        return -(-height // stride), -(-width // stride)
+
+    def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
+        """timm: every location of the last map goes through the network's own pooling and head as if it were the whole map.
+
+        "value" and "plain" are the same, since there is no attention to bypass.
+        """
+        if kind not in ("value", "plain"):
+            raise self._refusal("keys", "key smoothing (MaskCLIP)") if kind == "key" else _unknown_kind(kind)
+        trunk = self.visual.trunk
+        size = tuple(images.shape[-2:])
+        if hasattr(trunk, "patch_embed") and size != tuple(self.visual.image_size):
+            raise VlmlabError(f"{self.name} takes pictures of {self.visual.image_size}, not {size}; use {WITH_TOKENS} for other sizes")
+        x = trunk.forward_features(images.to(self._dtype))
+        if x.dim() == 3:  # tokens of a transformer; its pooling gets one patch in place of all tokens
+            extra = trunk.num_prefix_tokens
+            grid = self.grid(*size)
+            alone = x[:, extra:].flatten(0, 1)[:, None].expand(-1, 1 + extra, -1)
+        else:
+            if getattr(trunk, "output_fmt", "NCHW") == "NHWC":
+                x = x.permute(0, 3, 1, 2)
+            grid = tuple(x.shape[-2:])
+            alone = x.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None]
+            if getattr(trunk, "output_fmt", "NCHW") == "NHWC":
+                alone = alone.permute(0, 2, 3, 1)
+        features = self.visual.head(trunk.forward_head(alone))
+        return features.unflatten(0, (len(images), *grid)).permute(0, 3, 1, 2).float()
+
+
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Position embeddings [1 + old h*w, d] for another grid, [1 + new h*w, d]: the first row kept, the others resized bicubically."""
+    old, new = tuple(old), tuple(new)
+    if old == new:
+        return positions
+    grid = positions[1:].float().T.unflatten(1, old)[None]
+    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
+
+
+def open_image_tower(visual: nn.Module, name: str) -> ImageTower:
+    """The image tower of an open_clip model, of the kind that it is."""
+    if isinstance(visual, VisionTransformer):
+        return VitTower(visual, name)
+    if isinstance(visual, ModifiedResNet):
+        return ResNetTower(visual, name)
+    if isinstance(visual, TimmModel):
+        return TimmTower(visual, name)
+    raise VlmlabError(f"the image tower of {name} ({type(visual).__name__}) is none that vlmlab opens; choose a ViT, a ResNet or a timm tower")
+
+
+def _unknown_kind(kind: str) -> ValueError:
+    return ValueError(f"local features are 'value', 'plain' or 'key', not '{kind}'")
