@@ -1,8 +1,9 @@
 """The interface that every system of the survey stands behind, and the field's training recipe.
 
-A system is one file with one subclass of `Method`. It says what it eats, builds its prompts or caches from a task in `prepare`, and gives
-logits; whatever has a gradient is an `nn.Parameter` of the method, and nothing else is, because the backbone is kept outside of PyTorch's
-module tree: `method.parameters()` is exactly what the system learns, `method.state_dict()` exactly what one would save.
+A system is one file with one subclass of `Method`. It says what it eats, builds its prompts or caches from a task in
+`prepare`, and gives logits. Whatever has a gradient is an `nn.Parameter` of the method and nothing else is, because the
+backbone is kept outside of PyTorch's module tree: `method.parameters()` is exactly what the system learns and
+`method.state_dict()` exactly what one would save.
 
 Dimensions: B batch, C classes, e joint width, S image side, V views, N pictures.
 """
@@ -28,8 +29,8 @@ class Batch:
     """What a system is shown at once.
 
     images [B, 3, S, S] normalised as the backbone wants ([B, V, 3, S, S] for a system that eats views), or None;
-    features [B, e] of a frozen image encoder, not normalised, or None; labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None;
-    index [B] positions in the picture set, or None.
+    features [B, e] of the frozen image encoder, not normalised, or None;
+    labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the picture set.
     """
 
     images: Tensor | None = None
@@ -38,30 +39,31 @@ class Batch:
     index: Tensor | None = None
 
 
-def option(default: typing.Any, text: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> typing.Any:
-    """A field of a Config; help text, limits and choices travel as metadata, from which sliders and `--set` are built."""
+def option(default: typing.Any, text: str, low: float | None = None, high: float | None = None, choices=()):
+    """A field of a Config. Help text, limits and choices are its metadata; sliders and `--set` are built from them."""
     return dataclasses.field(default=default, metadata={"help": text, "low": low, "high": high, "choices": choices})
 
 
 @dataclasses.dataclass
 class Recipe:
-    """How CoOp and its descendants train (the recipe of the Dassl framework); a system's Config inherits it and states what differs."""
+    """How CoOp and its descendants train (the Dassl framework); a Config inherits it and states what differs."""
 
+    epochs: int = option(50, "passes over the training pictures", 1, 10000)
+    batch_size: int = option(32, "training pictures a step", 1, 4096)
     optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
     lr: float = option(0.002, "learning rate after the warm-up", 0.0, 10.0)
     momentum: float = option(0.9, "momentum of SGD", 0.0, 1.0)
     weight_decay: float = option(5e-4, "weight decay", 0.0, 1.0)
-    epochs: int = option(50, "passes over the training pictures", 1, 10000)
-    batch_size: int = option(32, "training pictures a step", 1, 4096)
-    warmup_epochs: int = option(1, "first epochs at the constant warm-up rate", 0, 100)
+    eps: float = option(1e-8, "eps of AdamW", 0.0, 1.0)
+    warmup_epochs: int = option(1, "first epochs, at the constant warm-up rate", 0, 100)
     warmup_lr: float = option(1e-5, "learning rate of the warm-up", 0.0, 1.0)
 
 
 class Method(nn.Module):
     """A transfer system over a frozen backbone.
 
-    Life of a method: construct with a backbone, `prepare(task)`, then (if it has parameters) `optimizer` and many `loss(batch)`, then
-    `finish(task)`, then `logits(batch)`. Forward maths are the same in training and test; `eval()` changes nothing.
+    Its life: construct it with a backbone; `prepare(task)`; if it has parameters, `optimizer(steps)`, `loss(batch)` per
+    step, and `finish(task)`; then `logits(batch)`. `train()` and `eval()` change nothing: the maths are the same.
     """
 
     @dataclasses.dataclass
@@ -69,7 +71,7 @@ class Method(nn.Module):
         """A system without settings."""
 
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones, chosen on validation pictures
-    eats: typing.ClassVar[str] = "features"  # what a Batch must carry: "features", "images" or "views"
+    eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
 
     def __init__(self, backbone, config=None):
         """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one."""
@@ -82,23 +84,23 @@ class Method(nn.Module):
 
     @classmethod
     def configure(cls, backbone, **settings) -> typing.Any:
-        """The Config for this backbone with `settings` on top; a setting may be text, as the command line hands it over.
+        """The Config for `backbone` with `settings` on top; a setting may be text, as the command line hands it over.
 
-        Raises `VlmlabError` for an unknown setting, a value of the wrong type, outside of its limits or not among its choices.
+        Raises `VlmlabError` for an unknown setting, and for a value of the wrong type or outside of its limits.
         """
         fields = {field.name: field for field in dataclasses.fields(cls.Config)}
         types = typing.get_type_hints(cls.Config)
         values = dict(cls.embedded) if backbone.embedded else {}
         for name, value in settings.items():
             if name not in fields:
-                raise unknown(f"setting of {cls.info.key}", name, fields)
+                raise unknown("setting", name, fields)
             values[name] = _checked(fields[name], types[name], value)
         return cls.Config(**values)
 
-    # --- what a system overrides -------------------------------------------------------------------------------------------------
+    # --- what a system overrides -------------------------------------------------------------------------------------
 
     def prepare(self, task) -> None:
-        """Build prompts and caches from `task` (its classes, templates and support pictures); a training-free system is ready then."""
+        """Build prompts and caches from `task` (classes, templates, support); a training-free system is then ready."""
         self.set_classes(task.classes, task.templates)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
@@ -117,17 +119,17 @@ class Method(nn.Module):
         return F.cross_entropy(self.logits(batch), batch.labels)
 
     def finish(self, task) -> None:
-        """Called once after training, for what is chosen on validation pictures; nothing unless the system says otherwise."""
+        """Called once after training, for what is chosen on validation pictures; usually nothing."""
 
     def views(self, pictures: Sequence, seeds: Sequence[int]) -> Tensor:
-        """For a system that eats views: raw pictures -> [B, V, 3, S, S], picture i augmented from its own `seeds[i]`."""
+        """For a system that eats views: raw pictures -> [B, V, 3, S, S]; picture i is augmented from `seeds[i]`."""
         raise NotImplementedError(f"{type(self).__name__}.views")
 
-    # --- training ----------------------------------------------------------------------------------------------------------------
+    # --- training ----------------------------------------------------------------------------------------------------
 
     @property
     def epochs(self) -> int:
-        """Passes over the training pictures; CoOp's depends on the shots, so ask after `prepare`."""
+        """Passes over the training pictures; CoOp's depend on the shots, so ask after `prepare`."""
         return self.config.epochs
 
     @property
@@ -136,47 +138,45 @@ class Method(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Optimiser and schedule for a run of `steps`; both are stepped once per batch.
+        """Optimiser and learning-rate schedule for a run of `steps`; step both once per batch.
 
         Raises `VlmlabError` if there is nothing to train.
         """
-        parameters = list(self.parameters())
+        parameters, config = list(self.parameters()), self.config
         if not parameters:
-            raise VlmlabError(f"{type(self).__name__} has nothing to train; evaluate it after prepare()")
-        config = self.config
-        if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay)
-        else:
-            optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=config.weight_decay, eps=getattr(config, "eps", 1e-8))
+            raise VlmlabError(f"{type(self).__name__} has nothing to train; prepare() made it ready")
         # The optimiser's own rate is 1, so that the schedule's factor is the learning rate itself.
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate(step, steps))
+        if config.optimizer == "sgd":
+            optimizer = torch.optim.SGD(parameters, 1.0, momentum=config.momentum, weight_decay=config.weight_decay)
+        else:
+            optimizer = torch.optim.AdamW(parameters, 1.0, weight_decay=config.weight_decay, eps=config.eps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate(step, steps))
+        return optimizer, schedule
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """The rate of one step: constant in the warm-up epochs, then lr/2 (1 + cos(pi (k - warm-up) / E)) in epoch k of E.
+        """The rate of one step: warmup_lr in the w warm-up epochs, then lr/2 (1 + cos(pi (k - w) / E)) in epoch k of E.
 
-        It changes once per epoch, and its period is E although the warm-up came first, so that the last epoch ends above zero; both as in
-        the field's code, because published numbers depend on it.
+        It changes once per epoch, and the cosine's period is E although the warm-up came first, so that the last epoch
+        ends above zero. Published numbers depend on both.
         """
         config, epoch = self.config, step * self.epochs // steps
         if epoch < config.warmup_epochs:
             return config.warmup_lr
         return config.lr / 2 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / self.epochs))
 
-    # --- what systems share --------------------------------------------------------------------------------------------------------
+    # --- what systems share ------------------------------------------------------------------------------------------
 
     def image_features(self, batch: Batch) -> Tensor:
         """Unit image features [B, e]: those that the batch carries, else its images through the frozen encoder."""
         features = batch.features
         if features is None:
-            if batch.images is None:
-                raise VlmlabError(f"{type(self).__name__} was given a batch with neither images nor features")
             with torch.no_grad():
                 features = self.backbone.encode_image(batch.images)
         return F.normalize(features, dim=-1)
 
     @torch.no_grad()
-    def encode(self, pictures, transform: Callable | None = None) -> Tensor:
-        """Features [N, e], not normalised, of an ImageSet; `transform` maps a list of raw pictures to [n, 3, S, S], default the backbone's."""
+    def encode(self, pictures, transform: Callable[[Sequence], Tensor] | None = None) -> Tensor:
+        """Features [N, e], not normalised, of an ImageSet; `transform` maps raw pictures to [n, 3, S, S]."""
         transform = transform or self.preprocess
         chunks = []
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
@@ -185,30 +185,29 @@ class Method(nn.Module):
         return torch.cat(chunks)
 
     def preprocess(self, pictures: Sequence) -> Tensor:
-        """Raw uint8 pictures, of one size or several -> [n, 3, S, S] as the backbone's test transform has it."""
-        return torch.cat([self.backbone.preprocess(picture[None]) for picture in pictures]).to(self.backbone.device)
+        """Raw uint8 pictures [H, W, 3], of one size or several -> [n, 3, S, S] by the backbone's test transform."""
+        ready = [self.backbone.preprocess(torch.as_tensor(picture)[None]) for picture in pictures]
+        return torch.cat(ready).to(self.backbone.device)
 
 
 def _checked(field: dataclasses.Field, kind: typing.Any, value: typing.Any) -> typing.Any:
-    """`value` as the field's type (text is read), within its limits and choices."""
-    limits = field.metadata
-    kind = next(k for k in (typing.get_args(kind) or (kind,)) if k is not type(None))
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
+    """`value` as the field's type (text is read), within its limits and choices; otherwise `VlmlabError`."""
+    facts, wrong = field.metadata, f"setting {field.name} ({field.metadata['help']})"
+    if value is None or str(value).lower() == "none":
         if field.default is None:
             return None
-        raise VlmlabError(f"setting {field.name} cannot be none; {limits['help']}")
+        raise VlmlabError(f"{wrong} cannot be none; leave it out for its default")
+    kind = next(k for k in typing.get_args(kind) or (kind,) if k is not type(None))
     try:
-        if kind is bool and isinstance(value, str):
-            value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
-        elif kind is int and float(value) != int(float(value)):
-            raise ValueError(value)
+        if kind is bool:
+            value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
         else:
-            value = kind(float(value)) if kind is int else kind(value)
+            value = int(str(value)) if kind is int else kind(value)
     except (KeyError, ValueError, TypeError) as error:
-        raise VlmlabError(f"setting {field.name} takes a {kind.__name__}, not '{value}'; {limits['help']}") from error
-    if limits.get("choices") and value not in limits["choices"]:
-        raise unknown(field.name, str(value), [str(choice) for choice in limits["choices"]])
-    low, high = limits.get("low"), limits.get("high")
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise VlmlabError(f"setting {field.name} must lie in {low} to {high}, not {value}; {limits['help']}")
+        raise VlmlabError(f"{wrong} takes a value of type {kind.__name__}, not '{value}'") from error
+    if facts["choices"] and value not in facts["choices"]:
+        raise unknown(f"value of {field.name}", str(value), facts["choices"])
+    low, high = facts["low"], facts["high"]
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise VlmlabError(f"{wrong} must lie between {low} and {high}, not {value}")
     return value
