@@ -1,0 +1,486 @@
+"""The command line. `vlmlab --help` says what there is; with `--json` a command prints one JSON value.
+
+Nothing heavy is imported before a command needs it: listings answer at once. Results go to standard output, whatever
+else is said (progress, warnings, what libraries print) to standard error. Exit codes: 0 done; 1 done, but a claim does
+not hold or an experiment failed; 2 a mistake that the user can mend, told in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlmlab import __version__
+from vlmlab.errors import VlmlabError, unknown
+
+# typer hands on click's errors (from click, or from a copy of its own, depending on its version).
+UsageError = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="vlmlab",
+    help="Vision-language models for vision tasks: an executable survey (arXiv 2304.00685). "
+    "Every system of the survey, one backbone interface, on a laptop or a GPU.",
+    epilog="Start with: vlmlab systems, then vlmlab run coop --dataset digits, then vlmlab report.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
+Root = Annotated[Path | None, typer.Option(help="Folder that holds the standard datasets.")]
+Download = Annotated[bool, typer.Option("--download", help="Download a standard dataset that is missing.")]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out pictures that cannot be read.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the system, such as lr=0.01; may be repeated."),
+]
+Views = Annotated[int, typer.Option(help="Random crops per training picture, as the field trains; 0 for none.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        code = typer.main.get_command(app).main(args=arguments, prog_name="vlmlab", standalone_mode=False)
+    except VlmlabError as error:
+        return _refused(str(error))
+    except UsageError as error:
+        return _refused(f"{error.format_message()} (see vlmlab {_command_of(error)}--help)")
+    except (typer.Abort, KeyboardInterrupt):
+        return _refused("stopped", code=130)
+    return code if isinstance(code, int) else 0
+
+
+def _refused(message: str, code: int = 2) -> int:
+    print("vlmlab: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _command_of(error: Exception) -> str:
+    path = error.ctx.command_path.split()[1:] if getattr(error, "ctx", None) else []
+    return "".join(part + " " for part in path)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(f"vlmlab {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def systems(json_: Json = False) -> None:
+    """List the systems of the survey that run here."""
+    from vlmlab.registry import registry
+
+    rows = [info.row() for info in registry().values()]
+    _show(rows, json_, ["key", "section", "year", "setup", "learns", "title"])
+
+
+@app.command()
+def backbones(json_: Json = False) -> None:
+    """List the backbones.
+
+    Those that are offline need no download. Any ARCH/TAG of open_clip and any ARCH@FILE (a checkpoint) work as well.
+    """
+    from vlmlab.backbones.catalog import BACKBONES
+
+    names = ["name", "image_tower", "text_tower", "embed_dim", "image_size", "megabytes", "offline"]
+    _show([{name: getattr(info, name) for name in names} for info in BACKBONES], json_)
+
+
+@app.command()
+def datasets(json_: Json = False) -> None:
+    """List the datasets.
+
+    Those that are offline need no download. A folder of pictures is named by its path.
+    """
+    from vlmlab.datasets.catalog import DATASETS
+
+    names = ["name", "classes", "splits", "tasks", "mirrors", "offline"]
+    _show([{name: getattr(info, name) for name in names} for info in DATASETS], json_)
+
+
+# --- one experiment ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A key of vlmlab systems, such as coop.")],
+    dataset: Annotated[str, typer.Option(help="A name of vlmlab datasets, or the path of a folder of pictures.")],
+    backbone: Annotated[str, typer.Option(help="A name of vlmlab backbones, ARCH/TAG or ARCH@FILE.")] = "micro-vit",
+    shots: Annotated[int, typer.Option(help="Training pictures per class.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the choice of pictures and of training.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="all classes; base: learn and test on half of them; new: test on the other half.")
+    ] = "all",
+    settings: Settings = None,
+    views: Views = 0,
+    root: Root = None,
+    download: Download = False,
+    skip_broken: SkipBroken = False,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Adapt a system to a dataset and measure it.
+
+    The figures of zero-shot prediction stand beside its own. Ctrl-C ends training early and measures what was learned.
+    """
+    from vlmlab.studies.experiment import Experiment
+
+    experiment = Experiment(
+        system, dataset, backbone, shots, seed, split, _settings(settings), views, root and str(root), skip_broken
+    )
+    with _work():
+        from vlmlab.studies.run import run_experiment
+
+        with _stop_on_interrupt() as should_stop:
+            result = run_experiment(experiment, device, download, should_stop=should_stop)
+    if json_:
+        return _print_json(result)
+    print(f"{experiment}\n")
+    for name, value in result["metrics"].items():
+        beside = result["zero_shot"].get(name)
+        print(f"  {name:<16}{value:6.1f} %" + (f"   zero-shot {beside:6.1f} %" if beside is not None else ""))
+    cost = f"{result['trainable_parameters']:,} numbers learned, {result['seconds']:.1f} s, {result['peak_mb']:.0f} MB"
+    print(f"\n  {cost}{'; stopped early' if result['stopped'] else ''}")
+
+
+# --- many experiments -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def sweep(
+    store: Annotated[Path, typer.Option(help="Folder of the results; what it holds is not computed again.")],
+    systems: Annotated[str, typer.Option(help="Keys, separated by commas.")] = "zero_shot,coop,tip_adapter",
+    datasets: Annotated[str, typer.Option(help="Names or folders, separated by commas.")] = "digits",
+    backbones: Annotated[str, typer.Option(help="Names, separated by commas.")] = "micro-vit",
+    shots: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "1,2,4,8,16",
+    seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0,1,2",
+    split: Annotated[str, typer.Option(help="all, base or new.")] = "all",
+    settings: Settings = None,
+    views: Views = 0,
+    root: Root = None,
+    download: Download = False,
+    skip_broken: SkipBroken = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.", min=0)] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler, instead of this machine.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run every combination and keep the results.
+
+    Killed or stopped, it goes on where it was when it is run again.
+    Exit code 1 if an experiment failed; the others are kept, and it is tried again by the next run.
+    """
+    from vlmlab.registry import registry
+    from vlmlab.studies.experiment import grid
+    from vlmlab.studies.store import ResultStore
+
+    for key in _names(systems):
+        if key not in registry():
+            raise unknown("system", key, registry())
+    experiments = grid(
+        _names(systems),
+        _names(datasets),
+        _names(backbones),
+        _numbers("shots", shots),
+        _numbers("seeds", seeds),
+        split=split,
+        config=_settings(settings),
+        views=views,
+        root=root and str(root),
+        skip_broken=skip_broken,
+    )
+    results = ResultStore(store)
+    with _work():
+        from vlmlab.studies.sweep import sweep as run_all
+
+        outcomes = run_all(experiments, results, workers, scheduler, _reporter(len(experiments)), download)
+    if json_:
+        _print_json([_outcome_row(outcome) for outcome in outcomes])
+    else:
+        _show([_outcome_cells(outcome) for outcome in outcomes], False)
+    if any(outcome.failure for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    systems: Annotated[str | None, typer.Option(help="Keys, separated by commas.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Names or folders, separated by commas.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="The backbone that is adapted.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Numbers, separated by commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Numbers, separated by commas.")] = None,
+    words: Annotated[str | None, typer.Option(help="Words to look for in photographs, separated by commas.")] = None,
+    folder: Annotated[str | None, typer.Option(help="A folder of your own photographs.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder that the report is written to.")] = Path("reports/adaptation"),
+    template: Annotated[str, typer.Option(help="Name of the notebook in notebooks/reports.")] = "adaptation",
+    json_: Json = False,
+) -> None:
+    """Write a report: adapt a VLM and look at it.
+
+    The report is a notebook and a web page. Whatever is not given here has the default of the notebook's own parameters.
+    """
+    given = {
+        "systems": systems and _names(systems),
+        "datasets": datasets and _names(datasets),
+        "backbone": backbone,
+        "shots": shots and _numbers("shots", shots),
+        "seeds": seeds and _numbers("seeds", seeds),
+        "words": words and _names(words),
+        "folder": folder,
+    }
+    with _work():
+        from vlmlab.studies.report import report as write
+
+        files = write({name: value for name, value in given.items() if value is not None}, out, template, echo=_say)
+    if json_:
+        return _print_json({name: str(path) for name, path in files.items()})
+    for name, path in files.items():
+        print(f"{name:<10}{path}")
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def verify(
+    systems: Annotated[list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="Default: all with a check.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure what each system exists for.
+
+    Exit code 1 if a claim does not hold.
+    """
+    from vlmlab.studies.verify import verify as check
+
+    verdicts = []
+    for verdict in check(systems or (), on_start=lambda key, claim: _say(f"{key}: {claim}")):
+        verdicts.append(verdict)
+        if not json_:
+            print(f"{'holds' if verdict.holds else 'DOES NOT HOLD'}  {verdict.system}: {verdict.claim}")
+            print("".join(f"       {name} = {_short(value)}\n" for name, value in verdict.measured.items()), end="")
+    if json_:
+        _print_json([verdict.row() for verdict in verdicts])
+    if not all(verdict.holds for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all measurements.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure what the speed-ups are worth.
+
+    The speed-ups are exact; both sides of each ratio are measured in one run, on this machine.
+    """
+    with _work():
+        from vlmlab.studies.bench import bench as measure
+
+        measured = measure(names or (), on_start=_say)
+    if json_:
+        return _print_json(measured)
+    _show([{"name": name} | facts for name, facts in measured.items()], False)
+
+
+@app.command()
+def doctor(
+    network: Annotated[bool, typer.Option("--network", help="Also see whether the model hub answers.")] = False,
+    json_: Json = False,
+) -> None:
+    """Look for what is wrong with this installation.
+
+    Versions, device, embedded weights, cache, browser. Exit code 1 if something is wrong.
+    """
+    with _work():
+        from vlmlab.studies.doctor import examine
+
+        findings = examine(network)
+    if json_:
+        _print_json(findings)
+    else:
+        for name, finding in findings.items():
+            mark = "ok" if finding["ok"] else "WRONG"
+            print(f"{mark:<7}{name:<34}{finding['value']}{'; ' + finding['note'] if finding['note'] else ''}")
+    if not all(finding["ok"] for finding in findings.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
+    json_: Json = False,
+) -> None:
+    """Make an embedded backbone anew."""
+    from vlmlab.backbones.catalog import BACKBONES
+
+    embedded = [info.name for info in BACKBONES if info.offline]
+    if name not in embedded:
+        raise unknown("embedded backbone", name, embedded)
+    with _work():
+        if name == "photo":
+            from vlmlab.backbones.photo import build_photo
+
+            made = build_photo()
+        else:
+            from vlmlab.backbones.pretrain import build as pretrain
+
+            made = pretrain(name)
+    if json_:
+        _print_json(made)
+    else:
+        print(f"{name} is made: {made}")
+
+
+# --- talking ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _work() -> Iterator[None]:
+    """Whatever is printed within goes to standard error: libraries must not mix their lines with the result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks training to end, the second one ends the program."""
+    asked = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        _say("ending the training (Ctrl-C again to give up)")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it: what is not a number becomes null, since JSON has no NaN."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _show(rows: list[dict], json_: bool, columns: Sequence[str] | None = None) -> None:
+    """Rows as JSON, or some of their columns as a table."""
+    if json_:
+        return _print_json(rows)
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
+    heads = [name.replace("_", " ") for name in columns]
+    cells = [heads, *([_short(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_short, value))
+    return "" if value is None else str(value)
+
+
+def _reporter(total: int) -> Callable[[Any], None]:
+    """Says one line per outcome of a sweep."""
+    done = []
+
+    def tell(outcome: Any) -> None:
+        done.append(outcome)
+        what = "known" if outcome.known else f"failed: {outcome.failure}" if outcome.failure else "done"
+        _say(f"[{len(done)}/{total}] {outcome.experiment}: {what}")
+
+    return tell
+
+
+def _outcome_row(outcome: Any) -> dict:
+    """A result as `run --json` prints it, or the experiment with the reason of its failure."""
+    return outcome.result or outcome.experiment.as_json() | {"failure": outcome.failure}
+
+
+def _outcome_cells(outcome: Any) -> dict:
+    experiment = outcome.experiment
+    cells = {name: getattr(experiment, name) for name in ("system", "dataset", "backbone", "shots", "seed")}
+    if outcome.failure:
+        return cells | {"failure": outcome.failure}
+    main = next(iter(outcome.result["metrics"]))
+    return cells | {
+        "metric": main,
+        "percent": outcome.result["metrics"][main],
+        "zero_shot": next(iter(outcome.result["zero_shot"].values()), None),
+        "seconds": outcome.result["seconds"],
+    }
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _names(text: str) -> list[str]:
+    """ "a, b" -> ["a", "b"]; raises `VlmlabError` if there is no name."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise VlmlabError("an empty list was given; separate names by commas")
+    return names
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """ "1, 2" -> [1, 2]; raises `VlmlabError` if something else than whole numbers is given."""
+    try:
+        return [int(name) for name in _names(text)]
+    except ValueError as error:
+        raise VlmlabError(f"--{option} takes whole numbers separated by commas, such as 1,2,4, not '{text}'") from error
+
+
+def _settings(pairs: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """["lr=0.1"] -> (("lr", "0.1"),); the system's Config knows the types."""
+    split = [pair.partition("=") for pair in pairs or ()]
+    for pair, (name, equals, _) in zip(pairs or (), split, strict=True):
+        if not equals or not name.strip():
+            raise VlmlabError(f"--set takes KEY=VALUE, such as lr=0.01, not '{pair}'")
+    return tuple((name.strip(), value.strip()) for name, _, value in split)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

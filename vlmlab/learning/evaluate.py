@@ -1,0 +1,144 @@
+"""How good a method is on a picture set, in the field's measures (torchmetrics).
+
+Every figure is in percent, 0 to 100.
+
+Dimensions: N pictures, B batch, C classes, S image side, H x W a mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import (
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassJaccardIndex,
+    MultilabelAveragePrecision,
+)
+
+from vlmlab.errors import VlmlabError
+from vlmlab.learning.features import FeatureBank, chunked, evaluated, name_seed
+from vlmlab.methods.method import Batch, Method
+
+AT_ONCE = {"features": 1024, "images": 64, "views": 1}  # pictures per call of `logits`: bounds the memory
+CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599)
+UNKNOWN_PIXEL = 255
+
+
+def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> dict[str, float | dict]:
+    """Measure `method` on an ImageSet whose labels count its classes; everything in percent.
+
+    One label per picture: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
+    Several labels per picture: {"map" (mean average precision over classes), "per_class": {class: precision}}.
+    A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}.
+    A class that no picture shows has no entry in "per_class".
+
+    Args:
+        bank: where frozen features are kept; one in memory if None.
+        seed: of the random views of a test-time system.
+
+    Raises:
+        VlmlabError: the set is empty, or a segmentation system meets pictures without masks.
+    """
+    if not len(pictures):
+        raise VlmlabError("there is no picture to evaluate on")
+    if method.info.tasks[0] == "segmentation":
+        return _segmentation(method, pictures)
+    logits, labels = predict(method, pictures, bank, seed), pictures.labels
+    return _several_labels(logits, labels, method.classes) if labels.ndim == 2 else _one_label(logits, labels, method)
+
+
+@torch.no_grad()
+def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> Tensor:
+    """Logits [N, C] of every picture, float32 on the CPU; arguments as for `evaluate`."""
+    bank = bank or FeatureBank(method.backbone, disk=False)
+    features = bank.features(pictures).to(method.backbone.device) if method.eats == "features" else None
+    rows = []
+    for positions in chunked(len(pictures), AT_ONCE[method.eats], f"{method.info.key}: evaluating"):
+        batch = Batch(index=torch.tensor(positions))
+        if features is not None:
+            batch.features = features[positions.start : positions.stop]
+        elif method.eats == "images":
+            batch.images = evaluated(method.backbone, pictures, positions)
+        else:
+            seeds = [name_seed(pictures.ids[i], seed) for i in positions]
+            raw = [pictures.images(i) for i in positions]
+            batch.images = method.views(raw, seeds).to(method.backbone.device)
+        rows.append(method.logits(batch).float().cpu())
+    return torch.cat(rows)
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """H = 2 base new / (base + new), in percent like its arguments; 0 if both are (CoCoOp, arXiv 2203.05557)."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, float | dict]:
+    classes = logits.shape[1]
+    matrix = MulticlassConfusionMatrix(classes)(logits.argmax(1), labels).double()  # [C true, C predicted]
+    right, shown = matrix.diag(), matrix.sum(1)
+    calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, norm="l1")
+    return {
+        "accuracy": 100 * float(right.sum() / shown.sum()),
+        "ece": 100 * float(calibration(logits.softmax(1), labels)),
+        "per_class": {
+            name: 100 * float(right[c] / shown[c]) for c, name in enumerate(method.classes[:classes]) if shown[c]
+        },
+    }
+
+
+def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, float | dict]:
+    shown = [c for c in range(labels.shape[1]) if labels[:, c].any()]
+    if not shown:
+        raise VlmlabError("none of these pictures shows any of the classes; mean average precision is not defined")
+    precision = MultilabelAveragePrecision(len(shown), average="none")
+    # Average precision depends on the order of the scores alone. torchmetrics would squash logits by a sigmoid, which
+    # saturates at CLIP's scale and makes ties, so they are brought into [0, 1] in a straight line.
+    low, high = logits.min(), logits.max()
+    values = precision((logits[:, shown] - low) / (high - low).clamp(min=1e-12), labels[:, shown])
+    per_class = {classes[c]: 100 * float(value) for c, value in zip(shown, values, strict=True)}
+    return {"map": sum(per_class.values()) / len(per_class), "per_class": per_class}
+
+
+@torch.no_grad()
+def _segmentation(method: Method, pictures) -> dict[str, float | dict]:
+    """Masks are compared at the size of the images, over the pixels whose class is known and among the method's."""
+    overlap, right, known = None, 0, 0
+    classes = len(method.classes)
+    present = torch.zeros(classes, dtype=torch.bool)
+    for positions in chunked(len(pictures), AT_ONCE["images"], f"{method.info.key}: evaluating"):
+        images = evaluated(method.backbone, pictures, positions)
+        logits = method.logits(Batch(images=images, index=torch.tensor(positions))).float().cpu()
+        truth = torch.stack([_mask(pictures, i, images.shape[-1]) for i in positions])
+        truth[truth >= classes] = UNKNOWN_PIXEL
+        predicted = logits.argmax(1)
+        if overlap is None:
+            overlap = MulticlassJaccardIndex(classes, average="none", ignore_index=UNKNOWN_PIXEL)
+        overlap.update(predicted, truth)
+        counted = truth != UNKNOWN_PIXEL
+        right += int((predicted == truth)[counted].sum())
+        known += int(counted.sum())
+        present[truth[counted].unique()] = True
+    if not known:
+        raise VlmlabError("no pixel of these pictures has a known class; choose a dataset with masks, such as tableau")
+    values = overlap.compute()
+    per_class = {method.classes[c]: 100 * float(values[c]) for c in present.nonzero().flatten().tolist()}
+    return {
+        "miou": sum(per_class.values()) / len(per_class),
+        "pixel_accuracy": 100 * right / known,
+        "per_class": per_class,
+    }
+
+
+def _mask(pictures, i: int, side: int) -> Tensor:
+    """Semantic mask [side, side] of picture i, cut and scaled as evaluation cuts and scales the picture."""
+    _, semantic = pictures.masks(i)
+    if semantic is None:
+        raise VlmlabError("these pictures have boxes but no masks; segmentation needs masks, as tableau has them")
+    height, width = semantic.shape
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = torch.from_numpy(np.ascontiguousarray(semantic[top : top + short, left : left + short]))
+    return F.interpolate(square[None, None].float(), size=(side, side), mode="nearest")[0, 0].long()

@@ -1,0 +1,207 @@
+"""One training loop for every system: what differs stands in the system's file (`loss`, `optimizer`, `epochs`).
+
+The loop can be watched (`on_step`), stopped by the user with what was learned kept (`should_stop`), and resumed from a
+checkpoint: a run that was stopped or killed and resumed ends with the same bits as one that never was.
+
+Dimensions: N support pictures, B batch, V views, e joint width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vlmlab.errors import VlmlabError
+from vlmlab.files import write_atomically
+from vlmlab.learning.features import FeatureBank, augmented, evaluated
+from vlmlab.learning.memory import PeakMemory
+from vlmlab.methods.method import Batch, Method
+
+SAVE_EVERY = 30.0  # seconds between checkpoints: what a kill can cost
+
+
+@dataclasses.dataclass
+class FitRecord:
+    """What happened: the loss of every step, and what it cost.
+
+    `seconds` and `peak_mb` (see `PeakMemory`) cover preparation and training of this call, not of an earlier one that
+    was resumed; `stopped` says that the user ended it before the last of `steps`.
+    """
+
+    losses: list[float]
+    steps: int
+    stopped: bool
+    seconds: float
+    peak_mb: float
+
+
+def fit(
+    method: Method,
+    task,
+    on_step: Callable[[int, int, float], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    checkpoint: Path | str | None = None,
+    bank: FeatureBank | None = None,
+    views: int = 0,
+) -> FitRecord:
+    """Prepare `method` for `task` and, if it learns, train it on the task's support pictures.
+
+    Random numbers come from `task.seed` alone, and the caller's generators are left as they were: the same call gives
+    the same result. On a GPU the forward pass is in bfloat16 (autocast), on a CPU in float32.
+
+    Args:
+        on_step: called after every step with the steps done, the steps in all and the loss of the last.
+        should_stop: asked before every step; once it says True, training ends and the method is ready for use.
+        checkpoint: file to resume from if it exists, and to write to; it holds the method's parameters, optimiser,
+            schedule and random generator.
+        bank: where frozen image features are kept; one in memory if None.
+        views: random crops per picture, shown in turn epoch by epoch (encoded once, for a system that eats features);
+            0 shows every picture as in evaluation.
+
+    Raises:
+        VlmlabError: the loss is no longer finite, or the checkpoint belongs to another run.
+    """
+    bank = bank or FeatureBank(method.backbone, disk=False)
+    began = time.perf_counter()
+    cuda = [method.backbone.device] if torch.device(method.backbone.device).type == "cuda" else []
+    with PeakMemory() as memory, torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(task.seed)
+        method.prepare(task)
+        losses, steps, stopped = [], 0, False
+        if method.trainable_parameters:
+            run = _Run(method, task, bank, views)
+            stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
+            losses, steps = run.losses, run.steps
+        method.finish(task)
+    return FitRecord(losses, steps, stopped, round(time.perf_counter() - began, 3), memory.peak_mb)
+
+
+class _Run:
+    """The state of one training run: everything that a checkpoint must hold."""
+
+    def __init__(self, method: Method, task, bank: FeatureBank, views: int) -> None:
+        self.method, self.task, self.views = method, task, views
+        self.pictures = task.support
+        if not len(self.pictures):
+            raise VlmlabError(f"{method.info.key} learns from pictures; ask for at least one shot")
+        self.labels = self.pictures.labels.to(method.backbone.device)
+        # A batch larger than the support set is the whole set; otherwise an incomplete last batch is left out, as in
+        # the field's code.
+        self.batch_size = min(method.config.batch_size, len(self.pictures))
+        self.batches = len(self.pictures) // self.batch_size
+        self.steps = method.epochs * self.batches
+        self.optimizer, self.schedule = method.optimizer(self.steps)
+        self.losses: list[float] = []
+        self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
+        if method.eats == "features":
+            kept = bank.views(self.pictures, views, task.seed) if views else bank.features(self.pictures)[None]
+            self.features = kept.to(method.backbone.device)
+
+    def train(self, on_step, should_stop, checkpoint: Path | None) -> bool:
+        """Steps until the last one, or until the user stops it; returns whether the user did."""
+        if checkpoint and checkpoint.exists():
+            self._restore(checkpoint)
+        device = torch.device(self.method.backbone.device).type
+        saved = time.monotonic()
+        bar = tqdm(total=self.steps, initial=len(self.losses), desc=self.method.info.key, leave=False, disable=None)
+        with bar:
+            while len(self.losses) < self.steps:
+                if should_stop and should_stop():
+                    break
+                self.optimizer.zero_grad(set_to_none=True)
+                with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+                    loss = self.method.loss(self._batch(len(self.losses)))
+                loss.backward()
+                self.optimizer.step()
+                self.schedule.step()
+                self.losses.append(self._finite(loss))
+                bar.update()
+                bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
+                if on_step:
+                    on_step(len(self.losses), self.steps, self.losses[-1])
+                if checkpoint and time.monotonic() - saved > SAVE_EVERY:
+                    self._save(checkpoint)
+                    saved = time.monotonic()
+        if checkpoint:
+            self._save(checkpoint)
+        return len(self.losses) < self.steps
+
+    def _batch(self, step: int) -> Batch:
+        """The batch of one step; it follows from the seed and the step, so a resumed run sees the same."""
+        epoch, place = divmod(step, self.batches)
+        order = torch.Generator().manual_seed(self.task.seed * 1_000_003 + epoch)
+        index = torch.randperm(len(self.pictures), generator=order)
+        index = index[place * self.batch_size : (place + 1) * self.batch_size]
+        batch = Batch(labels=self.labels[index.to(self.labels.device)], index=index)
+        view = epoch % self.views if self.views else 0
+        if self.features is not None:
+            batch.features = self.features[view][index.to(self.features.device)]
+        elif self.method.eats == "images" and self.views:
+            batch.images = augmented(self.method.backbone, self.pictures, index.tolist(), self.task.seed, view)
+        else:
+            batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
+        return batch
+
+    def _finite(self, loss: Tensor) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise VlmlabError(
+                f"{self.method.info.key} diverged: the loss of step {len(self.losses) + 1} is {value}; "
+                "try a smaller learning rate (--set lr=...)"
+            )
+        return value
+
+    def _identity(self) -> str:
+        """Hash of what must be equal for a checkpoint to belong to this run."""
+        facts = {
+            "system": self.method.info.key,
+            "backbone": self.method.backbone.fingerprint(),
+            "config": dataclasses.asdict(self.method.config),
+            "pictures": self.pictures.fingerprint(),
+            "classes": list(self.task.classes),
+            "seed": self.task.seed,
+            "views": self.views,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _save(self, path: Path) -> None:
+        on_gpu = torch.device(self.method.backbone.device).type == "cuda"
+        state = {
+            "identity": self._identity(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": self.losses,
+            "generator": torch.get_rng_state(),
+            "gpu_generator": torch.cuda.get_rng_state(self.method.backbone.device) if on_gpu else None,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def _restore(self, path: Path) -> None:
+        device = self.method.backbone.device
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise VlmlabError(f"{path} is not a checkpoint that vlmlab wrote; delete it to begin anew") from error
+        if not isinstance(state, dict) or state.get("identity") != self._identity():
+            raise VlmlabError(f"the checkpoint {path} belongs to another run; delete it or name another file")
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.losses = list(state["losses"])
+        torch.set_rng_state(state["generator"])
+        if state["gpu_generator"] is not None and torch.device(device).type == "cuda":
+            torch.cuda.set_rng_state(state["gpu_generator"], device)

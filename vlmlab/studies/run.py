@@ -1,0 +1,149 @@
+"""From an experiment to its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vlmlab import __version__
+from vlmlab.backbones import load_backbone
+from vlmlab.datasets import Dataset, Task, load_dataset
+from vlmlab.errors import VlmlabError
+from vlmlab.learning.evaluate import evaluate, harmonic_mean
+from vlmlab.learning.features import FeatureBank
+from vlmlab.learning.fit import FitRecord, fit
+from vlmlab.learning.memory import PeakMemory
+from vlmlab.methods.method import Method
+from vlmlab.registry import load_system
+from vlmlab.studies.experiment import Experiment
+
+
+@dataclasses.dataclass
+class Adapted:
+    """A method after `adapt`: ready to predict, with what it was adapted to and what that took."""
+
+    method: Method
+    dataset: Dataset
+    task: Task
+    bank: FeatureBank
+    record: FitRecord
+
+
+@functools.lru_cache(maxsize=2)
+def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
+    """The feature bank (and in it the backbone) that all experiments of this process share."""
+    return FeatureBank(load_backbone(backbone, device))
+
+
+@functools.lru_cache(maxsize=4)
+def shared_dataset(name: str, root: str | None, download: bool, skip_broken: bool) -> Dataset:
+    """A dataset that all experiments of this process share."""
+    return load_dataset(name, root=root, download=download, skip_broken=skip_broken)
+
+
+def adapt(
+    experiment: Experiment,
+    device: str = "auto",
+    download: bool = False,
+    on_step: Callable[[int, int, float], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    checkpoint: Path | None = None,
+) -> Adapted:
+    """Construct the experiment's system and fit it to its task; for splits "base" and "new" to the base classes.
+
+    Raises `VlmlabError` for names, settings or shots that cannot be, before anything is computed.
+    """
+    system = load_system(experiment.system)
+    bank = shared_bank(experiment.backbone, device)
+    config = system.configure(bank.backbone, **dict(experiment.config))
+    dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken)
+    learned_on = "all" if experiment.split == "all" else "base"
+    task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on)
+    method = system(bank.backbone, config)
+    record = fit(method, task, on_step, should_stop, checkpoint, bank, experiment.views)
+    return Adapted(method, dataset, task, bank, record)
+
+
+def run_experiment(
+    experiment: Experiment,
+    device: str = "auto",
+    download: bool = False,
+    on_step: Callable[[int, int, float], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    checkpoint: Path | None = None,
+) -> dict:
+    """Adapt and evaluate; gives what `vlmlab run --json` prints.
+
+    `metrics` are in percent, on the test pictures: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy"; for
+    splits "base" and "new" also "base", "new" and "harmonic_mean", where "accuracy" is that of the split asked for. A
+    system that cannot carry over what it learned has no "new"; to ask it for that split is an error. `zero_shot` holds
+    the figures of zero-shot prediction with the same backbone, templates and pictures (of whole pictures, also beside a
+    system that segments). `seconds` is adaptation
+    plus evaluation of the system, `peak_mb` the process' largest memory within.
+
+    Raises `VlmlabError` for whatever the user can mend.
+    """
+    adapted = adapt(experiment, device, download, on_step, should_stop, checkpoint)
+    method, bank, record = adapted.method, adapted.bank, adapted.record
+    baseline = load_system("zero_shot")(bank.backbone)
+    baseline.prepare(adapted.task)
+    # Zero-shot first: it leaves the test pictures' features in the bank, so that the clock below counts the system.
+    zero_shot = _measured(baseline, adapted, experiment)
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        metrics = _measured(method, adapted, experiment)
+    return {
+        "system": experiment.system,
+        "dataset": experiment.dataset,
+        "backbone": experiment.backbone,
+        "shots": experiment.shots,
+        "seed": experiment.seed,
+        "split": experiment.split,
+        "metrics": metrics,
+        "zero_shot": zero_shot,
+        "trainable_parameters": method.trainable_parameters,
+        "seconds": round(record.seconds + time.perf_counter() - began, 3),
+        "peak_mb": max(record.peak_mb, memory.peak_mb),
+        "config": dataclasses.asdict(method.config),
+        "views": experiment.views,
+        "stopped": record.stopped,
+        "versions": versions(),
+    }
+
+
+def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
+    """The numbers of one method on the experiment's split; it is left on the classes that it learned."""
+    learned = adapted.task
+    base = _numbers(evaluate(method, learned.test, adapted.bank, experiment.seed))
+    if experiment.split == "all":
+        return base
+    main = next(iter(base))
+    task = Task(adapted.bank.backbone, adapted.dataset, 0, experiment.seed, "new")
+    try:
+        method.set_classes(task.classes, task.templates)
+    except VlmlabError:
+        # What this system learned belongs to its classes; that only matters to who asks for the other half.
+        if experiment.split == "new":
+            raise
+        return base | {"base": base[main]}
+    new = _numbers(evaluate(method, task.test, adapted.bank, experiment.seed))
+    method.set_classes(learned.classes, learned.templates)
+    asked = base if experiment.split == "base" else new
+    both = {"base": base[main], "new": new[main], "harmonic_mean": harmonic_mean(base[main], new[main])}
+    return asked | both
+
+
+def _numbers(measured: dict) -> dict[str, float]:
+    """The single figures, without the table per class."""
+    return {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)}
+
+
+def versions() -> dict[str, str]:
+    """What the numbers may depend on."""
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")}
+    return {"vlmlab": __version__, "python": platform.python_version()} | packages

@@ -1,0 +1,90 @@
+"""Where results live: a folder with one JSON file per experiment.
+
+A file's name is its experiment's key. It is written to a temporary name and renamed, so that it holds all of a result
+or does not exist; no index has to agree with it, so any number of processes and machines may share the folder. A
+failure has a file of its own (`KEY.failed.json`), which can never take the place of a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from vlmlab.errors import VlmlabError
+from vlmlab.files import write_atomically
+from vlmlab.studies.experiment import Experiment
+
+
+class ResultStore:
+    """Results by experiment, in `folder`, which is made if it is missing.
+
+    Raises `VlmlabError` if the folder cannot be written, before any work is done.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        # A probe, because access rights alone do not tell (a full disk, a read-only mount, a file in the way).
+        probe = self.folder / ".writable"
+        write_atomically(probe, "")
+        probe.unlink(missing_ok=True)
+
+    def __contains__(self, experiment: Experiment) -> bool:
+        return self._path(experiment).is_file()
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def add(self, experiment: Experiment, result: dict) -> None:
+        """Keep a result, and forget that the experiment failed before."""
+        content = {"experiment": experiment.as_json(), "result": result}
+        write_atomically(self._path(experiment), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        self._failure_path(experiment).unlink(missing_ok=True)
+
+    def add_failure(self, experiment: Experiment, reason: str) -> None:
+        """Keep why an experiment failed; it will be tried again by the next sweep."""
+        content = {"experiment": experiment.as_json(), "failure": reason}
+        write_atomically(self._failure_path(experiment), json.dumps(content, indent=1, ensure_ascii=False))
+
+    def get(self, experiment: Experiment) -> dict | None:
+        """The result (as `vlmlab run --json` prints it), or None if there is none yet."""
+        path = self._path(experiment)
+        return _read(path)["result"] if path.is_file() else None
+
+    def failure(self, experiment: Experiment) -> str | None:
+        """The one-line reason why an experiment has failed and has no result yet, or None."""
+        path = self._failure_path(experiment)
+        if experiment in self or not path.is_file():
+            return None
+        return _read(path)["failure"]
+
+    def results(self) -> list[dict]:
+        """Every result, in the order of their keys."""
+        return [_read(self.folder / f"{key}.json")["result"] for key in self._keys()]
+
+    def checkpoint(self, experiment: Experiment) -> Path:
+        """Where an experiment that is under way may keep its checkpoint."""
+        return self.folder / "unfinished" / f"{experiment.key}.pt"
+
+    def forget_checkpoint(self, experiment: Experiment) -> None:
+        """Remove the checkpoint, and its folder if it was the last one."""
+        path = self.checkpoint(experiment)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or never made
+            path.parent.rmdir()
+
+    def _keys(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*.json") if "." not in path.stem)
+
+    def _path(self, experiment: Experiment) -> Path:
+        return self.folder / f"{experiment.key}.json"
+
+    def _failure_path(self, experiment: Experiment) -> Path:
+        return self.folder / f"{experiment.key}.failed.json"
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VlmlabError(f"{path} is not a result that vlmlab wrote; remove it and run the sweep again") from error

@@ -1,0 +1,120 @@
+"""Many experiments, on this machine or on a cluster (dask.distributed), into one folder.
+
+What is done stands in the store and is not done again, so a sweep that was killed is continued by running it again, and
+ends with the results of one that never was: an experiment's numbers follow from its content alone, and every worker
+computes with one thread, because the order of a sum depends on the number of threads. Two sweeps in one folder share
+the work already done. Long training leaves checkpoints in the store, from which another worker goes on.
+
+On a cluster the folder must be one that the workers see under the same path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+from distributed import Client, Future, as_completed
+
+from vlmlab.errors import VlmlabError
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.store import ResultStore
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of one experiment: a result, or the reason of its failure; `known` if the store had the result."""
+
+    experiment: Experiment
+    result: dict | None = None
+    failure: str | None = None
+    known: bool = False
+
+
+def sweep(
+    experiments: Sequence[Experiment],
+    store: ResultStore,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    download: bool = False,
+) -> list[Outcome]:
+    """Run the experiments that the store has no result of; one that failed before is tried again.
+
+    Args:
+        workers: processes of a local cluster, one thread each; as many as cores if None, and never more than there are
+            experiments to run. 0 runs them in this process, one after the other, with its number of threads.
+        scheduler: address of a running dask scheduler, such as tcp://10.0.0.1:8786; `workers` then means nothing.
+        on_outcome: told of every experiment, known ones first, the others as they end.
+        download: whether workers may download a standard dataset.
+
+    Returns the outcomes in the order of `experiments`; one that appears twice is run once.
+    Raises `VlmlabError` if no scheduler answers at that address.
+    """
+    outcomes: dict[str, Outcome] = {}
+    pending: dict[str, Experiment] = {}
+    for experiment in experiments:
+        result = store.get(experiment)
+        if result is None:
+            pending[experiment.key] = experiment
+        elif experiment.key not in outcomes:
+            outcomes[experiment.key] = _told(Outcome(experiment, result, known=True), on_outcome)
+    if pending:
+        with _client(min(workers if workers is not None else os.cpu_count() or 1, len(pending)), scheduler) as client:
+            folder = str(store.folder.resolve())
+            futures = {
+                client.submit(work, experiment, folder, download, key=f"{key}-{os.getpid()}", pure=False): experiment
+                for key, experiment in pending.items()
+            }
+            for future in as_completed(futures):
+                outcome = _ended(future, futures[future])
+                if outcome.failure is not None:
+                    store.add_failure(outcome.experiment, outcome.failure)
+                outcomes[outcome.experiment.key] = _told(outcome, on_outcome)
+    return [outcomes[experiment.key] for experiment in experiments]
+
+
+def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
+    """What a worker does: run one experiment and keep its result in the store at `folder`."""
+    # Imported by the worker: the process that hands out the work needs no torch.
+    from vlmlab.studies.run import run_experiment
+
+    store = ResultStore(folder)
+    result = store.get(experiment)  # another sweep may have been faster
+    if result is None:
+        result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
+        store.add(experiment, result)
+        store.forget_checkpoint(experiment)
+    return result
+
+
+def _client(workers: int, scheduler: str | None) -> Client:
+    if scheduler:
+        try:
+            return Client(scheduler, timeout=20)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise VlmlabError(
+                f"no dask scheduler answers at {scheduler} ({type(error).__name__}); "
+                "start one with `dask scheduler`, or leave --scheduler out to use this machine"
+            ) from error
+    return Client(
+        n_workers=max(workers, 1),
+        threads_per_worker=1,
+        processes=workers > 0,
+        dashboard_address=None,
+        silence_logs=50,  # workers that are shut down must not complain on the terminal
+    )
+
+
+def _ended(future: Future, experiment: Experiment) -> Outcome:
+    if future.status == "finished":
+        return Outcome(experiment, result=future.result())
+    error = future.exception()
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Outcome(experiment, failure=text if isinstance(error, VlmlabError) else f"{type(error).__name__}: {text}")
+
+
+def _told(outcome: Outcome, on_outcome: Callable[[Outcome], None] | None) -> Outcome:
+    if on_outcome:
+        on_outcome(outcome)
+    return outcome
