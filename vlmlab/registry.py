@@ -1,9 +1,9 @@
 """The survey's taxonomy, written once: above each system's class, in its `@register(...)`.
 
-`registry()` lists every system without importing one (a listing must not wait for torch): it reads the literal arguments of the
-decorators from the source files. `load_system(key)` then imports the one file that is needed. Notebooks, the README and the command
-line all print this table; nobody types it twice. A class that is registered in a notebook or in a user's own module joins the table
-the moment its decorator runs.
+`registry()` lists every system without importing one (a listing must not wait for torch): it reads the literal
+arguments of the decorators from the source files. `load_system(key)` then imports the one file that is needed.
+Notebooks, the README and the command line all print this table; nobody types it twice. A class that is registered in a
+notebook or in a user's own module joins the table the moment its decorator runs.
 """
 
 from __future__ import annotations

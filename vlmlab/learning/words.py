@@ -1,7 +1,7 @@
 """Which words a learned context vector lies near, and why one should not over-read them.
 
-CoOp's authors list the nearest words of each learned vector and find little sense in them. A list alone cannot show that:
-every vector has nearest words. So the same is done for a random vector of the same norm, and both distances are given.
+CoOp's authors list the nearest words of each learned vector and find little sense in them. A list alone cannot show
+that: every vector has nearest words. So the same is done for a random vector of the same norm, with both distances.
 
 Dimensions: M context vectors, V words of the vocabulary, d text width.
 """

@@ -34,13 +34,19 @@ def few_shot_curves(results: Sequence[dict], metric: str = "accuracy") -> Figure
         for r in results:
             if r["dataset"] == dataset and r["system"] != "zero_shot":
                 points[r["system"]][r["shots"]].append(r["metrics"][metric])
-        shots = sorted({s for by_shots in points.values() for s in by_shots})
+        shots = sorted({s for by_shots in points.values() for s in by_shots if s})
         axes.axhline(
             float(np.mean(zero_shot)),
             label=system_label("zero_shot"),
             **{k: v for k, v in system_style("zero_shot").items() if k != "marker"},
         )
         for system, by_shots in points.items():
+            if set(by_shots) == {0}:  # learns from no labelled picture
+                level, deviation = spread(by_shots[0])
+                style = system_style(system) | {"marker": ""}
+                axes.axhline(level, label=system_label(system), **style)
+                axes.axhspan(level - deviation, level + deviation, color=style["color"], alpha=0.1, linewidth=0)
+                continue
             mean, deviation = np.array([spread(by_shots[s]) for s in sorted(by_shots)]).T
             x, style = sorted(by_shots), system_style(system)
             axes.plot(x, mean, label=system_label(system), **style)

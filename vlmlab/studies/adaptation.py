@@ -1,0 +1,300 @@
+"""What the report `adaptation` computes and says; its notebook only shows it.
+
+Every number comes from `run_experiment` through a result store, so that a stopped report goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vlmlab.errors import VlmlabError
+from vlmlab.files import write_atomically
+from vlmlab.registry import registry
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.store import ResultStore
+from vlmlab.studies.sweep import sweep
+from vlmlab.views.charts import spread
+from vlmlab.views.style import system_label
+
+WITHOUT_SHOTS = ("zero-shot", "test-time")
+"""Setups that learn from no labelled picture: they run once per dataset and seed."""
+
+TEMPLATE = "a photo of a {}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a report is asked to do; see the parameters of notebooks/reports/adaptation.ipynb."""
+
+    systems: Sequence[str]
+    datasets: Sequence[str]
+    backbone: str
+    shots: Sequence[int]
+    seeds: Sequence[int]
+    workers: int
+    store: Path
+
+    def experiments(self) -> tuple[list[Experiment], list[Experiment]]:
+        """The few-shot experiments (all classes), and those that learn on base classes with the most shots."""
+        table, few, base = registry(), [], []
+        for system in self.systems:
+            info = table.get(system)
+            without = info is not None and info.setup in WITHOUT_SHOTS
+            for dataset in self.datasets:
+                for seed in self.seeds:
+                    common = {"system": system, "dataset": dataset, "backbone": self.backbone, "seed": seed}
+                    few += [Experiment(**common, shots=k) for k in ([0] if without else self.shots)]
+                    if system in TRANSFERS:
+                        base.append(Experiment(**common, shots=max(self.shots), split="base"))
+        return few, base
+
+
+TRANSFERS = ("coop", "maple")
+"""Systems whose learned parts can be used with other class names; the base-to-new table shows them."""
+
+
+@dataclasses.dataclass
+class Results:
+    """Results as `vlmlab run --json` prints them, and the one-line reasons of what failed."""
+
+    few_shot: list[dict]
+    base_new: list[dict]
+    failures: list[str]
+
+
+def run(plan: Plan) -> Results:
+    """Run what is not in the store yet.
+
+    Raises `VlmlabError` if nothing at all succeeded (the first reason).
+    """
+    few, base = plan.experiments()
+    outcomes = sweep([*few, *base], ResultStore(plan.store), workers=plan.workers)
+    failures = [f"{o.experiment}: {o.failure}" for o in outcomes if o.failure]
+    done = [o.result for o in outcomes[: len(few)] if o.result]
+    if not done:
+        raise VlmlabError(failures[0] if failures else "the report has no system, dataset, shots or seed to run")
+    new = [o.result for o in outcomes[len(few) :] if o.result and "new" in o.result["metrics"]]
+    return Results(done, new, failures)
+
+
+def _mean(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -> str:
+    mean, deviation = spread([r[of][metric] for r in rows])
+    return f"{mean:.1f}" if len(rows) == 1 else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def summary(results: Results) -> str:
+    """The result in a few sentences of Markdown, one per dataset, and what failed."""
+    lines = []
+    for dataset in dict.fromkeys(r["dataset"] for r in results.few_shot):
+        rows = [r for r in results.few_shot if r["dataset"] == dataset]
+        groups: dict[tuple[str, int], list[dict]] = {}
+        for r in rows:
+            groups.setdefault((r["system"], r["shots"]), []).append(r)
+        (system, shots), best = max(groups.items(), key=lambda g: spread([r["metrics"]["accuracy"] for r in g[1]])[0])
+        lines.append(
+            f"- **{dataset}**: zero-shot prediction is right on {_mean(rows[:1], of='zero_shot')} % of the test "
+            f"pictures; the best here is {system_label(system)} with {shots} shots per class, {_mean(best)} %."
+        )
+    for failure in results.failures:
+        lines.append(f"- not run: {failure}")
+    return "\n".join(lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    head = "".join(f"<th style='text-align:left'>{html.escape(str(cell))}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def cost_table(few_shot: Sequence[dict]) -> str:
+    """HTML: what each system learns and needs at its most shots, on the first dataset."""
+    dataset = few_shot[0]["dataset"]
+    rows = []
+    for system in dict.fromkeys(r["system"] for r in few_shot):
+        own = [r for r in few_shot if r["system"] == system and r["dataset"] == dataset]
+        most = [r for r in own if r["shots"] == max(r["shots"] for r in own)]
+        info = registry()[system]
+        rows.append(
+            (
+                system_label(system),
+                info.learns,
+                most[0]["shots"],
+                f"{most[0]['trainable_parameters']:,}",
+                f"{np.mean([r['seconds'] for r in most]):.1f}",
+                f"{np.mean([r['peak_mb'] for r in most]):.0f}",
+                _mean(most),
+            )
+        )
+    header = ("system", "learns", "shots", "parameters", "seconds", "peak MB", f"accuracy on {dataset} (%)")
+    return _table(header, rows) + "<p>Seconds are adaptation and evaluation together, one thread.</p>"
+
+
+def settings_table(results: Results) -> str:
+    """HTML: the settings of each system and the versions behind the numbers."""
+    rows = []
+    for system in dict.fromkeys(r["system"] for r in results.few_shot):
+        config = next(r["config"] for r in results.few_shot if r["system"] == system)
+        rows.append((system_label(system), ", ".join(f"{k} = {v}" for k, v in config.items()) or "none"))
+    rows += [(name, version) for name, version in results.few_shot[0]["versions"].items()]
+    return _table(("system or package", "settings or version"), rows)
+
+
+@dataclasses.dataclass
+class Inside:
+    """One adapted system, opened: confusions by title, learned words, losses, attention pictures."""
+
+    title: str
+    classes: list[str]
+    confusions: dict[str, np.ndarray]
+    words: list
+    losses: list[float]
+    attention: tuple | None
+
+
+def look_inside(plan: Plan) -> Inside:
+    """Adapt one system with learned context (CoOp if it is in the plan) once more and keep what is inside it."""
+    from vlmlab.learning.evaluate import predict
+    from vlmlab.learning.words import nearest_words
+    from vlmlab.registry import load_system
+    from vlmlab.studies.run import adapt
+
+    learning = [s for s in plan.systems if registry()[s].setup not in WITHOUT_SHOTS]
+    system = "coop" if "coop" in plan.systems else (learning or list(plan.systems))[0]
+    dataset = plan.datasets[-1]
+    adapted = adapt(Experiment(system, dataset, plan.backbone, max(plan.shots), plan.seeds[0]))
+    method, task, backbone = adapted.method, adapted.task, adapted.bank.backbone
+    baseline = load_system("zero_shot")(backbone)
+    baseline.prepare(task)
+    labels = task.test.labels
+    confusions = {}
+    for title, one in ((f"{dataset}: zero-shot", baseline), (f"{dataset}: {system_label(system)}", method)):
+        predicted = predict(one, task.test, adapted.bank).argmax(1)
+        confusions[title] = _confusion(labels, predicted, len(task.classes))
+    context = getattr(method, "context", None)
+    words = nearest_words(backbone.text, context) if context is not None and context.ndim == 2 else []
+    return Inside(
+        title=f"{system_label(system)} on {dataset}",
+        classes=list(task.classes),
+        confusions=confusions,
+        words=words,
+        losses=adapted.record.losses,
+        attention=_attention(backbone, task),
+    )
+
+
+def _confusion(true: torch.Tensor, predicted: torch.Tensor, classes: int) -> np.ndarray:
+    matrix = np.zeros((classes, classes), int)
+    np.add.at(matrix, (true.numpy(), predicted.numpy()), 1)
+    return matrix
+
+
+@torch.no_grad()
+def _attention(backbone, task, count: int = 4) -> tuple | None:
+    """Pictures of different classes with the class token's attention in the last layer, or None without a ViT."""
+    if "attention" not in backbone.image.supports or backbone.image.kind != "vit":
+        return None
+    labels = task.test.labels
+    chosen = [int((labels == c).nonzero()[0]) for c in range(0, len(task.classes), max(1, len(task.classes) // count))]
+    pixels = [np.asarray(task.test.images(i)) for i in chosen[:count]]
+    images = torch.cat([backbone.preprocess(torch.as_tensor(p)[None]) for p in pixels]).to(backbone.device)
+    last = backbone.image.attention(images)[-1]  # [B, heads, T, T]
+    rows, columns = backbone.image.grid(*images.shape[-2:])
+    maps = last[:, :, 0, 1:].reshape(len(images), -1, rows, columns).float().cpu().numpy()
+    return pixels, list(maps), [task.classes[int(labels[i])] for i in chosen[:count]]
+
+
+def words_table(words: Sequence) -> str:
+    """HTML: nearest words of each learned vector beside those of a random vector of the same norm."""
+    if not words:
+        return "<p>The system that was opened learns no shared context vectors.</p>"
+    rows = [
+        (
+            f"v{m + 1}",
+            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.words, near.distances, strict=True)),
+            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.random_words, near.random_distances, strict=True)),
+            f"{near.norm:.2f}",
+        )
+        for m, near in enumerate(words)
+    ]
+    return _table(("vector", "nearest words (distance)", "of a random vector", "norm"), rows)
+
+
+@dataclasses.dataclass
+class Photographs:
+    """Arguments for `views.pictures.word_predictions` and `views.pictures.dense_maps`."""
+
+    predictions: tuple
+    maps: tuple
+
+
+@torch.no_grad()
+def photographs(
+    backbone_name: str, words: Sequence[str], most: int = 9, dense: int = 6, side: int = 448
+) -> Photographs:
+    """Predict words for the photographs that come with scikit-image and scikit-learn, whole and per location.
+
+    Raises `VlmlabError` for an empty list of words, or an empty word in it.
+    """
+    import torch.nn.functional as F
+
+    from vlmlab.datasets.photographs import photographs as load_photographs
+    from vlmlab.studies.run import shared_bank
+
+    if not words or not all(word.strip() for word in words):
+        raise VlmlabError("the list of words is empty or has an empty word; give words such as cat, tree, sky")
+    backbone = shared_bank(backbone_name).backbone
+    shown = load_photographs()[:most]
+    text = backbone.class_embeddings(list(words), [TEMPLATE])
+    pixels, names, probabilities, maps = [], [], [], []
+    for name, image in shown:
+        ready = backbone.preprocess(torch.as_tensor(image)[None]).to(backbone.device)
+        feature = F.normalize(backbone.encode_image(ready), dim=-1)
+        probabilities.append((backbone.logit_scale * feature @ text.T).softmax(-1)[0].float().cpu().numpy())
+        pixels.append(image)
+        names.append(name)
+        if len(maps) < dense:
+            maps.append(_dense(backbone, image, text, side))
+    return Photographs(
+        (pixels, names, np.stack(probabilities), list(words)),
+        (pixels[: len(maps)], names[: len(maps)], maps, list(words)),
+    )
+
+
+def _dense(backbone, image: np.ndarray, text: torch.Tensor, side: int) -> np.ndarray:
+    """Cosine of every location of a photograph with every word, [words, H, W] at the size of the picture."""
+    import torch.nn.functional as F
+
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    size = (round(height * scale / 32) * 32, round(width * scale / 32) * 32)
+    x = torch.as_tensor(image).permute(2, 0, 1)[None].float() / 255
+    x = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    mean, std = (torch.as_tensor(v).view(1, 3, 1, 1).float() for v in (backbone.mean, backbone.std))
+    local = F.normalize(backbone.image.local_features(((x - mean) / std).to(backbone.device)), dim=1)
+    scores = torch.einsum("behw,ce->bchw", local, text)
+    return F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)[0].float().cpu().numpy()
+
+
+def write_record(results: Results, shown: Photographs, path: Path) -> None:
+    """Everything that the report says in numbers, as JSON."""
+    _, names, probabilities, words = shown.predictions
+    record = {
+        "few_shot": results.few_shot,
+        "base_new": results.base_new,
+        "failures": results.failures,
+        "photographs": {
+            name: {word: round(float(p), 4) for word, p in zip(words, row, strict=True)}
+            for name, row in zip(names, probabilities, strict=True)
+        },
+    }
+    write_atomically(path, json.dumps(record, indent=1, ensure_ascii=False))

@@ -1,0 +1,126 @@
+"""A report: a notebook template run with other parameters, kept as .ipynb and .html (papermill, nbconvert).
+
+A template lives in notebooks/reports/. Its cell tagged `parameters` holds literals only (papermill injects the new
+values after that cell, so anything derived there would keep the defaults); the literals are the schema against which
+`report` checks what it is given, because papermill itself only warns about a misspelt name and takes any type.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vlmlab.errors import VlmlabError, unknown
+from vlmlab.files import write_atomically
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "notebooks" / "reports"
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+
+
+def templates() -> dict[str, Path]:
+    """The report templates by name."""
+    return {path.stem: path for path in sorted(TEMPLATES.glob("*.ipynb"))}
+
+
+def parameters_of(template: Path) -> dict[str, Any]:
+    """Name -> default of every parameter of a template, in its order.
+
+    Raises `VlmlabError` if the template has no cell tagged `parameters`, or if that cell computes something.
+    """
+    notebook = json.loads(template.read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", ())]
+    if len(cells) != 1:
+        raise VlmlabError(f"{template.name} has {len(cells)} cells tagged 'parameters'; a report needs exactly one")
+    defaults = {}
+    for statement in ast.parse("".join(cells[0]["source"])).body:
+        try:
+            (target,) = statement.targets
+            defaults[target.id] = ast.literal_eval(statement.value)
+        except (AttributeError, ValueError) as error:
+            raise VlmlabError(
+                f"{template.name}: line {statement.lineno} of the parameters cell is no 'name = literal'; move it below"
+            ) from error
+    return defaults
+
+
+def checked(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`defaults` overridden by `given`, after each name and type was found right.
+
+    A list holds elements of the type of the default's first element. Raises `VlmlabError` otherwise, in one line.
+    """
+    for name, value in given.items():
+        if name not in defaults:
+            raise unknown("report parameter", name, defaults)
+        default = defaults[name]
+        wanted = type(default)
+        if not _is(value, wanted):
+            raise VlmlabError(f"report parameter '{name}' must be {KINDS[wanted]} such as {default!r}, not {value!r}")
+        if wanted is list:
+            inner = type(default[0]) if default else str
+            wrong = [item for item in value if not _is(item, inner)]
+            if wrong:
+                raise VlmlabError(f"report parameter '{name}' must be a list of {KINDS[inner]}, not of {wrong[0]!r}")
+    return defaults | given
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptation", echo=print) -> dict[str, Path]:
+    """Run `template` with `parameters` and write it to the folder `out`; `echo` is told what is happening.
+
+    The notebook runs in a folder of its own inside `out` and is moved into place when it is complete, so that `out`
+    holds either the old report or the new one. Returns the paths {"notebook", "html", "record"}.
+    Raises `VlmlabError` for an unknown template or parameter, a parameter of the wrong type, a folder that cannot be
+    written, or a cell that failed for a reason that the user can mend (the cell's own one-line message).
+    """
+    known = templates()
+    if template not in known:
+        raise unknown("report", template, known)
+    values = checked(parameters, parameters_of(known[template]))
+    out = Path(out)
+    write_atomically(out / "parameters.json", json.dumps(values, indent=1, ensure_ascii=False))
+
+    from nbconvert import HTMLExporter
+    from papermill import execute_notebook
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".running-") as running:
+        notebook = Path(running) / "report.ipynb"
+        values["out"] = str(running)
+        echo(f"running {template} ...")
+        try:
+            # The kernel must not fall back on another Python than the one that runs us.
+            execute_notebook(
+                str(known[template]),
+                str(notebook),
+                parameters=values,
+                kernel_name="python3",
+                progress_bar=os.isatty(2),
+                cwd=str(Path.cwd()),
+            )
+        except PapermillExecutionError as error:
+            if error.ename == "VlmlabError":
+                raise VlmlabError(str(error.evalue)) from error
+            failed = out / "failed.ipynb"
+            shutil.copy(notebook, failed)
+            raise VlmlabError(
+                f"cell {error.exec_count} of the report failed with {error.ename}: {error.evalue}; see {failed}"
+            ) from error
+        html, _ = HTMLExporter(exclude_input=False, embed_images=True).from_filename(str(notebook))
+        files = {"notebook": out / "report.ipynb", "html": out / "report.html", "record": out / "record.json"}
+        record = (Path(running) / "record.json").read_text(encoding="utf-8")
+        write_atomically(files["record"], record)
+        write_atomically(files["notebook"], notebook.read_bytes())
+        write_atomically(files["html"], html)
+    return files
