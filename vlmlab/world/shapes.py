@@ -8,6 +8,7 @@ and parts are painted in order, the later over the earlier.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,13 @@ ROLES = ("hole", "body", "dark", "light", "black", "white", "brown", "green", "y
 """hole cuts out what lies below it; body, dark and light follow the colour of the object; the others are fixed."""
 
 
+@lru_cache(maxsize=4096)
+def _arc(start: float, end: float, points: int) -> Outline:
+    """Corners [points, 2] on the unit circle; kept, because most figures are made of the same few arcs."""
+    angle = np.radians(np.linspace(start, end, points))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
 def ellipse(
     cx: float,
     cy: float,
@@ -32,8 +40,7 @@ def ellipse(
     points: int = 22,
 ) -> Outline:
     """Ellipse about (cx, cy), or its chord-closed arc from `start` to `end` degrees (0 is right, 90 is down)."""
-    angle = np.radians(np.linspace(start, end, points))
-    return np.stack([cx + rx * np.cos(angle), cy + (rx if ry is None else ry) * np.sin(angle)], axis=1)
+    return _arc(start, end, points) * (rx, rx if ry is None else ry) + (cx, cy)
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Outline:
@@ -66,7 +73,9 @@ def rotate(p: Outline, degrees: float, cx: float = 0, cy: float = 0) -> Outline:
     """The outline turned clockwise (as seen, for y points down) about (cx, cy)."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = p[:, 0] - cx, p[:, 1] - cy
-    return np.stack([x * c - y * s + cx, x * s + y * c + cy], axis=1)
+    turned = np.empty_like(p)
+    turned[:, 0], turned[:, 1] = x * c - y * s + cx, x * s + y * c + cy
+    return turned
 
 
 def join(*ps: Outline) -> Outline:
