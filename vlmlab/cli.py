@@ -125,7 +125,7 @@ def datasets(json_: Json = False) -> None:
 
 @app.command()
 def run(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A key of vlmlab systems, such as coop.")],
+    system: Annotated[str, typer.Argument(metavar="system", help="A key of vlmlab systems, such as coop.")],
     dataset: Annotated[str, typer.Option(help="A name of vlmlab datasets, or the path of a folder of pictures.")],
     backbone: Annotated[str, typer.Option(help="A name of vlmlab backbones, ARCH/TAG or ARCH@FILE.")] = "micro-vit",
     shots: Annotated[int, typer.Option(help="Training pictures per class.")] = 16,
@@ -238,7 +238,7 @@ def report(
 ) -> None:
     """Write a report: adapt a VLM and look at it.
 
-    The report is a notebook and a web page. Whatever is not given here has the default of the notebook's own parameters.
+    The report is a notebook and a web page. What is not given here has the default of the notebook's parameters.
     """
     given = {
         "systems": systems and _names(systems),
@@ -264,7 +264,7 @@ def report(
 
 @app.command()
 def verify(
-    systems: Annotated[list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="Default: all with a check.")] = None,
+    systems: Annotated[list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="Default: all checks.")] = None,
     json_: Json = False,
 ) -> None:
     """Measure what each system exists for.
@@ -328,7 +328,7 @@ def doctor(
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
+    name: Annotated[str, typer.Argument(metavar="name", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
     json_: Json = False,
 ) -> None:
     """Make an embedded backbone anew."""

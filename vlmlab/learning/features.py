@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -100,11 +101,11 @@ class FeatureBank:
 def evaluated(backbone, pictures, positions: Sequence[int]) -> Tensor:
     """Images [n, 3, S, S] at these positions of an ImageSet, as evaluation sees them, on the backbone's device."""
     raw = pictures.images(positions)
-    if isinstance(raw, list):  # of several sizes
-        ready = torch.cat([backbone.preprocess(torch.as_tensor(picture)[None]) for picture in raw])
-    else:
-        ready = backbone.preprocess(torch.as_tensor(raw))
-    return ready.to(backbone.device)
+    side = backbone.image_size
+    if any(picture.shape[:2] != (side, side) for picture in raw):
+        # One by one through open_clip's own transform, so that no picture's feature depends on its neighbours' sizes.
+        raw = [Image.fromarray(picture) for picture in raw]
+    return backbone.preprocess(raw).to(backbone.device)
 
 
 def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int) -> Tensor:

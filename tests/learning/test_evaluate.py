@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.learning.conftest import Probe, coloured
+from vlmlab.datasets.image_set import Annotation, ArrayPictures, ImageSet
+from vlmlab.errors import VlmlabError
+from vlmlab.learning.evaluate import evaluate, harmonic_mean, predict
+from vlmlab.methods.method import Method
+from vlmlab.registry import SystemInfo
+
+
+class Fixed(Method):
+    """Gives the rows of a table, whatever the pictures show."""
+
+    info = Probe.info
+    eats = "features"
+
+    def __init__(self, backbone, table, classes):
+        super().__init__(backbone)
+        self.table, self.classes = torch.tensor(table, dtype=torch.float32), classes
+
+    def logits(self, batch):
+        return self.table[batch.index]
+
+
+def pictures(labels, annotate=None, side=32):
+    pixels = np.zeros((len(labels), side, side, 3), np.uint8)
+    source = ArrayPictures(lambda: pixels, "blank")
+    return ImageSet(source, labels, [str(i) for i in range(len(labels))], annotate)
+
+
+def test_accuracy_per_class_and_calibration_error_by_hand(backbone):
+    # Confidence 0.9 everywhere, right three times in four: ece = |0.9 - 0.75|.
+    sure, other = np.log(0.9), np.log(0.1)
+    method = Fixed(backbone, [[sure, other], [sure, other], [other, sure], [sure, other]], ["cat", "dog"])
+    measured = evaluate(method, pictures([0, 0, 1, 1]))
+    assert measured["accuracy"] == pytest.approx(75)
+    assert measured["ece"] == pytest.approx(15, abs=1e-3)
+    assert measured["per_class"] == {"cat": 100, "dog": 50}
+
+
+def test_a_class_without_pictures_has_no_figure(backbone):
+    method = Fixed(backbone, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], ["cat", "dog", "owl"])
+    assert evaluate(method, pictures([0, 1]))["per_class"] == {"cat": 100, "dog": 100}
+
+
+def test_mean_average_precision_by_hand_and_at_clip_s_scale(backbone):
+    # Class a is ranked 1st, 3rd of 4: (1/1 + 2/3) / 2. Class b is ranked 2nd: 1/2. No picture shows class c.
+    table = np.array([[4.0, 3.0, 0.0], [3.0, 4.0, 0.0], [2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
+    labels = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    expected = 100 * ((1 + 2 / 3) / 2 + 1 / 2) / 2
+    for scale, shift in ((1.0, 0.0), (0.01, 25.0)):  # a sigmoid of 25 and more is 1 in float32
+        measured = evaluate(Fixed(backbone, table * scale + shift, ["a", "b", "c"]), pictures(labels))
+        assert measured["map"] == pytest.approx(expected, abs=1e-3)
+        assert set(measured["per_class"]) == {"a", "b"}
+
+
+class LeftRight(Method):
+    """Says class 0 on the left half of every picture, class 1 on the right."""
+
+    info = SystemInfo("halves", "Halves", "", 2020, "0", "other", "training-free", "nothing", ("segmentation",))
+    eats = "images"
+
+    def logits(self, batch):
+        side = batch.images.shape[-1]
+        right = (torch.arange(side) >= side // 2).float().expand(len(batch.images), side, side)
+        return torch.stack([1 - right, right], 1)
+
+
+def test_intersection_over_union_by_hand(backbone):
+    semantic = np.full((64, 64), 255, np.uint8)
+    semantic[:, :16], semantic[:, 16:32], semantic[:, 32:48] = 0, 1, 1  # the last quarter is not annotated
+    semantic[0, :] = 7  # a class that the method does not know: ignored as well
+
+    def annotate(i):
+        return Annotation(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, semantic)
+
+    method = LeftRight(backbone)
+    method.classes = ["sky", "sea"]
+    measured = evaluate(method, pictures([0, 0], annotate, side=64))
+    # Of three annotated quarters: sky is said of two and true of one, sea is said of one and true of two.
+    assert measured["per_class"] == pytest.approx({"sky": 50, "sea": 50}, abs=1e-4)
+    assert measured["miou"] == pytest.approx(50, abs=1e-4)
+    assert measured["pixel_accuracy"] == pytest.approx(200 / 3, abs=1e-4)
+
+
+def test_masks_are_needed_to_measure_masks(backbone):
+    method = LeftRight(backbone)
+    method.classes = ["sky", "sea"]
+    with pytest.raises(VlmlabError, match="masks"):
+        evaluate(method, pictures([0, 1]))
+
+
+def test_views_of_a_picture_depend_on_its_name_and_the_seed_only(backbone):
+    class Viewer(Fixed):
+        eats = "views"
+        seen = None
+
+        def views(self, raw, seeds):
+            for seed in seeds:
+                type(self).seen = [*(self.seen or []), seed]
+            return torch.zeros(len(raw), 2, 3, 32, 32)
+
+        def logits(self, batch):
+            assert batch.images.shape[1:] == (2, 3, 32, 32)
+            return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(batch.images), -1)
+
+    method, shown = Viewer(backbone, [[0.0]], ["red", "green", "blue"]), coloured(1, 1)
+    predict(method, shown)
+    predict(method, shown.subset([2, 0]))
+    predict(method, shown, seed=1)
+    seeds = method.seen
+    assert len(set(seeds[:3])) == 3 and seeds[3:5] == [seeds[2], seeds[0]] and not set(seeds[5:]) & set(seeds[:3])
+
+
+def test_an_empty_set_is_refused(backbone):
+    with pytest.raises(VlmlabError, match="no picture"):
+        evaluate(Fixed(backbone, [[1.0]], ["a"]), pictures([]))
+
+
+def test_harmonic_mean():
+    assert harmonic_mean(80, 60) == pytest.approx(68.571, abs=1e-3)
+    assert harmonic_mean(0, 0) == 0

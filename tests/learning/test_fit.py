@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from tests.learning.conftest import PixelProbe, Probe, ToyTask, coloured
+from vlmlab.errors import VlmlabError
+from vlmlab.learning import fit as fitting
+from vlmlab.learning.evaluate import evaluate
+from vlmlab.learning.fit import fit
+from vlmlab.methods.method import Method
+
+
+def test_learning_lowers_the_loss_and_classifies(backbone, task):
+    method = Probe(backbone)
+    seen = []
+    record = fit(method, task, on_step=lambda *step: seen.append(step))
+    assert record.steps == len(record.losses) == 20 * (12 // 5) and not record.stopped
+    assert seen == [(i + 1, record.steps, loss) for i, loss in enumerate(record.losses)]
+    assert sum(record.losses[-5:]) < 0.7 * sum(record.losses[:5])
+    assert evaluate(method, task.test)["accuracy"] == 100
+    assert method.finished == 1 and record.seconds > 0 and record.peak_mb > 50
+
+
+def test_the_seed_alone_decides(backbone, task):
+    torch.manual_seed(1)
+    first = fit(Probe(backbone), task).losses
+    state = torch.get_rng_state()
+    second = fit(Probe(backbone), task).losses
+    assert first == second
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator must be left alone"
+    task.seed = 1
+    assert fit(Probe(backbone), task).losses != first
+
+
+def test_features_and_images_give_the_same_learning(backbone, task):
+    assert fit(PixelProbe(backbone), task).losses == pytest.approx(fit(Probe(backbone), task).losses, rel=1e-4)
+
+
+def test_a_small_support_set_is_one_batch(backbone):
+    task = ToyTask(coloured(1, 1), coloured(1, 2))
+    assert fit(Probe(backbone), task).steps == 20
+
+
+@pytest.mark.parametrize("system", [Probe, PixelProbe])
+def test_views_are_shown_in_turn(backbone, task, system):
+    plain, cropped = fit(system(backbone), task), fit(system(backbone), task, views=3)
+    assert cropped.losses != plain.losses
+    assert fit(system(backbone), task, views=3).losses == cropped.losses
+
+
+@pytest.mark.parametrize("system", [Probe, PixelProbe])
+@pytest.mark.parametrize("stop_at", [0, 7, 40])
+def test_stopped_and_resumed_is_bit_for_bit_the_unbroken_run(backbone, task, tmp_path, system, stop_at):
+    unbroken = system(backbone, system.configure(backbone, optimizer="adamw", lr=0.05))
+    whole = fit(unbroken, task, views=2)
+
+    asked = iter(range(1000))
+    method = system(backbone, system.configure(backbone, optimizer="adamw", lr=0.05))
+    part = fit(method, task, should_stop=lambda: next(asked) >= stop_at, checkpoint=tmp_path / "run.pt", views=2)
+    assert part.stopped == (stop_at < 40) and part.losses == whole.losses[:stop_at]
+    assert method.finished == 1
+    evaluate(method, task.test)  # ready for use although it was stopped
+
+    resumed = system(backbone, system.configure(backbone, optimizer="adamw", lr=0.05))
+    rest = fit(resumed, task, checkpoint=tmp_path / "run.pt", views=2)
+    assert rest.losses == whole.losses and not rest.stopped
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(backbone, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 0.0)
+    whole = fit(Probe(backbone), task)
+
+    def kill(step, steps, loss):
+        if step == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Probe(backbone), task, on_step=kill, checkpoint=tmp_path / "run.pt")
+    steps = []
+    resumed = fit(Probe(backbone), task, on_step=lambda s, n, loss: steps.append(s), checkpoint=tmp_path / "run.pt")
+    assert resumed.losses == whole.losses
+    assert steps[0] == 11, "the ten steps before the last checkpoint must not be computed again"
+
+
+def test_another_run_s_checkpoint_is_refused(backbone, task, tmp_path):
+    fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
+    task.seed = 3
+    with pytest.raises(VlmlabError, match="belongs to another run"):
+        fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
+    (tmp_path / "run.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(VlmlabError, match="is not a checkpoint"):
+        fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
+
+
+def test_divergence_is_told_in_one_line(backbone, task):
+    method = Probe(backbone, Probe.configure(backbone, lr=1e9, weight_decay=1.0))
+    with pytest.raises(VlmlabError, match=r"probe diverged.*smaller learning rate"):
+        fit(method, task)
+
+
+def test_a_system_that_learns_nothing_is_only_prepared(backbone, task):
+    class Still(Method):
+        info = Probe.info
+
+    method = Still(backbone)
+    record = fit(method, task)
+    assert record.losses == [] and record.steps == 0 and method.classes == task.classes
+
+
+def test_learning_without_pictures_is_refused(backbone):
+    with pytest.raises(VlmlabError, match="at least one shot"):
+        fit(Probe(backbone), ToyTask(coloured(0, 1), coloured(1, 2)))
