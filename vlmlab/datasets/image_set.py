@@ -1,0 +1,272 @@
+"""A set of labelled pictures: what every dataset, split and support set of vlmlab is.
+
+Letters: N pictures, C classes, H height, W width, n objects in one picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import LongTensor, Tensor
+
+from vlmlab.errors import VlmlabError
+
+Pixels = NDArray[np.uint8]
+"""A picture [H, W, 3], red, green, blue."""
+
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no picture, truncated, corrupt, or of absurd size."""
+
+NOTHING = 255
+"""Value of a semantic mask where no class is annotated."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What dense ground truth says about one picture.
+
+    Attributes:
+        boxes: [n, 4] float, x0, y0, x1, y1 in pixels, upper left corner included, lower right excluded.
+        labels: [n] class index of each box and instance.
+        instances: [n, H, W] bool, the visible pixels of each object; None where only boxes are known.
+        semantic: [H, W] uint8, class index per pixel, stuff classes counted on after the objects', NOTHING elsewhere.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    instances: NDArray[np.bool_] | None = None
+    semantic: NDArray[np.uint8] | None = None
+
+
+class Pictures(Protocol):
+    """Where pixels come from: an array in memory, a drawing program, or files."""
+
+    def identity(self) -> str:
+        """A text that changes whenever any pixel could have changed; part of cache keys."""
+
+    def read(self, positions: Sequence[int]) -> list[Pixels]:
+        """The pictures at these positions."""
+
+
+class ArrayPictures:
+    """Pictures [N, S, S, 3] that are all there at once, or are made at the first look.
+
+    `make` is called at most once, when a pixel is first asked for.
+    """
+
+    def __init__(self, make: Callable[[], Pixels], identity: str) -> None:
+        self._make = make
+        self._identity = identity
+        self._pixels: Pixels | None = None
+
+    def identity(self) -> str:
+        return self._identity
+
+    def read(self, positions: Sequence[int]) -> list[Pixels]:
+        if self._pixels is None:
+            self._pixels = self._make()
+        return [self._pixels[p] for p in positions]
+
+
+class FilePictures:
+    """Picture files, decoded whenever they are asked for; only the paths are kept in memory."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._identity: str | None = None
+
+    def identity(self) -> str:
+        """Hash of every file's path, size and time of change."""
+        if self._identity is None:
+            self._identity = files_identity(self.paths)
+        return self._identity
+
+    def read(self, positions: Sequence[int]) -> list[Pixels]:
+        return [read_picture(self.paths[p]) for p in positions]
+
+
+def files_identity(paths: Iterable[Path]) -> str:
+    """Hash over the path, size and time of change of files, 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = os.stat(path)
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def read_picture(path: Path) -> Pixels:
+    """Decode one file as a camera meant it to be seen: [H, W, 3], turned upright by its EXIF tag.
+
+    Raises `VlmlabError` that names the file if it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith("I;16"):
+                # Pillow would clip 16-bit grey at 255; the upper byte is what the eye sees.
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            return np.asarray(picture.convert("RGB"))
+    except BROKEN_PICTURE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VlmlabError(
+            f"cannot read the picture {path} ({reason}); replace or remove it, or skip broken pictures (skip_broken)"
+        ) from error
+
+
+class ImageSet:
+    """Pictures with labels, in a fixed order, each with a name that stays the same wherever the files lie.
+
+    Attributes:
+        labels: LongTensor [N], or [N, C] of zeros and ones where a picture shows several classes.
+        ids: N distinct names: a file's path inside its dataset, or the key that a drawing was made from.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        labels: Tensor | Sequence[int],
+        ids: Sequence[str],
+        annotate: Callable[[int], Annotation] | None = None,
+        positions: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Pictures `pictures.read(positions)` (all, in order, by default); `annotate(position)` gives dense truth."""
+        self._pictures = pictures
+        self._labels = torch.as_tensor(labels, dtype=torch.long)
+        self._hidden = False
+        self.ids = list(ids)
+        self._annotate = annotate
+        self._positions = np.arange(len(self.ids)) if positions is None else positions
+        if not len(self._labels) == len(self.ids) == len(self._positions):
+            raise ValueError("an ImageSet needs as many labels as names and positions")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({len(self)} pictures{', labels hidden' if self._hidden else ''})"
+
+    @property
+    def labels(self) -> LongTensor:
+        """[N] or [N, C]; raises `VlmlabError` where a protocol hides them."""
+        if self._hidden:
+            raise VlmlabError("the labels of these pictures are hidden in this protocol; only evaluate may compare with them")
+        return self._labels
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes, so that labels are [N, C]."""
+        return self._labels.ndim == 2
+
+    def images(self, indices: int | slice | Sequence[int] | Tensor = slice(None)) -> Pixels | list[Pixels]:
+        """Pixels: [n, H, W, 3] uint8 if the pictures are of one size, else a list of [H, W, 3]; one picture for an int.
+
+        Files are decoded at each call: ask for large sets in batches.
+        Raises `VlmlabError` that names a file which cannot be decoded.
+        """
+        if isinstance(indices, int | np.integer):
+            return self._pictures.read([int(self._positions[indices])])[0]
+        pictures = self._pictures.read([int(p) for p in self._positions[_index(indices)]])
+        if len({picture.shape for picture in pictures}) == 1:
+            return np.stack(pictures)
+        return pictures
+
+    def subset(self, indices: slice | Sequence[int] | Tensor) -> ImageSet:
+        """The pictures at these indices, in that order; labels keep their numbers."""
+        index = _index(indices)
+        positions = self._positions[index]
+        chosen = np.arange(len(self))[index]
+        return self._with(self._labels[torch.from_numpy(chosen)], [self.ids[i] for i in chosen], positions)
+
+    def of_classes(self, classes: Sequence[int]) -> ImageSet:
+        """Only these classes, renumbered 0, 1, ... in the given order.
+
+        Of a multi-label set all pictures stay, and the columns of `labels` are chosen.
+        """
+        classes = list(classes)
+        if self.multi_label:
+            annotate = self._annotate and _renumbered(self._annotate, classes)
+            return self._with(self._labels[:, classes], self.ids, self._positions, annotate)
+        place = {label: new for new, label in enumerate(classes)}
+        kept = [i for i, label in enumerate(self._labels.tolist()) if label in place]
+        labels = torch.tensor([place[int(self._labels[i])] for i in kept], dtype=torch.long)
+        annotate = self._annotate and _renumbered(self._annotate, classes)
+        return self._with(labels, [self.ids[i] for i in kept], self._positions[kept], annotate)
+
+    def unlabelled(self) -> ImageSet:
+        """The same pictures with their labels out of reach."""
+        hidden = self._with(self._labels, self.ids, self._positions)
+        hidden._annotate = None
+        hidden._hidden = True
+        return hidden
+
+    @property
+    def dense(self) -> bool:
+        """Whether boxes or masks are known."""
+        return self._annotate is not None
+
+    def annotation(self, i: int) -> Annotation:
+        """Boxes, instance masks and semantic mask of picture `i`; `VlmlabError` if the set has none."""
+        if self._annotate is None:
+            raise VlmlabError("these pictures have no boxes or masks; choose tableau or voc2007, which do")
+        return self._annotate(int(self._positions[i]))
+
+    def boxes(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """(boxes [n, 4] as x0 y0 x1 y1 in pixels, class indices [n]) of picture `i`."""
+        annotation = self.annotation(i)
+        return annotation.boxes, annotation.labels
+
+    def masks(self, i: int) -> tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None]:
+        """(instance masks [n, H, W], semantic mask [H, W]) of picture `i`; see `Annotation`."""
+        annotation = self.annotation(i)
+        return annotation.instances, annotation.semantic
+
+    def fingerprint(self) -> str:
+        """Hash of which pictures these are and what they hold: the key under which their features are cached."""
+        text = "\n".join([self._pictures.identity(), *self.ids])
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def _with(
+        self,
+        labels: Tensor,
+        ids: Sequence[str],
+        positions: NDArray[np.int64],
+        annotate: Callable[[int], Annotation] | None = None,
+    ) -> ImageSet:
+        new = ImageSet(self._pictures, labels, ids, annotate or self._annotate, positions)
+        new._hidden = self._hidden
+        return new
+
+
+def _index(indices: slice | Sequence[int] | Tensor) -> slice | NDArray[np.int64]:
+    if isinstance(indices, slice):
+        return indices
+    if isinstance(indices, Tensor):
+        indices = indices.tolist()
+    return np.asarray(list(indices), dtype=np.int64)
+
+
+def _renumbered(annotate: Callable[[int], Annotation], classes: list[int]) -> Callable[[int], Annotation]:
+    """Annotations with only these classes, renumbered in this order; other pixels become NOTHING."""
+    table = np.full(256, NOTHING, dtype=np.uint8)
+    table[classes] = np.arange(len(classes))
+
+    def chosen(position: int) -> Annotation:
+        full = annotate(position)
+        kept = np.isin(full.labels, classes)
+        return Annotation(
+            boxes=full.boxes[kept],
+            labels=table[full.labels[kept]].astype(np.int64),
+            instances=None if full.instances is None else full.instances[kept],
+            semantic=None if full.semantic is None else table[full.semantic],
+        )
+
+    return chosen

@@ -1,0 +1,112 @@
+"""Which pictures and which classes: few-shot sampling and the base-to-new split, as the field defines them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import LongTensor
+
+from vlmlab.datasets.image_set import ImageSet
+from vlmlab.errors import VlmlabError
+
+SPLIT_SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
+"""CoOp's shares (arXiv 2109.01134, its released splits) for datasets that come without an official split."""
+
+
+def seeded_order(ids: Sequence[str], seed: int) -> list[int]:
+    """Indices of `ids` in a random order that depends only on the names and the seed, not on how they are listed."""
+
+    def rank(i: int) -> bytes:
+        return hashlib.blake2b(f"{seed}\0{ids[i]}".encode(), digest_size=16).digest()
+
+    return sorted(range(len(ids)), key=rank)
+
+
+def few_shot(train: ImageSet, shots: int, seed: int, classes: Sequence[str] | None = None) -> LongTensor:
+    """Indices of `shots` pictures of every class: the support set of few-shot learning.
+
+    Class after class, each class in seeded order. The choice depends on the pictures' names and on the seed only, so it
+    is the same on every machine whatever order a file system lists files in; and it is nested: the 1-shot support is
+    part of the 2-shot support of the same seed, so that curves over shots compare like with like.
+
+    In a multi-label set a class draws the first `shots` pictures that show it, and the support is their union.
+
+    Args:
+        train: the pictures to draw from.
+        shots: pictures per class, 0 or more.
+        seed: any integer, 0 included.
+        classes: class names, for the error message and for classes that have no picture at all.
+
+    Raises:
+        VlmlabError: a class has fewer pictures; the message names the smallest class and its count.
+    """
+    if shots < 0:
+        raise VlmlabError(f"shots must be 0 or more, not {shots}")
+    labels = train.labels
+    count = len(classes) if classes is not None else _class_count(train)
+    order = torch.tensor(seeded_order(train.ids, seed), dtype=torch.long)
+    shows = labels if train.multi_label else torch.nn.functional.one_hot(labels, max(count, _class_count(train)))
+    available = shows.sum(0)[:count]
+    if count and int(available.min()) < shots:
+        smallest = int(available.argmin())
+        name = f"'{classes[smallest]}'" if classes is not None else f"number {smallest}"
+        raise VlmlabError(
+            f"{shots} shots asked for, but class {name} has only {int(available[smallest])} training pictures; "
+            f"use at most {int(available.min())} shots"
+        )
+    chosen = [order[shows[order, c].bool()][:shots] for c in range(count)]
+    support = torch.cat(chosen) if chosen else order[:0]
+    if train.multi_label:
+        support = torch.tensor(list(dict.fromkeys(support.tolist())), dtype=torch.long)
+    return support
+
+
+def at_most(images: ImageSet, count: int, seed: int) -> LongTensor:
+    """Indices of up to `count` pictures of every class, in seeded order: CoOp's validation set."""
+    order = torch.tensor(seeded_order(images.ids, seed), dtype=torch.long)
+    labels = images.labels
+    if images.multi_label:
+        chosen = [order[labels[order, c].bool()][:count] for c in range(labels.shape[1])]
+        return torch.tensor(list(dict.fromkeys(torch.cat(chosen).tolist())), dtype=torch.long)
+    chosen = [order[labels[order] == c][:count] for c in range(_class_count(images))]
+    return torch.cat(chosen) if chosen else order[:0]
+
+
+def base_new(classes: Sequence[str]) -> tuple[list[int], list[int]]:
+    """(base, new) class indices as CoCoOp splits them (arXiv 2203.05557, section 4.1).
+
+    The labels in ascending order are cut in halves; an odd class goes to base.
+    """
+    half = -(-len(classes) // 2)
+    return list(range(half)), list(range(half, len(classes)))
+
+
+def seeded_split(ids: Sequence[str], labels: Sequence[int], seed: int) -> dict[str, list[int]]:
+    """Cut labelled pictures into train, val and test in CoOp's shares, class by class, by seeded order of their names.
+
+    Every class keeps at least one picture to learn from and one to be tested on; a class of four or more has one to
+    validate on. Raises `ValueError` if a class has fewer than two pictures (callers name it first).
+    """
+    by_class: dict[int, list[int]] = {}
+    for i in seeded_order(ids, seed):
+        by_class.setdefault(labels[i], []).append(i)
+    split: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    for label in sorted(by_class):
+        members = by_class[label]
+        if len(members) < 2:
+            raise ValueError("a class of one picture cannot be split")
+        test = max(1, round(SPLIT_SHARES["test"] * len(members)))
+        val = min(round(SPLIT_SHARES["val"] * len(members)), len(members) - test - 1)
+        split["test"] += members[:test]
+        split["val"] += members[test : test + val]
+        split["train"] += members[test + val :]
+    return {name: sorted(members, key=lambda i: ids[i]) for name, members in split.items()}
+
+
+def _class_count(images: ImageSet) -> int:
+    labels = images.labels
+    if images.multi_label:
+        return labels.shape[1]
+    return int(labels.max()) + 1 if len(labels) else 0
