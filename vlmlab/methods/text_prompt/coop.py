@@ -1,0 +1,115 @@
+"""CoOp: Learning to Prompt for Vision-Language Models (arXiv:2109.01134, IJCV 2022).
+
+Survey, section 6.3.1. Which words stand around a class name moves zero-shot accuracy by points, and nobody knows the
+best ones. CoOp makes the words continuous: M free vectors in the space of word embeddings, fitted by cross-entropy
+through the frozen text encoder. A task is then stored in M x d numbers.
+
+    t_c = [SOS] v_1 ... v_M [name_c] . [EOS]            one context for all classes, or v^c per class (CSC)   (1)
+    w_c = n(E_T(t_c)),   f = n(E_I(x))                  n: to unit length                                    (2)
+    logits = s f W^T,   loss = cross-entropy                                                                 (3)
+
+The name may also stand in the middle of the context or in front of it. With the name at the end, a context that all
+classes share is encoded once instead of C times: same numbers, same gradients.
+
+What differs from the release: float32 instead of half precision; no picture is augmented unless training asks for
+views.
+
+Dimensions: B batch, C classes, M context vectors, d text width, e joint width, L prompt length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.registry import register
+
+
+@register(
+    "coop",
+    title="CoOp: Learning to Prompt for Vision-Language Models",
+    paper="arXiv:2109.01134",
+    year=2022,
+    section="6.3.1",
+    family="text_prompt",
+    setup="few-shot",
+    learns="context vectors",
+    needs=("text tokens",),
+)
+class CoOp(Method):
+    """M learned vectors in place of the words around the class name."""
+
+    @dataclasses.dataclass
+    class Config(Recipe):
+        n_ctx: int = option(16, "context vectors M", 1, 64)
+        init: str = option("", "words that the context starts from, such as 'a photo of a'; they set M and are shared")
+        csc: bool = option(False, "class-specific contexts")
+        position: str = option("end", "where the class name stands", choices=("end", "middle", "front"))
+        epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
+
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60}
+    eats = "features"
+
+    def prepare(self, task) -> None:
+        self.shots = task.shots
+        self.learned_on: list[str] = list(task.classes)
+        self.set_classes(task.classes, task.templates)
+        config, d = self.config, self.backbone.text.width
+        if config.init:
+            start = self.prompts.words.float()  # as in the release, words are shared by the classes whatever csc says
+        else:
+            shape = (len(self.classes), config.n_ctx, d) if config.csc else (config.n_ctx, d)
+            start = 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(task.seed))
+        self.context = nn.Parameter(start.to(self.backbone.device))  # [M, d], or [C, M, d] if class-specific
+
+    @property
+    def epochs(self) -> int:
+        by_shots = 50 if self.shots <= 1 else 100 if self.shots <= 4 else 200
+        return self.config.epochs or by_shots
+
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        """The prompts of other classes, with the same learned context.
+
+        Raises `VlmlabError` for class-specific contexts, which mean nothing for other classes.
+        """
+        if self.config.csc and not self.config.init and list(classes) != self.learned_on:
+            raise VlmlabError("class-specific contexts cannot move to other classes; use CoOp with csc=false for them")
+        super().set_classes(classes, templates)
+        words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        self.prompts = assemble(self.backbone.text, classes, words)
+        self.order = self._order()
+
+    def class_features(self) -> Tensor:
+        """E_T(t_c) of (1): [C, e], not normalised."""
+        text, prompts = self.backbone.text, self.prompts
+        if self.config.position == "end" and self.context.dim() == 2:
+            return prompts.features(text, self.context)
+        start, rest = prompts.start.expand(len(self.classes), -1, -1), prompts.rest
+        context = self.context.expand(len(self.classes), -1, -1).type_as(rest)
+        sequence = torch.cat([start, context, rest], dim=1)  # [C, L, d], the name at the end
+        sequence = sequence.gather(1, self.order[..., None].expand_as(sequence))
+        return text.forward(sequence, prompts.end + start.shape[1] + context.shape[1])
+
+    def logits(self, batch: Batch) -> Tensor:
+        w = F.normalize(self.class_features(), dim=-1)  # [C, e] (2)
+        return self.backbone.logit_scale * self.image_features(batch) @ w.T  # [B, C] (3)
+
+    def _order(self) -> Tensor:
+        """Per class, which token of [start, context, name, rest] stands where, [C, L]: `position` as a permutation."""
+        prompts = self.prompts
+        s, m = len(prompts.start), len(prompts.words)
+        before = {"end": m, "middle": m // 2, "front": 0}[self.config.position]  # context vectors ahead of the name
+        length = s + m + prompts.rest.shape[1]
+        rows = []
+        for n in prompts.names.tolist():
+            context, name, tail = range(s, s + m), range(s + m, s + m + n), range(s + m + n, length)
+            rows.append([*range(s), *context[:before], *name, *context[before:], *tail])
+        return torch.tensor(rows, device=prompts.rest.device)

@@ -1,0 +1,75 @@
+"""A prompt with room for learned vectors: what CoOp and all of its descendants build their text from.
+
+A sentence "X X X X golden retriever." is tokenised as it stands; the embeddings of its first M words are then replaced
+by M learned vectors. The end-of-text token, whose last state is the text's feature, is found in the tokens of that
+sentence, so as many vectors must go in as words were written: `assemble` sees to it.
+
+Dimensions: C classes, M context vectors, s start tokens, S tokens after the context, d text width, e joint width, B
+contexts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.templates import spoken
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The frozen parts of the class prompts [start | M learned vectors | rest], as word embeddings without positions.
+
+    start [s, d] (CLIP: the start token); words [M, d] what the learned vectors replace; rest [C, S, d] (frozen words if
+    any, class name, full stop, end token, padding to the longest); end [C] position of the pooled token within `rest`;
+    names [C] tokens of each class name.
+    """
+
+    start: Tensor
+    words: Tensor
+    rest: Tensor
+    end: Tensor
+    names: Tensor
+
+    def features(self, text, context: Tensor, deep: Sequence[Tensor] | None = None) -> Tensor:
+        """Text features [C, e], not normalised, of a `context` [M, d] that all classes share; [B, C, e] of [B, M, d].
+
+        The start token and the context stand before every class name, so a causal tower encodes them once.
+        """
+        start = self.start.expand(*context.shape[:-2], -1, -1)
+        prefix = torch.cat([start, context.type_as(start)], dim=-2)
+        return text.forward_shared_prefix(prefix, self.rest, self.end, deep=deep)
+
+
+@torch.no_grad()
+def assemble(text, classes: Sequence[str], words: str, learned: int | None = None) -> Prompts:
+    """The prompts "{words} {class}." for the text tower `text`; the first `learned` tokens of `words` make room.
+
+    `learned` None means all of them; those beyond stay as frozen words. Raises `VlmlabError` if a prompt does not fit
+    into the tower, or if the tower does not pool at an end-of-text token.
+    """
+    names, start = spoken(classes), text.special
+
+    def count(texts: list[str]) -> Tensor:
+        return text.end_of_text(text.tokenize(texts)) - text.end_of_text(text.tokenize([""]))
+
+    if not count(["a"]):
+        raise VlmlabError(f"the text tower of {text.name} pools no end-of-text token; choose a CLIP such as micro-vit")
+    lengths, room = count(names), int(count([words]))
+    learned = room if learned is None else learned
+    needed = start + room + lengths + 2  # full stop and end token
+    if int(needed.max()) > text.context_length:
+        longest = names[int(lengths.argmax())]
+        raise VlmlabError(
+            f"the prompt of '{longest}' needs {int(needed.max())} tokens and {text.name} has {text.context_length}; "
+            "use fewer context vectors or shorter class names"
+        )
+    tokens = text.tokenize([f"{words} {name}." for name in names])
+    end = text.end_of_text(tokens)
+    embeddings = text.embed(tokens[:, : int(end.max()) + 1])
+    first = start + learned
+    return Prompts(embeddings[0, :start], embeddings[0, start:first], embeddings[:, first:], end - first, lengths)

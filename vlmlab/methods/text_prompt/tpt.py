@@ -1,0 +1,179 @@
+"""TPT: Test-Time Prompt Tuning for Zero-shot Generalization in Vision-Language Models (arXiv:2209.07511, NeurIPS 2022).
+
+Survey, section 6.3.1. One test picture, no label, no training set: still something can be learned, because a classifier
+should say the same about every crop of the picture. TPT looks at many random views, keeps those that it is sure about,
+takes one gradient step on the prompt so that their averaged prediction becomes sharper, predicts, and forgets the step.
+
+    p_v = softmax(s f_v W^T),  v = 0 .. V-1        view 0 is the plain centre crop                       (1)
+    S = the share of views with the lowest entropy H(p_v)                                                (2)
+    loss = H( mean over S of p_v )                 mean of probabilities, not of logits                  (3)
+    context <- one AdamW step; prediction: logits of view 0 with it; then the context is reset           (4)
+
+Pictures are independent, and AdamW works on each number by itself, so B pictures are tuned at once, each with its own
+context and optimiser state: the sum of their losses gives each context exactly its own gradient.
+
+What differs from the release: float32 instead of automatic mixed precision; a picture's views follow from its seed, not
+from its place in the test set. Call `logits` under `torch.no_grad()`, not `inference_mode()`, which forbids the step.
+
+Dimensions: B pictures, V views, K kept views, C classes, M context vectors, d text width, e joint width, S image side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.functional as vision
+from torch import Tensor
+from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
+
+from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, option
+from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.registry import register
+
+
+@register(
+    "tpt",
+    title="TPT: Test-Time Prompt Tuning for Zero-shot Generalization in Vision-Language Models",
+    paper="arXiv:2209.07511",
+    year=2022,
+    section="6.3.1",
+    family="text_prompt",
+    setup="test-time",
+    learns="context vectors, anew for every test picture",
+    needs=("text tokens",),
+)
+class TPT(Method):
+    """One gradient step per test picture. `start` [M, d] is the context that every picture begins with."""
+
+    @dataclasses.dataclass
+    class Config:
+        init: str = option("a photo of a", "words that the context starts from")
+        n_views: int = option(64, "views V of a picture, the plain one among them", 2, 1024)
+        selection: float = option(0.1, "share of views that is kept", 0.0, 1.0)
+        steps: int = option(1, "gradient steps per picture", 0, 100)
+        lr: float = option(0.005, "learning rate of AdamW", 0.0, 1.0)
+        weight_decay: float = option(0.01, "weight decay of AdamW", 0.0, 1.0)
+        augmix: bool = option(False, "AugMix on top of the crops (the release: on fine-grained datasets only)")
+
+    embedded: ClassVar[dict] = {"n_views": 32}
+    eats = "views"
+
+    def prepare(self, task) -> None:
+        super().prepare(task)
+        self.start = self.prompts.words.float()
+
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        super().set_classes(classes, templates)
+        self.prompts = assemble(self.backbone.text, classes, self.config.init)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, C] from images [B, V, 3, S, S], or from the views' features [B, V, e]; view 0 is the plain one."""
+        f = F.normalize(self._view_features(batch), dim=-1)
+        context = self.tune(f)
+        with torch.no_grad():
+            return self.scores(f[:, :1], context)[:, 0]  # (4)
+
+    def tune(self, f: Tensor) -> Tensor:
+        """The contexts [B, M, d] after the steps on unit view features f [B, V, e]."""
+        config = self.config
+        with torch.enable_grad():
+            context = self.start.expand(len(f), -1, -1).clone().requires_grad_()
+            optimizer = torch.optim.AdamW([context], config.lr, weight_decay=config.weight_decay)
+            kept = None
+            for _ in range(config.steps):
+                logits = self.scores(f, context)
+                # Chosen once: later steps go on with the same views.
+                kept = confident(logits.detach(), config.selection) if kept is None else kept
+                loss = averaged_entropy(logits.gather(1, kept[..., None].expand(-1, -1, logits.shape[2]))).sum()
+                (context.grad,) = torch.autograd.grad(loss, context)
+                optimizer.step()
+        return context.detach()
+
+    def scores(self, f: Tensor, context: Tensor) -> Tensor:
+        """s f W^T [B, V, C] of unit features f [B, V, e] with the class vectors of each picture's context [B, M, d]."""
+        w = F.normalize(self.prompts.features(self.backbone.text, context), dim=-1)  # [B, C, e]
+        return self.backbone.logit_scale * f @ w.transpose(1, 2)  # (1)
+
+    def views(self, pictures: Sequence, seeds: Sequence[int]) -> Tensor:
+        """Raw pictures [H, W, 3] -> [B, V, 3, S, S]: the test transform, then V-1 random crops, mixed if `augmix`."""
+        return torch.stack([self._views(picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
+
+    def _views(self, picture, seed: int) -> Tensor:
+        pixels = torch.as_tensor(picture).movedim(-1, 0)  # uint8 [3, H, W]
+        augment = Compose([RandomResizedCrop(self.backbone.image_size, antialias=True), RandomHorizontalFlip()])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            crops = [augment(pixels) for _ in range(self.config.n_views - 1)]
+            views = [self._augmix(crop) for crop in crops] if self.config.augmix else [self._ready(crops)]
+        return torch.cat([self.preprocess([picture]), *views])
+
+    def _ready(self, crops: Sequence[Tensor]) -> Tensor:
+        return self.preprocess([crop.movedim(0, -1) for crop in crops])
+
+    def _augmix(self, crop: Tensor) -> Tensor:
+        """m x + (1 - m) sum_k w_k chain_k(x), [1, 3, S, S]: three chains of 1 to 3 operations (arXiv:1912.02781)."""
+        chains = []
+        for _ in range(3):
+            x = crop
+            for _ in range(int(torch.randint(1, 4, ()))):
+                x = OPERATIONS[int(torch.randint(len(OPERATIONS), ()))](x)
+            chains.append(x)
+        x, *mixed = self._ready([crop, *chains])
+        w = torch.distributions.Dirichlet(torch.ones(3)).sample().tolist()
+        m = float(torch.rand(()))  # Beta(1, 1)
+        return (m * x + (1 - m) * sum(a * b for a, b in zip(w, mixed, strict=True)))[None]
+
+    def _view_features(self, batch: Batch) -> Tensor:
+        if batch.features is not None:
+            return batch.features
+        with torch.no_grad():
+            chunks = batch.images.flatten(0, 1).split(PICTURES_AT_ONCE)
+            features = torch.cat([self.backbone.encode_image(chunk) for chunk in chunks])
+        return features.unflatten(0, batch.images.shape[:2])
+
+
+def confident(logits: Tensor, share: float) -> Tensor:
+    """Indices [B, K] of the views of logits [B, V, C] with the lowest entropy, lowest first (2); at least one."""
+    log_p = logits.log_softmax(-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)  # [B, V]
+    return entropy.argsort(-1)[:, : max(1, int(logits.shape[1] * share))]
+
+
+def averaged_entropy(logits: Tensor) -> Tensor:
+    """H of the mean probability over the views of logits [B, K, C], per picture [B] (3)."""
+    log_mean = logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])  # [B, C]
+    log_mean = log_mean.clamp(min=torch.finfo(log_mean.dtype).min)
+    return -(log_mean.exp() * log_mean).sum(-1)
+
+
+def _level(most: float) -> float:
+    """A random strength up to a tenth of `most`: AugMix at severity 1."""
+    return float(torch.empty(()).uniform_(0.1, 1.0)) * most / 10
+
+
+def _either(value: float) -> float:
+    return value if torch.rand(()) > 0.5 else -value
+
+
+def _affine(x: Tensor, shear=(0.0, 0.0), shift=(0, 0)) -> Tensor:
+    return vision.affine(x, angle=0.0, translate=list(shift), scale=1.0, shear=list(shear))
+
+
+# Nine operations on uint8 pictures [3, S, S]; shears reach 0.3 (17 degrees) and shifts a third of the side.
+SHEAR = math.degrees(math.atan(0.3))
+OPERATIONS = (
+    vision.autocontrast,
+    vision.equalize,
+    lambda x: vision.posterize(x, 4 - int(_level(4))),
+    lambda x: vision.solarize(x, 256 - int(_level(256))),
+    lambda x: vision.rotate(x, _either(int(_level(30)))),
+    lambda x: _affine(x, shear=(_either(_level(SHEAR)), 0.0)),
+    lambda x: _affine(x, shear=(0.0, _either(_level(SHEAR)))),
+    lambda x: _affine(x, shift=(_either(int(_level(x.shape[-1] / 3))), 0)),
+    lambda x: _affine(x, shift=(0, _either(int(_level(x.shape[-1] / 3))))),
+)
