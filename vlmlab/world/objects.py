@@ -256,7 +256,7 @@ def _octopus(rng: np.random.Generator) -> list[Part]:
 # ------------------------------------------------------------------------------------------------------------ plants
 
 
-@_category("tree", "plant", "a brown trunk", "a round leafy crown")
+@_category("tree", "plant", "a brown trunk", "a round bushy top")
 def _tree(rng: np.random.Generator) -> list[Part]:
     w, crown = rng.uniform(0.1, 0.17), rng.uniform(0.9, 1.05)
     return [
@@ -336,7 +336,7 @@ def _leaf(rng: np.random.Generator) -> list[Part]:
 # -------------------------------------------------------------------------------------------------------------- food
 
 
-@_category("apple", "fruit", "a round body", "a short stem", "a small green leaf")
+@_category("apple", "fruit", "a round body", "a short brown stem", "a shallow dip on top")
 def _apple(rng: np.random.Generator) -> list[Part]:
     w = rng.uniform(0.46, 0.54)
     return [
@@ -354,13 +354,13 @@ def _banana(rng: np.random.Generator) -> list[Part]:
     deep = rng.uniform(0.95, 1.25)
     return [
         ("body", join(ellipse(0, -0.45, 0.95, deep, 8, 172, 20), ellipse(0, -0.5, 0.82, deep - 0.45, 170, 10, 20))),
-        ("dark", join(ellipse(0, -0.45, 0.9, deep - 0.12, 20, 160, 16), ellipse(0, -0.45, 0.9, deep - 0.2, 160, 20, 16))),
+        ("dark", join(ellipse(0, -0.45, 0.9, deep - 0.12, 20, 160), ellipse(0, -0.45, 0.9, deep - 0.2, 160, 20))),
         ("black", rotate(box(0.82, -0.5, 0.98, -0.24), 10, 0.9, -0.3)),
         ("black", ellipse(-0.9, -0.3, 0.09)),
     ]
 
 
-@_category("cherry", "fruit", "two round balls", "two thin stems", "a small leaf", plural="cherries")
+@_category("cherry", "fruit", "two round balls", "two thin stems", plural="cherries")
 def _cherry(rng: np.random.Generator) -> list[Part]:
     r, lean = rng.uniform(0.33, 0.41), rng.uniform(-0.1, 0.2)
     return [
@@ -443,7 +443,8 @@ def _cheese(rng: np.random.Generator) -> list[Part]:
 def _car(rng: np.random.Generator) -> list[Part]:
     roof, hood = rng.uniform(-0.56, -0.42), rng.uniform(-0.1, 0.02)
     return [
-        ("body", polygon(-0.97, 0.36, -0.97, hood, -0.58, hood - 0.06, -0.32, roof, 0.36, roof, 0.62, -0.1, 0.97, 0.0, 0.97, 0.36)),
+        ("body", polygon(-0.97, 0.36, -0.97, hood, -0.58, hood - 0.06, -0.32, roof, 0.36, roof, 0.62, -0.1, 0.97, 0.0)),
+        ("body", polygon(-0.97, hood, 0.97, 0.0, 0.97, 0.36, -0.97, 0.36)),
         ("light", polygon(-0.44, hood - 0.06, -0.26, roof + 0.1, -0.02, roof + 0.1, -0.02, hood - 0.06)),
         ("light", polygon(0.07, -0.08, 0.07, roof + 0.1, 0.31, roof + 0.1, 0.48, -0.08)),
         ("dark", box(-0.97, 0.22, 0.97, 0.36)),
@@ -499,11 +500,12 @@ def _plane(rng: np.random.Generator) -> list[Part]:
 @_category("rocket", "vehicle", "fins", "a pointed nose", "a flame")
 def _rocket(rng: np.random.Generator) -> list[Part]:
     w, fire = rng.uniform(0.26, 0.34), rng.uniform(0.86, 1.0)
+    side = polygon(0, -1, 0.14, -0.82, w * 0.85, -0.5, w, -0.1, 0.24, 0.6)
     return [
         ("red", polygon(-0.22, 0.55, 0.22, 0.55, 0.12, 0.78, 0, fire, -0.12, 0.78)),
         ("yellow", polygon(-0.12, 0.55, 0.12, 0.55, 0, 0.8)),
         *_both("dark", polygon(-w, 0.05, -0.68, 0.5, -0.68, 0.74, -w, 0.58)),
-        ("body", polygon(0, -1, 0.14, -0.82, w * 0.85, -0.5, w, -0.1, 0.24, 0.6, -0.24, 0.6, -w, -0.1, -w * 0.85, -0.5, -0.14, -0.82)),
+        ("body", join(side, _mirror(side)[::-1])),
         ("red", polygon(0, -1, 0.14, -0.82, 0.2, -0.7, -0.2, -0.7, -0.14, -0.82)),
         ("dark", ellipse(0, -0.25, 0.18)),
         ("white", ellipse(0, -0.25, 0.12)),
@@ -528,7 +530,9 @@ def _bicycle(rng: np.random.Generator) -> list[Part]:
     r = rng.uniform(0.38, 0.44)
     seat = rng.uniform(-0.4, -0.28)
     spokes = [
-        ("black", rotate(stroke(x - r, 0.3, x + r, 0.3, 0.03), turn, x, 0.3)) for x in (-0.55, 0.55) for turn in (20, 80, 140)
+        ("black", rotate(stroke(x - r, 0.3, x + r, 0.3, 0.03), turn, x, 0.3))
+        for x in (-0.55, 0.55)
+        for turn in (20, 80, 140)
     ]
     return [
         ("black", ellipse(-0.55, 0.3, r, points=28)),
@@ -552,7 +556,7 @@ def _train(rng: np.random.Generator) -> list[Part]:
     chimney = rng.uniform(-0.72, -0.55)
     return [
         ("dark", polygon(-0.52, -0.1, -0.58, chimney, -0.22, chimney, -0.28, -0.1)),
-        ("body", join(ellipse(-0.58, 0.16, 0.12, 0.28, 90, 270), box(-0.58, -0.12, 0.4, 0.44)[[0, 1, 2, 3]])),
+        ("body", join(ellipse(-0.58, 0.16, 0.12, 0.28, 90, 270), box(-0.58, -0.12, 0.4, 0.44))),
         ("yellow", box(-0.1, -0.22, 0.08, -0.1)),
         ("body", box(0.3, -0.62, 0.9, 0.46)),
         ("dark", box(0.2, -0.76, 0.99, -0.6)),
@@ -608,13 +612,14 @@ def _castle(rng: np.random.Generator) -> list[Part]:
         merlons += _both("body", box(x, top - 0.22, x + 0.13, top + 0.02))
     for x in (-0.3, -0.07, 0.16):
         merlons.append(("body", box(x, -0.24, x + 0.14, -0.02)))
+    slit = join(ellipse(-0.64, top + 0.4, 0.08, 0.1, 180, 360, 10), polygon(-0.56, top + 0.58, -0.72, top + 0.58))
     return [
         ("body", box(-0.5, -0.06, 0.5, 0.9)),
         *merlons,
         *_both("body", box(-0.92, top, -0.37, 0.9)),
         *_both("dark", box(-0.92, top + 0.1, -0.37, top + 0.17)),
         ("brown", join(ellipse(0, 0.45, 0.22, 0.24, 180, 360), polygon(0.22, 0.9, -0.22, 0.9))),
-        *_both("black", join(ellipse(-0.64, top + 0.4, 0.08, 0.1, 180, 360, 10), polygon(-0.56, top + 0.58, -0.72, top + 0.58))),
+        *_both("black", slit),
     ]
 
 
@@ -623,23 +628,21 @@ def _windmill(rng: np.random.Generator) -> list[Part]:
     turn = rng.uniform(0, 90)
     blades: list[Part] = []
     for k in range(4):
-        a = turn + 90 * k
         blades += [
-            ("white", rotate(box(0.03, -0.88, 0.22, -0.14) + (0.0, -0.2), a, 0, -0.2)),
-            ("black", rotate(box(-0.03, -0.68, 0.03, 0.0) + (0.0, -0.38), a, 0, -0.2)),
+            ("white", rotate(box(0.02, -0.82, 0.16, -0.28), turn + 90 * k, 0, -0.24)),
+            ("black", rotate(box(-0.025, -0.82, 0.025, -0.24), turn + 90 * k, 0, -0.24)),
         ]
-    squeeze = [(r, (p - (0, -0.2)) * 0.72 + (0, -0.24)) for r, p in blades]
     return [
         ("body", polygon(-0.26, -0.3, 0.26, -0.3, 0.46, 0.95, -0.46, 0.95)),
         ("dark", ellipse(0, -0.28, 0.32, 0.3, 180, 360)),
         ("brown", join(ellipse(0, 0.66, 0.13, 0.12, 180, 360, 10), polygon(0.13, 0.95, -0.13, 0.95))),
         ("light", box(-0.09, 0.18, 0.09, 0.36)),
-        *squeeze,
+        *blades,
         ("black", ellipse(0, -0.24, 0.08)),
     ]
 
 
-@_category("lighthouse", "building", "a tall tower", "a round lamp on top", "bands", status="unseen")
+@_category("lighthouse", "building", "a tall tower", "a light on top", "wide bands", status="unseen")
 def _lighthouse(rng: np.random.Generator) -> list[Part]:
     w = rng.uniform(0.2, 0.27)
 
@@ -762,7 +765,7 @@ def _cup(rng: np.random.Generator) -> list[Part]:
     handle = join(ellipse(0.5, 0.08, 0.45, 0.42, -90, 90, 16), ellipse(0.5, 0.08, 0.27, 0.25, 90, -90, 16))
     return [
         ("dark", handle),
-        ("body", polygon(-0.72, -0.5, 0.56, -0.5, base, 0.72, base - 0.08, 0.78, -base - 0.08, 0.78, -base - 0.16, 0.72)),
+        ("body", polygon(-0.72, -0.5, 0.56, -0.5, base, 0.7, base - 0.1, 0.78, -base - 0.08, 0.78, -base - 0.16, 0.7)),
         ("light", ellipse(-0.08, -0.5, 0.64, 0.17)),
         ("dark", ellipse(-0.08, -0.47, 0.54, 0.11)),
         ("light", polygon(-0.56, -0.26, -0.46, -0.25, -0.38, 0.5, -0.46, 0.5)),
@@ -772,14 +775,9 @@ def _cup(rng: np.random.Generator) -> list[Part]:
 @_category("bottle", "container", "a narrow neck", "a cap", "a white label")
 def _bottle(rng: np.random.Generator) -> list[Part]:
     neck, shoulder = rng.uniform(0.1, 0.15), rng.uniform(-0.28, -0.1)
+    side = polygon(neck, -0.82, neck, shoulder - 0.2, 0.3, shoulder, 0.38, shoulder + 0.14, 0.38, 0.9, 0.32, 0.97)
     return [
-        (
-            "body",
-            polygon(
-                -neck, -0.82, neck, -0.82, neck, shoulder - 0.2, 0.3, shoulder, 0.38, shoulder + 0.14, 0.38, 0.9, 0.32, 0.97,
-                -0.32, 0.97, -0.38, 0.9, -0.38, shoulder + 0.14, -0.3, shoulder, -neck, shoulder - 0.2,
-            ),
-        ),
+        ("body", join(side, _mirror(side)[::-1])),
         ("dark", box(-neck - 0.04, -0.99, neck + 0.04, -0.8)),
         ("white", box(-0.38, 0.22, 0.38, 0.66)),
         ("dark", box(-0.2, 0.38, 0.2, 0.48)),
@@ -859,13 +857,15 @@ def _lamp(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-@_category("hat", "clothing", "a wide brim", "a tall crown", "a dark band")
+@_category("hat", "clothing", "a wide brim", "a tall top", "a dark band")
 def _hat(rng: np.random.Generator) -> list[Part]:
     top, w = rng.uniform(-0.75, -0.5), rng.uniform(0.4, 0.54)
+    left, right = polygon(-w - 0.07, 0.38, -w, top), polygon(w, top, w + 0.07, 0.38)
+    upper, lower = ellipse(0, top, w, 0.13, 180, 360, 12), ellipse(0, 0.38, w + 0.07, 0.12, 0, 180, 12)
     return [
         ("body", ellipse(0, 0.4, 0.98, 0.26, points=30)),
         ("dark", ellipse(0, 0.36, 0.7, 0.16)),
-        ("body", join(polygon(-w, top), ellipse(0, top, w, 0.13, 180, 360, 12), polygon(w, top, w + 0.07, 0.38), ellipse(0, 0.38, w + 0.07, 0.12, 0, 180, 12))),
+        ("body", join(left, upper, right, lower)),
         ("black", polygon(-w - 0.04, 0.1, w + 0.04, 0.1, w + 0.07, 0.36, -w - 0.07, 0.36)),
         ("light", ellipse(0, top, w - 0.05, 0.08)),
     ]
@@ -991,10 +991,11 @@ def _envelope(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-@_category("candle", "stationery", "a flame", "a tall column", "a saucer")
+@_category("candle", "stationery", "a flame", "a tall column", "a round saucer")
 def _candle(rng: np.random.Generator) -> list[Part]:
     top, sway = rng.uniform(-0.4, -0.1), rng.uniform(-0.08, 0.08)
-    flame = join(ellipse(0, top - 0.3, 0.18, 0.2, 0, 180, 14), polygon(-0.1, top - 0.5, sway, top - 0.62, 0.1, top - 0.5))
+    tip = polygon(-0.1, top - 0.5, sway, top - 0.62, 0.1, top - 0.5)
+    flame = join(ellipse(0, top - 0.3, 0.18, 0.2, 0, 180, 14), tip)
     return [
         ("dark", ellipse(0, 0.84, 0.62, 0.14)),
         ("body", box(-0.25, top, 0.25, 0.84)),
@@ -1061,8 +1062,8 @@ def _moon(rng: np.random.Generator) -> list[Part]:
     bite = rng.uniform(-0.15, 0.15)
     outer = ellipse(-0.1, 0, 0.92, 0.95, 55, 305, 34)
     hx, hy = outer[0]
-    inner = np.stack([hx - (0.42 - bite + hx) * np.cos(np.linspace(-np.pi / 2, np.pi / 2, 20)) * 0.8,
-                      hy * np.linspace(-1, 1, 20)], 1)
+    t = np.linspace(-1, 1, 20)
+    inner = np.stack([hx - (0.34 - 0.8 * bite + 0.8 * hx) * np.cos(t * np.pi / 2), hy * t], 1)
     return [
         ("body", join(outer, inner)),
         ("dark", ellipse(-0.72, -0.2, 0.1)),

@@ -275,14 +275,20 @@ def _cut(o: SceneObject, category: Category, rng: np.random.Generator, size: int
     labels = Image.new("L", (right - left, bottom - top), 0)
     draw = ImageDraw.Draw(labels)
     corners -= (left, top)
-    width = max(1, round(ink * canvas))
-    end = 0
-    for role, outline in parts:
-        flat = corners[end : end + len(outline)].ravel().tolist()
-        end += len(outline)
-        draw.polygon(flat, fill=_ROLE[role])
+    width = max(1, round(2 * ink * canvas))
+    end, k = 0, 0
+    # Neighbours of one role are one body: their outlines go below all of them, so that no line crosses it.
+    while k < len(parts):
+        role, run = parts[k][0], []
+        while k < len(parts) and parts[k][0] == role:
+            run.append(corners[end : end + len(parts[k][1])].ravel().tolist())
+            end += len(parts[k][1])
+            k += 1
         if ink:
-            draw.line(flat + flat[:4], fill=_INK, width=width)
+            for flat in run:
+                draw.line(flat + flat[:4], fill=_INK, width=width, joint="curve")
+        for flat in run:
+            draw.polygon(flat, fill=_ROLE[role])
     dx, dy = left + 0.5 - cx, top + 0.5 - cy
     axes = np.array([(c / rx, s / rx, (c * dx + s * dy) / rx), (-s / ry, c / ry, (c * dy - s * dx) / ry)], np.float32)
     return _Cut(labels, left // OVERSAMPLING, top // OVERSAMPLING, axes)
