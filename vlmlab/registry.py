@@ -113,3 +113,12 @@ def load_system(key: str) -> type:
     if key not in _registered:
         raise VlmlabError(f"system '{key}' is listed but its file does not register it; reinstall vlmlab")
     return _registered[key]
+
+
+def as_markdown() -> str:
+    """The taxonomy as the table that the README shows."""
+    lines = ["| key | system | year | survey | setup | learns | paper |", "|---|---|---|---|---|---|---|"]
+    for row in registry().values():
+        name = row.title + (" (extra)" if row.status == "extra" else "")
+        lines.append(f"| `{row.key}` | {name} | {row.year} | {row.section} | {row.setup} | {row.learns} | {row.paper} |")
+    return "\n".join(lines)
