@@ -275,7 +275,8 @@ def _cut(o: SceneObject, category: Category, rng: np.random.Generator, size: int
     labels = Image.new("L", (right - left, bottom - top), 0)
     draw = ImageDraw.Draw(labels)
     corners -= (left, top)
-    width = max(1, round(2 * ink * canvas))
+    # Only the outer half of an outline is left once its polygon is filled, and a polygon fills its border too.
+    width = 1 + max(2, round(2 * ink * canvas))
     end, k = 0, 0
     # Neighbours of one role are one body: their outlines go below all of them, so that no line crosses it.
     while k < len(parts):
@@ -474,7 +475,7 @@ def render(scene: Scene, size: int = 64, catalogue: Mapping[str, Category] = OBJ
     elif style == "sketch":
         wash = 0.12 * (image.mean(0) - 190)
         image = np.broadcast_to(paper + wash + 3.5 * smooth_noise(rng, size, 40), (3, size, size)).astype(np.float32)
-        ink = 0.009 + 0.007 * ink_width
+        ink = 0.01 + 0.007 * ink_width
     elif style == "flat" and u < 0.45:
         ink = 0.011
 
