@@ -1,0 +1,174 @@
+"""From a name to a backbone: embedded weights, a local checkpoint, or open_clip's hub.
+
+open_clip builds every model. Weights are read from safetensors, or with `weights_only=True`: a checkpoint cannot
+carry code; embedded ones are checked against the SHA-256 that their manifest pins.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vlmlab.backbones.backbone import Backbone
+from vlmlab.backbones.catalog import BACKBONES
+from vlmlab.errors import VlmlabError, unknown
+from vlmlab.files import data_path, verified
+
+OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
+"""Entries that only OpenAI's own checkpoints have; such a model was trained with QuickGELU."""
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> Backbone:
+    """A frozen backbone in evaluation mode.
+
+    Args:
+        name: an embedded one (`vlmlab backbones`), ARCH/TAG of open_clip, or ARCH@FILE for a local checkpoint.
+        device: "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto" (bfloat16 on a CUDA GPU, else float32), "float32", "bfloat16", "float16".
+
+    Raises:
+        VlmlabError: an unknown name, device or precision; a checkpoint that is missing, damaged or of another
+            architecture; embedded weights whose bytes are not the pinned ones; a hub that cannot be reached.
+    """
+    target = _device(device)
+    kind = _precision(precision, target)
+    embedded = manifest()
+    if name in embedded:
+        backbone = _embedded(name, embedded[name])
+    elif name == "photo":
+        backbone = _photo()
+    elif "@" in name:
+        backbone = _checkpoint(name)
+    elif "/" in name:
+        backbone = _hub(name)
+    else:
+        known = [*embedded, "photo", *(info.name for info in BACKBONES)]
+        raise unknown("backbone", name, dict.fromkeys(known))
+    return backbone.to(device=target, dtype=kind)
+
+
+def manifest() -> dict[str, dict]:
+    """The embedded micro backbones: name -> {"config", "weights", "sha256"}."""
+    path = data_path("backbones", "manifest.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise VlmlabError(f"the device '{device}' cannot be used here; choose cpu or auto") from error
+    return target
+
+
+def _precision(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, ("auto", *PRECISIONS))
+    return PRECISIONS[precision]
+
+
+def _embedded(name: str, entry: dict) -> Backbone:
+    remedy = f"get the repository's data/ again, or rebuild it with: vlmlab build {name}"
+    config = json.loads(data_path("backbones", entry["config"]).read_text(encoding="utf-8"))
+    state: dict[str, Tensor] = {}
+    for file in entry["weights"]:
+        path = verified(data_path("backbones", file), entry["sha256"][file], remedy)
+        state |= {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    model = CLIP(**config)
+    _load(model, state, name)
+    context = config["text_cfg"]["context_length"]
+    return Backbone(name, model, open_clip.SimpleTokenizer(context_length=context), embedded=True)
+
+
+def _photo() -> Backbone:
+    try:
+        from vlmlab.backbones.photo import load_photo
+    except ImportError as error:
+        raise VlmlabError("the backbone photo is not part of this version; use micro-vit, or a hub name") from error
+    return load_photo()
+
+
+def _checkpoint(name: str) -> Backbone:
+    """ARCH@FILE: a state dict in OpenAI's or open_clip's format."""
+    arch, _, file = name.partition("@")
+    _known_arch(arch)
+    state = _state_dict(Path(file).expanduser())
+    openai = any(mark in state for mark in OPENAI_MARKS)
+    state = {key: value for key, value in state.items() if key not in OPENAI_MARKS}
+    # An OpenAI checkpoint means QuickGELU whether or not the name of the architecture says so.
+    model = open_clip.create_model(arch, pretrained=None, load_weights=False, force_quick_gelu=openai)
+    _load(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, name)
+    return Backbone(name, model, open_clip.get_tokenizer(arch))
+
+
+def _known_arch(arch: str) -> None:
+    if arch not in open_clip.list_models():
+        raise unknown("architecture", arch, open_clip.list_models())
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise VlmlabError(f"there is no checkpoint {path}; name an existing file, as in ViT-B-32@weights.safetensors")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise VlmlabError(
+            f"{path} cannot be read as plain weights (damaged, or an archive that carries code); "
+            "save its state dict as safetensors"
+        ) from error
+    state = state.get("state_dict", state)  # open_clip's training checkpoints keep it under this key
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise VlmlabError(f"{path} holds no state dict of tensors; save one with torch.save(model.state_dict(), ...)")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _load(model: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load `state`, or say in one line which tensor does not fit."""
+    wanted = model.state_dict()
+    state = {key: value for key, value in state.items() if key in wanted or not key.endswith("attn_mask")}
+    for key, value in wanted.items():
+        if key not in state and not key.endswith(("num_batches_tracked", "attn_mask")):
+            raise VlmlabError(f"the weights of {name} lack {key}; they belong to another architecture")
+        if key in state and state[key].shape != value.shape:
+            found, right = list(state[key].shape), list(value.shape)
+            raise VlmlabError(f"in the weights of {name}, {key} is {found} and not {right}: another architecture's")
+    extra = next((key for key in state if key not in wanted), None)
+    if extra is not None:
+        raise VlmlabError(f"the weights of {name} have {extra}, which the architecture does not; name the right one")
+    model.load_state_dict(state, strict=False)
+
+
+def _hub(name: str) -> Backbone:
+    """ARCH/TAG: from the hub's cache, or downloaded now."""
+    arch, _, tag = name.partition("/")
+    _known_arch(arch)
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if tag not in tags:
+        raise unknown(f"weights of {arch}", tag, tags)
+    print(f"vlmlab: {name} comes from the model hub unless it is in its cache already", file=sys.stderr)
+    try:
+        model, _, _ = open_clip.create_model_and_transforms(arch, pretrained=tag, weights_only=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        raise VlmlabError(
+            f"{name} is neither in the cache {HF_HUB_CACHE} nor could it be fetched ({type(error).__name__}); "
+            "connect to a network, or use an embedded backbone: micro-vit or photo"
+        ) from error
+    return Backbone(name, model, open_clip.get_tokenizer(arch))
