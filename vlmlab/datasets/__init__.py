@@ -1,8 +1,47 @@
-"""Labelled pictures: MicroWorld's suite, the field's standard datasets, your own folder; splits and tasks."""
+"""Labelled pictures: MicroWorld's suite, handwriting, photographs, folders and the field's standard sets.
 
-from vlmlab.datasets.dataset import Dataset, load_dataset
-from vlmlab.datasets.image_set import Annotation, ImageSet
-from vlmlab.datasets.splits import base_new, few_shot
-from vlmlab.datasets.task import Task
+Importing this package loads nothing heavy: `vlmlab.datasets.catalog` is all that a listing needs, and the names below
+are imported when they are first used.
+"""
 
-__all__ = ["Annotation", "Dataset", "ImageSet", "Task", "base_new", "few_shot", "load_dataset"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmlab.datasets.dataset import Dataset, load_dataset
+    from vlmlab.datasets.image_set import Annotation, ImageSet
+    from vlmlab.datasets.protocol import PROTOCOLS, Protocol
+    from vlmlab.datasets.splits import base_new, few_shot
+    from vlmlab.datasets.task import Task
+
+_HOMES = {
+    "Annotation": "image_set",
+    "Dataset": "dataset",
+    "ImageSet": "image_set",
+    "PROTOCOLS": "protocol",
+    "Protocol": "protocol",
+    "Task": "task",
+    "base_new": "splits",
+    "few_shot": "splits",
+    "load_dataset": "dataset",
+}
+
+__all__ = [
+    "PROTOCOLS",
+    "Annotation",
+    "Dataset",
+    "ImageSet",
+    "Protocol",
+    "Task",
+    "base_new",
+    "few_shot",
+    "load_dataset",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,80 +1,131 @@
-"""A dataset: pictures in three splits, the names of their classes, and the field's sentences around a name."""
+"""A dataset: class names, prompt templates and three sets of pictures; and `load_dataset`, which finds it by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vlmlab.datasets.catalog import DATASETS
+import torch
+
+from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.image_set import ImageSet
 from vlmlab.errors import VlmlabError, unknown
-
-PLAIN_TEMPLATES = ("a photo of a {}.",)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures and words of one dataset.
+    """Labelled pictures with the words for them.
 
     Attributes:
-        classes: names in the order of the labels.
-        templates: sentences with "{}" for the name; the first is the one for a single prompt.
-        tasks: what its labels allow ("classification", "multi-label", "detection", "segmentation").
-        gap: what separates it from the pretraining of the micro backbones, in words.
-        mirrors: the dataset of the field that it stands for.
-        skipped: files that could not be read and were left out at the user's wish.
+        name: as given to `load_dataset`; a folder's own name.
+        classes: C names, in label order, with spaces.
+        templates: prompt templates with "{}" for the class name; the first is the one to use alone.
+        train, val, test: the splits; val may be empty (a few pictures per class) and photographs have a test set only.
+        tasks: what the ground truth can measure.
+        gap: what separates it from pretraining, in a sentence.
+        mirrors: which dataset of the field it stands for.
+        split_source: who decided what is test: "drawn", "official", "CoOp" or "seeded".
+        novel: categories that base-to-new splits treat as new; empty where CoCoOp's halves apply.
+        stuff: classes of the semantic masks that are no things; they follow the C classes.
+        hierarchy: super group -> group -> class names.
+        skipped: pictures that could not be read and were left out on request.
     """
 
     name: str
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
+    classes: list[str]
+    templates: list[str]
     train: ImageSet
     val: ImageSet
     test: ImageSet
     tasks: tuple[str, ...] = ("classification",)
     gap: str = ""
     mirrors: str = ""
+    split_source: str = "official"
+    novel: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
+    hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in ("train", "val", "test"))
+        return f"Dataset({self.name}: {len(self.classes)} classes; {sizes})"
+
+    def with_stuff(self) -> Dataset:
+        """The same pictures with the stuff of the masks (sky, grass, ...) among the classes, as segmentation needs it.
+
+        The labels [N, C + number of stuff classes] say of stuff what the semantic masks show.
+        """
+
+        def widened(images: ImageSet) -> ImageSet:
+            first = len(self.classes)
+            shown = torch.zeros(len(images), len(self.stuff), dtype=torch.long)
+            for i in range(len(images)):
+                _, semantic = images.masks(i)
+                for value in set(semantic.ravel().tolist()):
+                    if first <= value < first + len(self.stuff):
+                        shown[i, value - first] = 1
+            return images.relabelled(torch.cat([images.labels, shown], 1))
+
+        if not self.stuff:
+            return self
+        splits = {split: widened(getattr(self, split)) for split in ("train", "val", "test")}
+        return replace(self, classes=[*self.classes, *self.stuff], stuff=(), **splits)
 
 
 def load_dataset(
-    name: str | Path,
-    root: Path | str | None = None,
+    name_or_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
     download: bool = False,
     seed: int = 0,
     size: int = 64,
     skip_broken: bool = False,
 ) -> Dataset:
-    """A dataset by its name (`vlmlab datasets` lists them) or, for a folder of pictures, by its path.
+    """A dataset by the name that `vlmlab datasets` lists, or a folder of pictures by its path.
 
     Args:
-        root: folder that holds the standard datasets of the field.
-        download: whether one that is missing there may be downloaded.
-        seed: of the split of a folder that has none.
-        size: side in pixels at which MicroWorld is painted.
-        skip_broken: leave out pictures of a folder that cannot be read, instead of refusing.
+        name_or_path: a listed name, or a path: anything with a separator in it, or that exists.
+        root: folder of the standard datasets; vlmlab's cache by default.
+        download: whether a missing standard dataset may be fetched.
+        seed: of the split where none is given, and of MicroWorld's drawings; keep 0 to compare with others.
+        size: side in pixels at which MicroWorld and digits are made: the backbone's image size.
+        skip_broken: leave out pictures that cannot be read (they are listed in `skipped`) instead of raising.
 
     Raises:
-        VlmlabError: an unknown name (with the closest ones), or whatever is wrong with the folder, in one line.
+        VlmlabError: an unknown name, a missing, empty or single-class folder, an unreadable picture, a missing dataset.
     """
-    name = str(name)
-    known = {info.name: info for info in DATASETS}
-    if name in known:
-        info = known[name]
-        if name == "digits":
-            from vlmlab.datasets.digits import load
+    name = os.fspath(name_or_path)
+    key = name.lower().replace("_", "-")
+    if key not in BY_NAME:
+        if looks_like_a_path(name):
+            from vlmlab.datasets.folder import load_folder
 
-            return load(info)
-        if info.offline:
-            from vlmlab.datasets.microworld import load
+            return load_folder(Path(name), seed, skip_broken)
+        raise _unknown(name)
+    if key == "digits":
+        from vlmlab.datasets.digits import load_digits
 
-            return load(info, size)
-        from vlmlab.datasets.standard import load
+        return load_digits(size)
+    if key == "photographs":
+        from vlmlab.datasets.photographs import load_photographs
 
-        return load(info, root, download, seed)
-    if "/" in name or "\\" in name or name.startswith((".", "~")) or Path(name).is_dir():
-        from vlmlab.datasets.folder import load
+        return load_photographs()
+    if BY_NAME[key].offline:
+        from vlmlab.datasets.microworld import load_microworld
 
-        return load(Path(name).expanduser(), seed, skip_broken)
-    error = unknown("dataset", name, known)
-    raise VlmlabError(f"{error}; a folder of pictures is named by its path, such as ./{name}")
+        return load_microworld(key, size, seed)
+    from vlmlab.datasets.standard import load_standard
+
+    return load_standard(key, root and Path(root), download, seed, skip_broken)
+
+
+def looks_like_a_path(name: str) -> bool:
+    """Whether a dataset's name means a folder: it has a separator, starts with . or ~, or exists."""
+    separators = {os.sep, "/", os.altsep or "/"}
+    return any(s in name for s in separators) or name.startswith((".", "~")) or os.path.exists(name)
+
+
+def _unknown(name: str) -> VlmlabError:
+    error = unknown("dataset", name, BY_NAME)
+    return VlmlabError(f"{error}; a folder of your own is named by its path, such as ./{name}")

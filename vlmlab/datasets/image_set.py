@@ -158,7 +158,9 @@ class ImageSet:
     def labels(self) -> LongTensor:
         """[N] or [N, C]; raises `VlmlabError` where a protocol hides them."""
         if self._hidden:
-            raise VlmlabError("the labels of these pictures are hidden in this protocol; only evaluate may compare with them")
+            raise VlmlabError(
+                "the labels of these pictures are hidden in this protocol; only evaluate may compare with them"
+            )
         return self._labels
 
     @property
@@ -181,10 +183,8 @@ class ImageSet:
 
     def subset(self, indices: slice | Sequence[int] | Tensor) -> ImageSet:
         """The pictures at these indices, in that order; labels keep their numbers."""
-        index = _index(indices)
-        positions = self._positions[index]
-        chosen = np.arange(len(self))[index]
-        return self._with(self._labels[torch.from_numpy(chosen)], [self.ids[i] for i in chosen], positions)
+        chosen = np.arange(len(self))[_index(indices)]
+        return self._with(self._labels[chosen], [self.ids[i] for i in chosen], self._positions[chosen])
 
     def of_classes(self, classes: Sequence[int]) -> ImageSet:
         """Only these classes, renumbered 0, 1, ... in the given order.
@@ -200,6 +200,10 @@ class ImageSet:
         labels = torch.tensor([place[int(self._labels[i])] for i in kept], dtype=torch.long)
         annotate = self._annotate and _renumbered(self._annotate, classes)
         return self._with(labels, [self.ids[i] for i in kept], self._positions[kept], annotate)
+
+    def relabelled(self, labels: Tensor) -> ImageSet:
+        """The same pictures with other labels, [N] or [N, C]."""
+        return self._with(labels, self.ids, self._positions)
 
     def unlabelled(self) -> ImageSet:
         """The same pictures with their labels out of reach."""

@@ -1,0 +1,297 @@
+"""Your own pictures: a folder becomes a dataset.
+
+Three layouts are understood:
+
+    pets/cat/*.jpg  pets/dog/*.jpg                      one sub-folder per class; split by seed
+    pets/train/cat/*.jpg ... pets/test/cat/*.jpg        the same for each split; val/ is optional
+    pets/*.jpg  pets/labels.csv                         a table with the columns file,label and perhaps split
+
+Beside them a `classnames.txt` (lines of "<folder> <name>", as the field has it for ImageNet) may give classes the names
+that prompts should say; otherwise a class is called as its folder is, with spaces for underscores.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from vlmlab.datasets.dataset import Dataset
+from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, files_identity
+from vlmlab.datasets.splits import SPLIT_SHARES, seeded_order, seeded_split
+from vlmlab.errors import VlmlabError
+from vlmlab.files import cache_path, write_atomically
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Folder or CSV value -> split."""
+CLASS_NAMES = "classnames.txt"
+TEMPLATES = ["a photo of a {}."]
+AT_LEAST = "sub-folders named by their class, with pictures in them, or a CSV with the columns file,label"
+SHOWN_IN_MESSAGES = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture file: `id` is its path inside the dataset, `split` None where a seed decides."""
+
+    id: str
+    path: Path
+    label: str
+    split: str | None = None
+
+
+def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Dataset:
+    """The dataset that a folder holds; every picture is checked before anything is learned.
+
+    Args:
+        folder: in one of the layouts above.
+        seed: of the split, where the folder gives none.
+        skip_broken: leave unreadable pictures out, with a warning, instead of raising.
+
+    Raises:
+        VlmlabError: the folder is missing, empty or shows fewer than two classes; a picture cannot be read; a CSV lacks
+            its columns; a class has too few pictures.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise VlmlabError(f"there is no folder {folder}; give the path of {AT_LEAST}")
+    tables = [f for f in _listed(folder) if f.is_file() and f.suffix.lower() == ".csv"]
+    if len(tables) > 1:
+        raise VlmlabError(f"{folder} holds {len(tables)} CSV files ({_some([t.name for t in tables])}); leave the one with the labels")
+    entries = read_table(tables[0]) if tables else read_class_folders(folder)
+    dataset = assemble(folder.resolve().name, entries, seed, skip_broken, _class_names(folder))
+    return replace(dataset, mirrors=f"the folder {folder}")
+
+
+def read_class_folders(folder: Path, ignore: Sequence[str] = ()) -> list[Entry]:
+    """Entries of class sub-folders, or of train/, val/ and test/ with class sub-folders; `ignore` names classes.
+
+    Raises `VlmlabError` if there is no picture, or a class sub-folder without any.
+    """
+    below = [f for f in _listed(folder) if f.is_dir()]
+    splits = {f: SPLIT_FOLDERS[f.name.lower()] for f in below if f.name.lower() in SPLIT_FOLDERS}
+    if "train" not in splits.values() or len(set(splits.values())) < 2:
+        if len(splits) == 1 == len(below):
+            # A lone train/ is a folder of classes like any other.
+            return read_class_folders(below[0], ignore)
+        return _classes_in(folder, folder, None, ignore)
+    if len(set(splits.values())) < len(splits):
+        raise VlmlabError(f"{folder} has two folders for one split ({_some([f.name for f in splits])}); keep one")
+    if "test" not in splits.values():
+        # As the field does with ImageNet, whose test labels are not public.
+        splits = {f: "test" if split == "val" else split for f, split in splits.items()}
+    return [e for f, split in splits.items() for e in _classes_in(folder, f, split, ignore)]
+
+
+def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[str]) -> list[Entry]:
+    """Entries of the class sub-folders of `folder`, named relative to `root`; pictures may lie deeper."""
+    entries = []
+    for place in _listed(folder):
+        if not place.is_dir() or place.name in ignore:
+            continue
+        files = sorted(f for f in place.rglob("*") if is_picture(f))
+        if not files:
+            raise VlmlabError(f"the class folder {place} holds no pictures; add some ({', '.join(sorted(SUFFIXES))}) or remove it")
+        entries += [Entry(f.relative_to(root).as_posix(), f, place.name, split) for f in files]
+    if not entries:
+        raise VlmlabError(f"{folder} holds no labelled pictures; it needs {AT_LEAST}")
+    return entries
+
+
+def read_table(table: Path) -> list[Entry]:
+    """Entries of a CSV file with the columns file, label and perhaps split; files are relative to its folder.
+
+    Commas, semicolons and tabs are understood. Raises `VlmlabError` that names the line which is wrong.
+    """
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise VlmlabError(f"{table} is not UTF-8 text; save it as CSV in UTF-8") from error
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
+    if not {"file", "label"} <= set(columns):
+        raise VlmlabError(f"{table} has the columns {', '.join(columns) or 'none'}; it needs file,label and perhaps split")
+    entries, lines = [], {}
+    for row in reader:
+        values = {column: (row[name] or "").strip() for column, name in columns.items()}
+        file, label, where = values["file"], values["label"], f"{table}, line {reader.line_num}"
+        if not file and not label:
+            continue
+        if not file or not label:
+            raise VlmlabError(f"{where}: {'file' if not file else 'label'} is empty; fill it in or remove the line")
+        split = values.get("split", "").lower() or None
+        if "split" in columns and split not in SPLIT_FOLDERS:
+            raise VlmlabError(f"{where}: the split is '{split or ''}'; it must be train, val or test in every line")
+        path = table.parent / file
+        if not path.is_file():
+            raise VlmlabError(f"{where}: there is no file {path}; paths are relative to the CSV's folder")
+        if file in lines:
+            raise VlmlabError(f"{where}: {file} stood in line {lines[file]} already; keep one of the two")
+        lines[file] = reader.line_num
+        entries.append(Entry(Path(file).as_posix(), path, label, split and SPLIT_FOLDERS[split]))
+    if not entries:
+        raise VlmlabError(f"{table} names no pictures; add lines of file,label")
+    return entries
+
+
+def assemble(
+    name: str,
+    entries: Sequence[Entry],
+    seed: int,
+    skip_broken: bool = False,
+    spoken: Mapping[str, str] | Callable[[str], str] = {},  # noqa: B006
+    order: Sequence[str] | None = None,
+    check: bool = True,
+) -> Dataset:
+    """A dataset from picture files.
+
+    Args:
+        name: of the dataset.
+        entries: all of its pictures, in any order.
+        seed: of the split of those that have none.
+        skip_broken: leave unreadable pictures out instead of raising.
+        spoken: label -> the name that prompts say.
+        order: labels in class order; alphabetical by default.
+        check: decode every picture once.
+
+    Raises:
+        VlmlabError: unreadable pictures, fewer than two classes, a class with a single picture, or a class that is
+            tested but not in train.
+    """
+    skipped: list[str] = []
+    if check:
+        entries, skipped = readable(name, entries, skip_broken)
+    labels = list(order) if order is not None else sorted({e.label for e in entries})
+    if len(labels) < 2:
+        only = f"only the class '{labels[0]}'" if labels else "no class"
+        raise VlmlabError(f"{name} shows {only}; classification needs at least two")
+    number = {label: k for k, label in enumerate(labels)}
+    entries = sorted(entries, key=lambda e: e.id)
+    ids = [e.id for e in entries]
+    numbers = [number[e.label] for e in entries]
+    if all(e.split is None for e in entries):
+        for label, count in Counter(e.label for e in entries).items():
+            if count < 2:
+                raise VlmlabError(f"class '{label}' of {name} has a single picture; it needs one to learn from and one for the test")
+        members, source = seeded_split(ids, numbers, seed), "seeded"
+    else:
+        members = {split: [i for i, e in enumerate(entries) if e.split == split] for split in SPLIT_SHARES}
+        source = "official"
+        if not members["test"]:
+            raise VlmlabError(f"{name} has no test pictures; mark some as test, or give no split at all")
+        untaught = {entries[i].label for i in members["test"]} - {entries[i].label for i in members["train"]}
+        if untaught:
+            raise VlmlabError(f"{name} tests the class '{min(untaught)}' without a training picture of it; add some to train")
+    everything = ImageSet(FilePictures([e.path for e in entries]), numbers, ids)
+    return Dataset(
+        name=name,
+        classes=_spoken(name, labels, spoken),
+        templates=list(TEMPLATES),
+        train=everything.subset(members["train"]),
+        val=everything.subset(members["val"]),
+        test=everything.subset(members["test"]),
+        split_source=source,
+        skipped=tuple(skipped),
+    )
+
+
+def hold_out(entries: Sequence[Entry], share: float, seed: int = 0) -> list[Entry]:
+    """The same entries with `share` of each class's training pictures moved to val, by seeded order (CoOp: 0.2)."""
+    by_label: dict[str, list[int]] = {}
+    for i in seeded_order([e.id for e in entries], seed):
+        if entries[i].split == "train":
+            by_label.setdefault(entries[i].label, []).append(i)
+    held = {i for members in by_label.values() for i in members[: round(share * len(members))]}
+    return [replace(e, split="val") if i in held else e for i, e in enumerate(entries)]
+
+
+def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[list[Entry], list[str]]:
+    """(entries whose picture decodes, ids of the others).
+
+    The verdicts are kept in the user's cache under the files' sizes and times, so that a folder is decoded once.
+    Raises `VlmlabError` that names broken pictures, unless `skip_broken`; then a warning does.
+    """
+    entries = sorted(entries, key=lambda e: e.id)
+    known = cache_path("checked", f"{files_identity(e.path for e in entries)}.json")
+    try:
+        broken = json.loads(known.read_text())
+    except (OSError, ValueError):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            sound = list(pool.map(decodes, [e.path for e in entries]))
+        broken = [e.id for e, good in zip(entries, sound, strict=True) if not good]
+        try:
+            write_atomically(known, json.dumps(broken))
+        except VlmlabError:  # only a cache: without it the next call decodes again
+            pass
+    if not broken:
+        return entries, []
+    if not skip_broken:
+        first = next(e for e in entries if e.id == broken[0])
+        raise VlmlabError(
+            f"{len(broken)} of the {len(entries)} pictures of {name} cannot be read: {_some([str(first.path), *broken[1:]])}; "
+            "replace or remove them, or leave them out with skip_broken (--skip-broken)"
+        )
+    warnings.warn(f"left out {len(broken)} pictures of {name} that cannot be read: {_some(broken)}", stacklevel=2)
+    gone = set(broken)
+    return [e for e in entries if e.id not in gone], broken
+
+
+def decodes(path: Path) -> bool:
+    """Whether all of a picture file can be decoded; JPEG at an eighth of its size, which reads every byte all the same."""
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (1, 1))
+            picture.load()
+    except BROKEN_PICTURE:
+        return False
+    return True
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name says that it is a picture, and not a hidden one."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder by name, without hidden entries and the droppings of archivers."""
+    try:
+        return sorted(f for f in folder.iterdir() if not f.name.startswith((".", "__")))
+    except OSError as error:
+        raise VlmlabError(f"cannot look into {folder}: {error.strerror or error}; choose a folder that you may read") from error
+
+
+def _class_names(folder: Path) -> dict[str, str]:
+    """What classnames.txt says: folder -> name; empty if there is none."""
+    file = folder / CLASS_NAMES
+    if not file.is_file():
+        return {}
+    pairs = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    wrong = [pair for pair in pairs if len(pair) != 2]
+    if wrong:
+        raise VlmlabError(f"{file} has the line '{wrong[0][0]}' without a name; every line is a folder, a space, and its name")
+    return {label: name.strip() for label, name in pairs}
+
+
+def _spoken(name: str, labels: Sequence[str], spoken: Mapping[str, str] | Callable[[str], str]) -> list[str]:
+    say = spoken if callable(spoken) else lambda label: spoken.get(label, label)
+    classes = [" ".join(say(label).replace("_", " ").split()) for label in labels]
+    twice = [c for c, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise VlmlabError(f"two classes of {name} are both called '{twice[0]}'; give them different names")
+    return classes
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_IN_MESSAGES])
+    return shown + (f" and {len(names) - SHOWN_IN_MESSAGES} more" if len(names) > SHOWN_IN_MESSAGES else "")
