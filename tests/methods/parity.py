@@ -10,6 +10,11 @@ def array(x) -> np.ndarray:
     return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
+def of_variant(numbers: dict[str, np.ndarray], variant: str) -> dict[str, np.ndarray]:
+    """The arrays "<variant>/..." without that beginning."""
+    return {key.removeprefix(f"{variant}/"): value for key, value in numbers.items() if key.startswith(f"{variant}/")}
+
+
 def same(found, expected) -> None:
     """Forward values: relative 1e-4, absolute 5e-5."""
     np.testing.assert_allclose(array(found), expected, rtol=1e-4, atol=5e-5)

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same, same_gradient
+from tests.methods.parity import of_variant, same, same_gradient
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.other.zero_shot import ZeroShot
@@ -46,7 +46,7 @@ def test_every_stored_variant_is_tested():
 
 @pytest.mark.parametrize("variant", SETTINGS)
 def test_numbers_of_the_official_implementation(variant, backbones):
-    numbers = {key.removeprefix(f"{variant}/"): value for key, value in golden("coop").items() if key.startswith(f"{variant}/")}
+    numbers = of_variant(golden("coop"), variant)
     backbone = backbones["asym" if variant.startswith("asym") else "vit"]
     method = prepared(backbone, **SETTINGS[variant])
     expected = torch.from_numpy(numbers["param/prompt_learner.ctx"])
@@ -119,7 +119,7 @@ def test_underscores_are_spaces(backbones):
 
 
 def test_a_prompt_that_is_too_long_is_refused(backbones):
-    with pytest.raises(VlmlabError, match="needs .* tokens and tiny-vit has 77"):
+    with pytest.raises(VlmlabError, match=r"needs .* tokens and tiny-vit has 77"):
         prepared(backbones["vit"], ["oak " * 60], n_ctx=16)
     with pytest.raises(VlmlabError, match="fewer context vectors"):
         prepared(backbones["vit"], ["oak " * 90])

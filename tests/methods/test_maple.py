@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same, same_gradient
+from tests.methods.parity import of_variant, same, same_gradient
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_visual_prompt.maple import MaPLe
@@ -60,7 +60,7 @@ def test_every_stored_variant_is_tested():
 
 @pytest.mark.parametrize("variant", SETTINGS)
 def test_numbers_of_the_official_implementation(variant, backbones):
-    numbers = {key.removeprefix(f"{variant}/"): value for key, value in golden("maple").items() if key.startswith(f"{variant}/")}
+    numbers = of_variant(golden("maple"), variant)
     method = prepared(backbones["asym" if variant.startswith("asym") else "vit"], **SETTINGS[variant])
     ours = official_names(method)
     assert {f"param/{name}" for name in ours} == {key for key in numbers if key.startswith("param/")}
@@ -70,7 +70,8 @@ def test_numbers_of_the_official_implementation(variant, backbones):
         parameter.data = torch.from_numpy(numbers[f"param/{name}"]).clone()
     backbone = method.backbone
     if "mid/eval_text_encoder" in numbers:
-        same(method.prompts.features(backbone.text, method.context, list(method.deep_text)), numbers["mid/eval_text_encoder"])
+        text = method.prompts.features(backbone.text, method.context, list(method.deep_text))
+        same(text, numbers["mid/eval_text_encoder"])
     first, *deep = method.visual_prompts()
     same(backbone.image.forward(noise_images(32), first, deep), numbers["mid/eval_image_encoder"])
     same(method.logits(images()), numbers["out/eval_logits"])

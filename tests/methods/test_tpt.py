@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same, same_gradient
+from tests.methods.parity import of_variant, same, same_gradient
 from vlmlab.methods.method import Batch
 from vlmlab.methods.other.zero_shot import ZeroShot
 from vlmlab.methods.text_prompt.tpt import TPT, averaged_entropy, confident
@@ -35,7 +35,7 @@ def test_every_stored_variant_is_tested():
 
 @pytest.mark.parametrize("variant", SHARES)
 def test_numbers_of_the_official_implementation(variant, backbone):
-    numbers = {key.removeprefix(f"{variant}/"): value for key, value in golden("tpt").items() if key.startswith(f"{variant}/")}
+    numbers = of_variant(golden("tpt"), variant)
     method = prepared(backbone, selection=SHARES[variant])
     expected = torch.from_numpy(numbers["param/prompt_learner.ctx"])
     if variant.startswith("ctx_init"):
