@@ -29,10 +29,9 @@ report: $(READY)           ## adapt a VLM and write the report (OUT=folder)
 lab: $(READY)              ## open the book in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-test: $(READY)             ## lint, tests, notebooks
+test: $(READY)           ## lint and tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax notebooks
 
 lint: $(READY)             ## ruff only
 	$(BIN)/ruff check .

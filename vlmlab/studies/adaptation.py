@@ -285,9 +285,9 @@ def _dense(backbone, image: np.ndarray, text: torch.Tensor, side: int) -> np.nda
     return F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)[0].float().cpu().numpy()
 
 
-def write_record(results: Results, shown: Photographs, path: Path) -> None:
+def write_record(results: Results, shown: Photographs | None, path: Path) -> None:
     """Everything that the report says in numbers, as JSON."""
-    _, names, probabilities, words = shown.predictions
+    _, names, probabilities, words = shown.predictions if shown else ((), (), (), ())
     record = {
         "few_shot": results.few_shot,
         "base_new": results.base_new,

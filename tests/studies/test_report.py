@@ -1,0 +1,88 @@
+import json
+
+import nbformat
+import pytest
+
+from vlmlab.errors import VlmlabError
+from vlmlab.studies import report as module
+from vlmlab.studies.report import checked, parameters_of, report, templates
+
+DEFAULTS = {"shots": [1, 4], "backbone": "micro-vit", "workers": 2, "words": ["cat"], "rate": 0.5}
+
+
+@pytest.fixture
+def template(tmp_path, monkeypatch):
+    """A folder with one template `tiny` whose second cell is given by the test."""
+
+    def write(parameters: str, body: str):
+        first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(body)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        folder = tmp_path / "templates"
+        folder.mkdir(exist_ok=True)
+        nbformat.write(notebook, folder / "tiny.ipynb")
+        monkeypatch.setattr(module, "TEMPLATES", folder)
+        return folder / "tiny.ipynb"
+
+    return write
+
+
+def test_given_values_replace_defaults():
+    assert checked({"shots": [16], "rate": 1}, DEFAULTS) == DEFAULTS | {"shots": [16], "rate": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"shot": [1]}, "shots"),
+        ({"workers": "two"}, "a whole number"),
+        ({"workers": True}, "a whole number"),
+        ({"shots": 4}, "a list"),
+        ({"shots": ["four"]}, "a list of a whole number"),
+        ({"backbone": 3}, "text"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line(given, said):
+    with pytest.raises(VlmlabError, match=said) as error:
+        checked(given, DEFAULTS)
+    assert "\n" not in str(error.value)
+
+
+def test_every_template_has_literal_parameters():
+    assert "adaptation" in templates()
+    for path in templates().values():
+        assert "out" in parameters_of(path)
+
+
+def test_a_computed_parameter_is_refused(template):
+    with pytest.raises(VlmlabError, match="line 2"):
+        parameters_of(template("shots = 4\ndouble = shots * 2", ""))
+
+
+def test_a_report_runs_with_its_parameters(template, tmp_path):
+    template(
+        "number = 1\nout = ''",
+        "import json, pathlib\n"
+        "pathlib.Path(out, 'record.json').write_text(json.dumps({'twice': 2 * number}))\nprint('twice', 2 * number)",
+    )
+    out = tmp_path / "out"
+    files = report({"number": 21}, out, "tiny", echo=lambda _: None)
+    assert json.loads(files["record"].read_text()) == {"twice": 42}
+    assert "twice 42" in files["html"].read_text()
+    assert nbformat.read(files["notebook"], 4).cells[-1].outputs[0].text == "twice 42\n"
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_a_mistake_in_a_cell_keeps_the_old_report_and_its_one_line(template, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("old")
+    template("out = ''", "from vlmlab.errors import VlmlabError\nraise VlmlabError('too many shots; use 4')")
+    with pytest.raises(VlmlabError, match=r"^too many shots; use 4$"):
+        report({}, out, "tiny", echo=lambda _: None)
+    assert (out / "report.html").read_text() == "old"
+
+
+def test_an_unknown_template_offers_the_closest(tmp_path):
+    with pytest.raises(VlmlabError, match="adaptation"):
+        report({}, tmp_path, "adaption")
