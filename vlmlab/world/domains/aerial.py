@@ -6,6 +6,7 @@ Pretraining hardly shows land from above and hardly names it: zero-shot is weak,
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | N
     elif kind == "annual crop land":
         cuts = np.sort(rng.uniform(-1, 1, 3))
         edges = [-1.5, *cuts, 1.5]
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in pairwise(edges):
             split = rng.uniform(-0.7, 0.7)
             for y0, y1 in ((-1.5, split), (split, 1.5)):
                 soil = varied(rng, pick(rng, SOILS), 10)

@@ -47,7 +47,7 @@ def _beach(c: Canvas, rng: np.random.Generator) -> None:
     x, y = rng.uniform(-0.6, 0.6), rng.uniform(0.4, 0.6)
     c.path([(x, y), (x + 0.08, y + 0.4)], 0.04, (240, 240, 236))
     for k, colour in enumerate(((214, 64, 60), (248, 244, 236)) * 2):
-        c.fill(ellipse(x, y, 0.34, 0.26, 180 + 45 * k, 225 + 45 * k, 6).tolist() + [(x, y)], colour)
+        c.fill([*ellipse(x, y, 0.34, 0.26, 180 + 45 * k, 225 + 45 * k, 6).tolist(), (x, y)], colour)
 
 
 def _forest(c: Canvas, rng: np.random.Generator) -> None:
@@ -89,8 +89,9 @@ def _mountain(c: Canvas, rng: np.random.Generator) -> None:
         rock = varied(rng, (118, 122, 138), 9)
         c.fill(polygon(x, top, x + w, 0.6, x - w, 0.6), rock)
         c.fill(polygon(x, top, x + w, 0.6, x + 0.1, 0.6), darker(rock, 0.22))
-        k = 0.34
-        c.fill(polygon(x, top, x + k * w, top + k * (0.6 - top), x + 0.08, top + 0.2, x - 0.06, top + 0.3, x - k * w, top + k * (0.6 - top)), (246, 248, 252))
+        dx, dy = 0.34 * w, 0.34 * (0.6 - top)
+        snow = polygon(x, top, x + dx, top + dy, x + 0.08, top + 0.2, x - 0.06, top + 0.3, x - dx, top + dy)
+        c.fill(snow, (246, 248, 252))
     c.fill(box(-1.1, 0.55, 1.1, 1.1), varied(rng, (92, 132, 84), 9))
 
 

@@ -241,7 +241,10 @@ def _biplane(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
     canvas.fill(ellipse(0.88, 0.0, 0.035, 0.34 - 0.1 * float(u[0])), (90, 66, 46), 0.75)
 
 
-DRAW = (_sedan, _convertible, _pickup, _van, _school_bus, _fire_engine, _dump_truck, _tractor, _sailing_boat, _cargo_ship, _airliner, _biplane)  # fmt: skip
+DRAW = (
+    _sedan, _convertible, _pickup, _van, _school_bus, _fire_engine,
+    _dump_truck, _tractor, _sailing_boat, _cargo_ship, _airliner, _biplane,
+)  # fmt: skip
 FLOATS, FLIES = {8, 9}, {10, 11}
 SKIES: tuple[tuple[Colour, Colour], ...] = (
     ((112, 172, 228), (206, 228, 240)), ((150, 180, 206), (226, 228, 226)),
