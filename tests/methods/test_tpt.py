@@ -96,6 +96,7 @@ def test_selection_keeps_the_surest_and_at_least_one():
     logits = torch.tensor([[[0.0, 0.0], [9.0, 0.0], [1.0, 0.0], [4.0, 0.0]]])
     assert confident(logits, 0.5).tolist() == [[1, 3]]
     assert confident(logits, 0.1).tolist() == [[1]]
+    assert confident(logits[0], 0.5).tolist() == [1, 3]  # one picture without a batch
     assert confident(logits.expand(1, 4, 2).repeat(1, 16, 1), 0.1).shape == (1, 6)
 
 

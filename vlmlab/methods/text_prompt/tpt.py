@@ -138,15 +138,15 @@ class TPT(Method):
 
 
 def confident(logits: Tensor, share: float) -> Tensor:
-    """Indices [B, K] of the views of logits [B, V, C] with the lowest entropy, lowest first (2); at least one."""
+    """Indices [..., K] of the views of logits [..., V, C] with the lowest entropy, lowest first (2); at least one."""
     log_p = logits.log_softmax(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)  # [B, V]
-    return entropy.argsort(-1)[:, : max(1, int(logits.shape[1] * share))]
+    entropy = -(log_p.exp() * log_p).sum(-1)  # [..., V]
+    return entropy.argsort(-1)[..., : max(1, int(logits.shape[-2] * share))]
 
 
 def averaged_entropy(logits: Tensor) -> Tensor:
-    """H of the mean probability over the views of logits [B, K, C], per picture [B] (3)."""
-    log_mean = logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])  # [B, C]
+    """H of the mean probability over the views of logits [..., K, C], per picture [...] (3)."""
+    log_mean = logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])  # [..., C]
     log_mean = log_mean.clamp(min=torch.finfo(log_mean.dtype).min)
     return -(log_mean.exp() * log_mean).sum(-1)
 
