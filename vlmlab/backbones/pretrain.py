@@ -71,7 +71,7 @@ class Recipe:
 
 
 RECIPES = {
-    "micro-vit": Recipe("micro_vit.json", "micro_vit.safetensors", steps=2600, pool=120_000),
+    "micro-vit": Recipe("micro_vit.json", "micro_vit.safetensors", steps=1250, pool=90_000),
     "micro-vit-fine": Recipe(
         "micro_vit_fine.json", "micro_vit_fine.safetensors", steps=350, pool=16_000, size=128, batch=128,
         lr=5e-4, warmup=50, locked_text=True, distil_weight=5.0,
@@ -153,7 +153,7 @@ def make_pool(count: int, size: int = 64, workers: int = 1, chunk: int = 1000, e
 
 def normalised(pixels: np.ndarray) -> Tensor:
     """uint8 [B, S, S, 3] -> float [B, 3, S, S] with CLIP's mean and standard deviation."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 255
     return (x - torch.tensor(OPENAI_DATASET_MEAN).view(3, 1, 1)) / torch.tensor(OPENAI_DATASET_STD).view(3, 1, 1)
 
 

@@ -1,0 +1,86 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vlmlab.backbones import pretrain
+from vlmlab.errors import VlmlabError
+from vlmlab.files import sha256
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A cache folder of its own, a small pool, a random table in place of the sentence encoder's."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("VLMLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setattr(pretrain, "token_vectors", lambda: torch.randn(49408, 8, generator=torch.Generator().manual_seed(0)))
+    recipe = dataclasses.replace(pretrain.RECIPES["micro-vit"], steps=3, pool=48, batch=16)
+    patch.setitem(pretrain.RECIPES, "micro-vit", recipe)
+    yield recipe, pretrain.make_pool(48, workers=1, chunk=48, echo=lambda _: None)
+    patch.undo()
+
+
+def parameters(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def test_a_resumed_build_equals_an_unbroken_one(workshop, tmp_path):
+    recipe, pool = workshop
+    unbroken, first = (pretrain.Trainer("micro-vit", recipe, pool, tmp_path) for _ in range(2))
+    losses = [unbroken.train_step() for _ in range(3)]
+    first.train_step()
+    second = pretrain.Trainer("micro-vit", recipe, pool, tmp_path)
+    second.load(first.state())
+    assert [second.train_step(), second.train_step()] == losses[1:]
+    assert torch.equal(parameters(unbroken), parameters(second))
+
+
+def test_a_build_writes_what_the_loader_takes(workshop, tmp_path, monkeypatch):
+    pretrain.build("micro-vit", workers=1, out=tmp_path, echo=lambda _: None)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    entry = manifest["micro-vit"]
+    assert all(sha256(tmp_path / f) == pin for f, pin in entry["sha256"].items())
+    state = {k: v for f in entry["weights"] for k, v in load_file(tmp_path / f).items()}
+    model = pretrain.CLIP(**json.loads(pretrain.data_path("backbones", entry["config"]).read_text()))
+    missing = set(model.state_dict()) - set(state)
+    assert missing <= {"attn_mask"} and all(v.dtype == torch.float16 for v in state.values())
+
+
+def test_novel_and_nameless_categories_are_in_no_region_term(workshop):
+    _, pool = workshop
+    index = list(range(len(pool)))
+    pictures, cover, labels = pretrain.region_targets(pool, index, 8)
+    named = pretrain.BASE + pretrain.STUFF
+    assert len(labels) > 10 and int(labels.max()) < len(named)
+    for b, label in zip(pictures.tolist(), labels.tolist(), strict=True):
+        shown = pool.shown[b]
+        assert named[label] in {o.category for o in shown.objects} | {shown.background}
+    assert float(cover.max()) <= 1 and float(cover.min()) >= 0
+
+
+def test_local_and_global_features_are_those_of_the_opened_tower(workshop, tmp_path):
+    """What pretraining optimises is what `local_features` and `encode_image` read."""
+    from vlmlab.backbones.image_tower import open_image_tower
+
+    recipe, pool = workshop
+    visual = pretrain.Trainer("micro-vit", recipe, pool, tmp_path).model.visual.eval()
+    images = pretrain.normalised(pool.pixels[:2])
+    with torch.no_grad():
+        pooled, local, kept = pretrain.vit_features(visual, images)
+        tower = open_image_tower(visual, "micro-vit")
+        opened = torch.nn.functional.normalize(tower.local_features(images), dim=1).flatten(2).transpose(1, 2)
+        whole = torch.nn.functional.normalize(tower.forward(images), dim=-1)
+    assert torch.equal(kept[0], torch.arange(64))
+    torch.testing.assert_close(opened, local, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole, pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_name_and_a_missing_teacher_are_one_line(workshop, tmp_path):
+    recipe, pool = workshop
+    with pytest.raises(VlmlabError, match="micro-vit"):
+        pretrain.build("micro-vti")
+    locked = dataclasses.replace(recipe, locked_text=True)
+    with pytest.raises(VlmlabError, match="vlmlab build micro-vit first"):
+        pretrain.Trainer("micro-rn", locked, pool, tmp_path)
