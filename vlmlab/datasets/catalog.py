@@ -1,7 +1,7 @@
 """Which datasets there are, as plain facts: imports neither torch nor numpy, so that a listing answers at once.
 
 Counts of MicroWorld's sets, digits and photographs are those of `load_dataset` (a test compares them). Counts of the
-standard sets are those of CoOp's split files (arXiv 2109.01134, appendix), or of the official split where CoOp has none.
+standard sets are those of CoOp's split files (arXiv 2109.01134, appendix); CIFAR, which CoOp leaves out, has its own.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def _standard(name: str, classes: int, train: int, val: int, test: int, mirrors:
 
 
 DATASETS: tuple[DatasetInfo, ...] = (
-    _drawn("objects", 54, "ImageNet", "None: the names and the style of pretraining; seven of the names are rare there."),
-    _drawn("objects-v2", 54, "ImageNetV2", "The same classes, sampled anew: smaller, off centre, leaning, busy backgrounds."),
-    _drawn("objects-sketch", 54, "ImageNet-Sketch", "The scenes of objects as pencil sketches, a style rare in pretraining."),
+    _drawn("objects", 54, "ImageNet", "None: names and style of pretraining; seven of the names are rare there."),
+    _drawn("objects-v2", 54, "ImageNetV2", "The same classes anew: smaller, off centre, leaning, on busy ground."),
+    _drawn("objects-sketch", 54, "ImageNet-Sketch", "The scenes of objects as pencil sketches, rare in pretraining."),
     _drawn("objects-silhouette", 54, "ImageNet-R", "The scenes of objects as silhouettes: only the outline is left."),
-    _drawn("objects-mosaic", 54, "ImageNet-R", "The scenes of objects as 16 by 16 tiles: detail is gone, colour stays."),
-    _drawn("objects-unnamed", 12, "rare concepts", "Names that no pretraining caption says; five were never seen either."),
+    _drawn("objects-mosaic", 54, "ImageNet-R", "The scenes of objects in 16 by 16 tiles: detail goes, colour stays."),
+    _drawn("objects-unnamed", 12, "rare concepts", "Names that no pretraining caption says; five were never shown."),
     _drawn("creatures", 12, "OxfordPets", "Fine-grained birds: captions mostly say 'bird' and describe the plumage."),
     _drawn("flowers", 12, "Flowers102", "Fine-grained: captions mostly say 'flower' and describe the petals."),
     _drawn("vehicles", 12, "StanfordCars", "Little: captions usually give the model's name."),
@@ -83,7 +83,8 @@ DATASETS: tuple[DatasetInfo, ...] = (
     ),
     DatasetInfo(
         "photographs", 17, {"train": 0, "val": 0, "test": 17}, CLASSIFICATION,
-        "photographs of scikit-image and scikit-learn", True, "Real photographs, one of a kind; to look at, not to learn from.",
+        "photographs of scikit-image and scikit-learn", True,
+        "Real photographs, one of a kind; to look at, not to learn from.",
     ),
     _standard("caltech101", 100, 4128, 1649, 2465, "Caltech-101, objects"),
     _standard("oxford-pets", 37, 2944, 736, 3669, "Oxford-IIIT Pet, breeds of cats and dogs"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vlmlab.datasets.catalog import BY_NAME
@@ -55,7 +56,8 @@ class Dataset:
     def with_stuff(self) -> Dataset:
         """The same pictures with the stuff of the masks (sky, grass, ...) among the classes, as segmentation needs it.
 
-        The labels [N, C + number of stuff classes] say of stuff what the semantic masks show.
+        The labels [N, C + number of stuff classes] say of stuff what the semantic masks show, so that all of them are
+        drawn or read now.
         """
 
         def widened(images: ImageSet) -> ImageSet:
@@ -63,7 +65,7 @@ class Dataset:
             shown = torch.zeros(len(images), len(self.stuff), dtype=torch.long)
             for i in range(len(images)):
                 _, semantic = images.masks(i)
-                for value in set(semantic.ravel().tolist()):
+                for value in np.unique(semantic).tolist():
                     if first <= value < first + len(self.stuff):
                         shown[i, value - first] = 1
             return images.relabelled(torch.cat([images.labels, shown], 1))

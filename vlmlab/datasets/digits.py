@@ -1,4 +1,4 @@
-"""Real handwriting without a download: scikit-learn's digits (UCI's optical recognition of handwritten digits, test part).
+"""Real handwriting without a download: scikit-learn's digits (UCI's optical recognition test set).
 
 1,797 digits by 13 writers, 8 x 8 pixels of 17 grey levels (Alpaydin and Kaynak, 1998; CC BY 4.0).
 """

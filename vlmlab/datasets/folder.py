@@ -26,7 +26,7 @@ from PIL import Image
 
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, files_identity
-from vlmlab.datasets.splits import SPLIT_SHARES, seeded_order, seeded_split
+from vlmlab.datasets.splits import SPLIT_SHARES, seeded_split
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
 
@@ -66,7 +66,8 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
         raise VlmlabError(f"there is no folder {folder}; give the path of {AT_LEAST}")
     tables = [f for f in _listed(folder) if f.is_file() and f.suffix.lower() == ".csv"]
     if len(tables) > 1:
-        raise VlmlabError(f"{folder} holds {len(tables)} CSV files ({_some([t.name for t in tables])}); leave the one with the labels")
+        names = _some([t.name for t in tables])
+        raise VlmlabError(f"{folder} holds {len(tables)} CSV files ({names}); leave only the one with the labels")
     entries = read_table(tables[0]) if tables else read_class_folders(folder)
     dataset = assemble(folder.resolve().name, entries, seed, skip_broken, _class_names(folder))
     return replace(dataset, mirrors=f"the folder {folder}")
@@ -100,7 +101,8 @@ def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[st
             continue
         files = sorted(f for f in place.rglob("*") if is_picture(f))
         if not files:
-            raise VlmlabError(f"the class folder {place} holds no pictures; add some ({', '.join(sorted(SUFFIXES))}) or remove it")
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise VlmlabError(f"the class folder {place} holds no pictures; add some ({kinds}) or remove it")
         entries += [Entry(f.relative_to(root).as_posix(), f, place.name, split) for f in files]
     if not entries:
         raise VlmlabError(f"{folder} holds no labelled pictures; it needs {AT_LEAST}")
@@ -121,7 +123,8 @@ def read_table(table: Path) -> list[Entry]:
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
     columns = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
     if not {"file", "label"} <= set(columns):
-        raise VlmlabError(f"{table} has the columns {', '.join(columns) or 'none'}; it needs file,label and perhaps split")
+        found = ", ".join(columns) or "none"
+        raise VlmlabError(f"{table} has the columns {found}; it needs file,label and perhaps split")
     entries, lines = [], {}
     for row in reader:
         values = {column: (row[name] or "").strip() for column, name in columns.items()}
@@ -150,7 +153,7 @@ def assemble(
     entries: Sequence[Entry],
     seed: int,
     skip_broken: bool = False,
-    spoken: Mapping[str, str] | Callable[[str], str] = {},  # noqa: B006
+    spoken: Mapping[str, str] | Callable[[str], str] | None = None,
     order: Sequence[str] | None = None,
     check: bool = True,
 ) -> Dataset:
@@ -183,7 +186,9 @@ def assemble(
     if all(e.split is None for e in entries):
         for label, count in Counter(e.label for e in entries).items():
             if count < 2:
-                raise VlmlabError(f"class '{label}' of {name} has a single picture; it needs one to learn from and one for the test")
+                raise VlmlabError(
+                    f"class '{label}' of {name} has one picture; it needs one to learn from and one to test"
+                )
         members, source = seeded_split(ids, numbers, seed), "seeded"
     else:
         members = {split: [i for i, e in enumerate(entries) if e.split == split] for split in SPLIT_SHARES}
@@ -192,7 +197,9 @@ def assemble(
             raise VlmlabError(f"{name} has no test pictures; mark some as test, or give no split at all")
         untaught = {entries[i].label for i in members["test"]} - {entries[i].label for i in members["train"]}
         if untaught:
-            raise VlmlabError(f"{name} tests the class '{min(untaught)}' without a training picture of it; add some to train")
+            raise VlmlabError(
+                f"{name} tests the class '{min(untaught)}', of which train has no picture; add some there"
+            )
     everything = ImageSet(FilePictures([e.path for e in entries]), numbers, ids)
     return Dataset(
         name=name,
@@ -204,16 +211,6 @@ def assemble(
         split_source=source,
         skipped=tuple(skipped),
     )
-
-
-def hold_out(entries: Sequence[Entry], share: float, seed: int = 0) -> list[Entry]:
-    """The same entries with `share` of each class's training pictures moved to val, by seeded order (CoOp: 0.2)."""
-    by_label: dict[str, list[int]] = {}
-    for i in seeded_order([e.id for e in entries], seed):
-        if entries[i].split == "train":
-            by_label.setdefault(entries[i].label, []).append(i)
-    held = {i for members in by_label.values() for i in members[: round(share * len(members))]}
-    return [replace(e, split="val") if i in held else e for i, e in enumerate(entries)]
 
 
 def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[list[Entry], list[str]]:
@@ -238,8 +235,9 @@ def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[li
         return entries, []
     if not skip_broken:
         first = next(e for e in entries if e.id == broken[0])
+        named = _some([str(first.path), *broken[1:]])
         raise VlmlabError(
-            f"{len(broken)} of the {len(entries)} pictures of {name} cannot be read: {_some([str(first.path), *broken[1:]])}; "
+            f"{len(broken)} of the {len(entries)} pictures of {name} cannot be read: {named}; "
             "replace or remove them, or leave them out with skip_broken (--skip-broken)"
         )
     warnings.warn(f"left out {len(broken)} pictures of {name} that cannot be read: {_some(broken)}", stacklevel=2)
@@ -248,7 +246,7 @@ def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[li
 
 
 def decodes(path: Path) -> bool:
-    """Whether all of a picture file can be decoded; JPEG at an eighth of its size, which reads every byte all the same."""
+    """Whether a whole picture file can be decoded; JPEG at an eighth of its size, which still reads every byte."""
     try:
         with Image.open(path) as picture:
             picture.draft("RGB", (1, 1))
@@ -268,7 +266,7 @@ def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(f for f in folder.iterdir() if not f.name.startswith((".", "__")))
     except OSError as error:
-        raise VlmlabError(f"cannot look into {folder}: {error.strerror or error}; choose a folder that you may read") from error
+        raise VlmlabError(f"cannot look into {folder} ({error.strerror}); choose a folder that you may read") from error
 
 
 def _class_names(folder: Path) -> dict[str, str]:
@@ -279,12 +277,12 @@ def _class_names(folder: Path) -> dict[str, str]:
     pairs = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     wrong = [pair for pair in pairs if len(pair) != 2]
     if wrong:
-        raise VlmlabError(f"{file} has the line '{wrong[0][0]}' without a name; every line is a folder, a space, and its name")
+        raise VlmlabError(f"{file} gives '{wrong[0][0]}' no name; every line is a folder, a space, and its name")
     return {label: name.strip() for label, name in pairs}
 
 
-def _spoken(name: str, labels: Sequence[str], spoken: Mapping[str, str] | Callable[[str], str]) -> list[str]:
-    say = spoken if callable(spoken) else lambda label: spoken.get(label, label)
+def _spoken(name: str, labels: Sequence[str], spoken: Mapping[str, str] | Callable[[str], str] | None) -> list[str]:
+    say = spoken if callable(spoken) else lambda label: (spoken or {}).get(label, label)
     classes = [" ".join(say(label).replace("_", " ").split()) for label in labels]
     twice = [c for c, count in Counter(classes).items() if count > 1]
     if twice:

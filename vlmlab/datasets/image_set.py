@@ -220,7 +220,7 @@ class ImageSet:
     def annotation(self, i: int) -> Annotation:
         """Boxes, instance masks and semantic mask of picture `i`; `VlmlabError` if the set has none."""
         if self._annotate is None:
-            raise VlmlabError("these pictures have no boxes or masks; choose tableau or voc2007, which do")
+            raise VlmlabError("these pictures have no boxes or masks; choose tableau, which does")
         return self._annotate(int(self._positions[i]))
 
     def boxes(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

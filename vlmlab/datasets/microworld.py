@@ -59,7 +59,9 @@ NAMED = tuple(sorted((*KNOWN, *RARE)))
 OBJECT_SETS: dict[str, ObjectSet] = {
     "objects": ObjectSet(NAMED, GENERIC),
     "objects-v2": ObjectSet(NAMED, GENERIC, scenes="objects-v2"),
-    "objects-sketch": ObjectSet(NAMED, ("a sketch of a {}.", "a pencil sketch of a {}.", "a drawing of a {}."), "sketch"),
+    "objects-sketch": ObjectSet(
+        NAMED, ("a sketch of a {}.", "a pencil sketch of a {}.", "a line drawing of a {}."), "sketch"
+    ),
     "objects-silhouette": ObjectSet(
         NAMED, ("a silhouette of a {}.", "a black shape of a {}.", "the shadow of a {}."), "silhouette"
     ),
@@ -86,9 +88,9 @@ def load_microworld(name: str, size: int = 64, seed: int = 0) -> Dataset:
     if name == "tableau":
         return _tableau(size, seed)
     if name in OBJECT_SETS:
-        chosen = OBJECT_SETS[name]
+        own = OBJECT_SETS[name]
         return _classified(
-            name, chosen.scenes, chosen.classes, chosen.templates, lambda label, rng: _object(chosen, label, rng, size), size, seed
+            name, own.scenes, own.classes, own.templates, lambda label, rng: _object(own, label, rng, size), size, seed
         )
     if name in DOMAINS:
         domain = DOMAINS[name]
@@ -168,7 +170,7 @@ def _above(classes: tuple[str, ...]) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def _tableau(size: int, seed: int) -> Dataset:
-    """Scenes of two to four objects with boxes, instance masks and semantic masks; NOVEL categories are the new ones."""
+    """Scenes of two to four objects with boxes and masks; the novel categories are the world's own."""
     info = BY_NAME["tableau"]
     classes = tuple(sorted(KNOWN))
     number = {label: k for k, label in enumerate(classes)}
@@ -176,6 +178,8 @@ def _tableau(size: int, seed: int) -> Dataset:
     def images(split: str) -> ImageSet:
         keys = [f"tableau/{split}/{i:04d}" for i in range(info.splits[split])]
         casts = deal(classes, len(keys), generator(f"tableau/{split}", seed))
+
+        most = max(TABLEAU_COUNTS)
 
         def make() -> Arrays:
             pictures = [
@@ -186,7 +190,7 @@ def _tableau(size: int, seed: int) -> Dataset:
                 "pixels": np.stack([p.pixels for p in pictures]),
                 "instances": np.stack([p.instances for p in pictures]),
                 "semantic": np.stack([p.semantic(classes, STUFF) for p in pictures]),
-                "boxes": np.stack([np.pad(p.boxes, ((0, max(TABLEAU_COUNTS) - len(p.boxes)), (0, 0))) for p in pictures]),
+                "boxes": np.stack([np.pad(p.boxes, ((0, most - len(p.boxes)), (0, 0))) for p in pictures]),
             }
 
         stored = cache(lambda: kept(f"tableau-{split}-{size}-{seed}", make))
@@ -227,7 +231,7 @@ def _tableau(size: int, seed: int) -> Dataset:
 
 
 def deal(classes: tuple[str, ...], scenes: int, rng: np.random.Generator) -> list[list[str]]:
-    """Which categories play in each scene: dealt like cards from shuffled decks, so that all appear about equally often."""
+    """The categories of each scene, dealt like cards from shuffled decks, so that all appear about equally often."""
     deck: list[str] = []
     casts = []
     for _ in range(scenes):

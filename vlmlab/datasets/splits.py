@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import LongTensor
@@ -89,9 +89,7 @@ def seeded_split(ids: Sequence[str], labels: Sequence[int], seed: int) -> dict[s
     Every class keeps at least one picture to learn from and one to be tested on; a class of four or more has one to
     validate on. Raises `ValueError` if a class has fewer than two pictures (callers name it first).
     """
-    by_class: dict[int, list[int]] = {}
-    for i in seeded_order(ids, seed):
-        by_class.setdefault(labels[i], []).append(i)
+    by_class = _by_class(ids, labels, seed)
     split: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for label in sorted(by_class):
         members = by_class[label]
@@ -103,6 +101,19 @@ def seeded_split(ids: Sequence[str], labels: Sequence[int], seed: int) -> dict[s
         split["val"] += members[test : test + val]
         split["train"] += members[test + val :]
     return {name: sorted(members, key=lambda i: ids[i]) for name, members in split.items()}
+
+
+def held_out(ids: Sequence[str], labels: Sequence[Hashable], share: float, seed: int) -> set[int]:
+    """Indices of `share` of each class, by seeded order of the names: a validation set cut from training pictures."""
+    return {i for members in _by_class(ids, labels, seed).values() for i in members[: round(share * len(members))]}
+
+
+def _by_class(ids: Sequence[str], labels: Sequence[Hashable], seed: int) -> dict[Hashable, list[int]]:
+    """Label -> its pictures in seeded order."""
+    by_class: dict[Hashable, list[int]] = {}
+    for i in seeded_order(ids, seed):
+        by_class.setdefault(labels[i], []).append(i)
+    return by_class
 
 
 def _class_count(images: ImageSet) -> int:

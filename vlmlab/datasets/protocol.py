@@ -1,0 +1,145 @@
+"""Protocols: on which classes and pictures a system learns, on which it is judged, and what it may see on the way.
+
+The same accuracy means six different things under the six protocols of the field; a table must say which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlmlab.datasets.dataset import Dataset
+from vlmlab.datasets.task import Task
+from vlmlab.errors import VlmlabError
+from vlmlab.registry import SystemInfo
+
+if TYPE_CHECKING:
+    from vlmlab.backbones.backbone import Backbone
+
+NEEDS: dict[str, frozenset[str]] = {
+    "zero-shot": frozenset(),
+    "test-time": frozenset(),
+    "training-free": frozenset(),
+    "few-shot": frozenset({"labels"}),
+    "supervised": frozenset({"labels"}),
+    "unsupervised": frozenset({"unlabelled pictures"}),
+}
+"""Setup of a system -> what it cannot do without."""
+
+Judged = dict[str, Task]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to ask how good a system is.
+
+    Attributes:
+        key, title: its names.
+        learns: what a system learns from, in words.
+        judged: what it is judged on, in words.
+        offers: what of the training pictures a system may see.
+        paper: who introduced it in this form.
+        judge: (learned task, source, targets) -> name -> the task whose test pictures are judged.
+    """
+
+    key: str
+    title: str
+    learns: str
+    judged: str
+    offers: frozenset[str]
+    paper: str
+    judge: Callable[[Task, Dataset, Sequence[Dataset]], Judged]
+
+    def refusal(self, info: SystemInfo, dataset: Dataset | None = None) -> str | None:
+        """Why this system (on this dataset) has no place in the protocol, as a sentence; None if it has one."""
+        lacking = NEEDS[info.setup] - self.offers
+        if lacking:
+            missing = ", ".join(sorted(lacking))
+            return f"{info.key} is {info.setup} and needs {missing}, which the {self.key} protocol does not show"
+        if dataset is not None and not set(info.tasks) & set(dataset.tasks):
+            able, known = ", ".join(info.tasks), ", ".join(dataset.tasks)
+            return f"{info.key} does {able}; {dataset.name} has ground truth for {known}"
+        return None
+
+    def tasks(
+        self,
+        backbone: Backbone | None,
+        source: Dataset,
+        targets: Sequence[Dataset] = (),
+        shots: int = 16,
+        seed: int = 0,
+    ) -> tuple[Task, Judged]:
+        """(the task to learn, name -> task to be judged on).
+
+        Args:
+            backbone: what the systems run on.
+            source: the dataset to learn on.
+            targets: the datasets to be judged on, for cross-dataset and domain-shift.
+            shots, seed: of the support; a protocol that shows no labels takes no shots.
+
+        Raises:
+            VlmlabError: targets are missing, or have other classes where they must have the same.
+        """
+        shown = shots if "labels" in self.offers else 0
+        learned = Task(backbone, source, shown, seed, "base" if self.key == "base-to-new" else "all")
+        return learned, self.judge(learned, source, targets)
+
+
+def _itself(learned: Task, source: Dataset, targets: Sequence[Dataset]) -> Judged:
+    return {source.name: learned}
+
+
+def _both_halves(learned: Task, source: Dataset, targets: Sequence[Dataset]) -> Judged:
+    return {"base": learned, "new": learned.for_classes("new", shots=0)}
+
+
+def _other_datasets(learned: Task, source: Dataset, targets: Sequence[Dataset]) -> Judged:
+    if not targets:
+        raise VlmlabError("this protocol judges on other datasets than it learns on; name at least one target")
+    return {d.name: Task(learned.backbone, d, 0, learned.seed) for d in (source, *targets)}
+
+
+def _other_pictures(learned: Task, source: Dataset, targets: Sequence[Dataset]) -> Judged:
+    for target in targets:
+        if target.classes != source.classes:
+            raise VlmlabError(
+                f"domain shift keeps the classes, but {target.name} has others than {source.name}; use cross-dataset"
+            )
+    return _other_datasets(learned, source, targets)
+
+
+LABELS, UNLABELLED = frozenset({"labels"}), frozenset({"unlabelled pictures"})
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.key: p
+    for p in (
+        Protocol(
+            "few-shot", "Few-shot", "K labelled pictures of every class", "test pictures of the same classes",
+            LABELS, "CoOp, arXiv 2109.01134", _itself,
+        ),
+        Protocol(
+            "base-to-new", "Base to new", "K labelled pictures of the base classes",
+            "test pictures of base and of new classes, each among its own",
+            LABELS, "CoCoOp, arXiv 2203.05557", _both_halves,
+        ),
+        Protocol(
+            "cross-dataset", "Cross-dataset", "K labelled pictures of every class of one dataset",
+            "test pictures of other datasets, with their own classes",
+            LABELS, "CoCoOp, arXiv 2203.05557", _other_datasets,
+        ),
+        Protocol(
+            "domain-shift", "Domain shift", "K labelled pictures of every class",
+            "pictures of the same classes in another style", LABELS, "CoOp, arXiv 2109.01134", _other_pictures,
+        ),
+        Protocol(
+            "test-time", "Test time", "nothing beforehand; each test picture alone when its turn comes",
+            "that picture", frozenset(), "TPT, arXiv 2209.07511", _itself,
+        ),
+        Protocol(
+            "unsupervised", "Unsupervised", "training pictures without labels, and the class names",
+            "test pictures of the same classes", UNLABELLED, "UPL, arXiv 2204.03649", _itself,
+        ),
+    )
+}  # fmt: skip
+"""The field's protocols by key."""
