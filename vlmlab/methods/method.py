@@ -70,7 +70,7 @@ class Method(nn.Module):
     class Config:
         """A system without settings."""
 
-    embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones, chosen on validation pictures
+    embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
     eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
 
     def __init__(self, backbone, config=None):

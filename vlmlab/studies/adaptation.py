@@ -28,6 +28,9 @@ WITHOUT_SHOTS = ("zero-shot", "test-time")
 
 TEMPLATE = "a photo of a {}."
 
+LIGHTER: dict[str, tuple[tuple[str, int], ...]] = {"tpt": (("n_views", 16),)}
+"""Settings that keep a report short; the settings table of the report shows them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -49,7 +52,13 @@ class Plan:
             without = info is not None and info.setup in WITHOUT_SHOTS
             for dataset in self.datasets:
                 for seed in self.seeds:
-                    common = {"system": system, "dataset": dataset, "backbone": self.backbone, "seed": seed}
+                    common = {
+                        "system": system,
+                        "dataset": dataset,
+                        "backbone": self.backbone,
+                        "seed": seed,
+                        "config": LIGHTER.get(system, ()),
+                    }
                     few += [Experiment(**common, shots=k) for k in ([0] if without else self.shots)]
                     if system in TRANSFERS:
                         base.append(Experiment(**common, shots=max(self.shots), split="base"))
