@@ -1,4 +1,4 @@
-"""Backbones: frozen vision-language models, opened up. `load_backbone` and `Backbone` are imported when they are first used."""
+"""Backbones: frozen vision-language models, opened up. The names below are imported when they are first used."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A frozen vision-language model, opened up: pixels or words in; features, tokens and attention out.
 
-Legend: B pictures, H x W their size, S the side that the image tower takes, N texts, L tokens, C classes, e joint width.
+Legend: B pictures, H x W their size, S the side that the image tower takes, N texts, L tokens, C classes, e joint
+width.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ TEXTS_AT_ONCE = 256
 
 
 class Backbone(nn.Module):
-    """An open_clip model behind one interface, whatever its towers are. Nothing in it learns, and it never leaves evaluation mode.
+    """An open_clip model behind one interface, whatever its towers are. Nothing in it learns, and it never leaves
+    evaluation mode.
 
     name; embedded (comes with vlmlab, needs no network); model (open_clip's own); image, text (its towers, opened);
     image_size S, embed_dim e; device, dtype (of the towers' matrices; features are float32 in any case);
@@ -33,7 +35,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, name: str, model: nn.Module, tokenizer: Callable[..., Tensor], embedded: bool = False):
-        """`model` is an open_clip model that carries its preprocessing (`visual.preprocess_cfg`, OpenAI's if it has none);
+        """`model` is an open_clip model with its preprocessing (`visual.preprocess_cfg`, OpenAI's if it has none);
         `tokenizer` maps a list of texts to ids [N, context_length]."""
         super().__init__()
         self.name, self.embedded = name, embedded
@@ -61,7 +63,7 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.image._dtype
+        return self.image.dtype
 
     @property
     def logit_scale(self) -> Tensor:
@@ -70,9 +72,10 @@ class Backbone(nn.Module):
     def preprocess(self, pictures: Image.Image | Sequence | np.ndarray | Tensor) -> Tensor:
         """Pictures as the image tower wants them: float32 [B, 3, S, S] on the backbone's device, normalised.
 
-        A PIL picture, a list of them (or of uint8 arrays [H, W, 3]) goes through open_clip's own transform: short side to S, bicubic with
-        antialiasing, centre crop. A uint8 array or tensor [B, H, W, 3] (or [H, W, 3]) is treated at once; if it is S x S already it is only
-        normalised. Raises `VlmlabError` for other shapes or number types.
+        A PIL picture, or a list of them or of uint8 arrays [H, W, 3] of several sizes, goes through open_clip's own
+        transform (for CLIP: short side to S, bicubic with antialiasing, centre crop). A uint8 array or tensor
+        [B, H, W, 3] or [H, W, 3] is treated at once; if it is S x S already it is only normalised.
+        Raises `VlmlabError` for other shapes or number types.
         """
         if isinstance(pictures, Image.Image):
             pictures = [pictures]
@@ -87,7 +90,9 @@ class Backbone(nn.Module):
         x = torch.as_tensor(pictures)
         x = x[None] if x.dim() == 3 else x
         if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[-1] != 3:
-            raise VlmlabError(f"pictures must be uint8 with shape [B, H, W, 3], not {x.dtype} with {list(x.shape)}; convert them to RGB")
+            raise VlmlabError(
+                f"pictures must be uint8 of shape [B, H, W, 3], not {x.dtype} of {list(x.shape)}; convert them to RGB"
+            )
         x = x.to(self.device).permute(0, 3, 1, 2)
         side = self.image_size
         if x.shape[-2:] != (side, side):
@@ -103,20 +108,20 @@ class Backbone(nn.Module):
 
     def encode_text(self, texts: Sequence[str] | Tensor) -> Tensor:
         """Features [N, e] of texts or of their token ids [N, L], not normalised, float32."""
-        tokens = texts if isinstance(texts, Tensor) else self.text.tokenize([texts] if isinstance(texts, str) else texts)
-        tokens = tokens.to(self.device).long()
+        texts = [texts] if isinstance(texts, str) else texts
+        tokens = (texts if isinstance(texts, Tensor) else self.text.tokenize(texts)).to(self.device).long()
         return torch.cat([self.text.encode(chunk) for chunk in tokens.split(TEXTS_AT_ONCE)])
 
     @torch.no_grad()
     def class_embeddings(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """The zero-shot classifier: unit rows [C, e], per class the mean of its templates' unit features, normalised again
-        (CLIP, arXiv:2103.00020, section 3.1.4). A template has `{}` where the class name goes."""
+        """The zero-shot classifier: unit rows [C, e], per class the mean of its templates' unit features, normalised
+        again (CLIP, arXiv:2103.00020, section 3.1.4). A template has `{}` where the class name goes."""
         texts = [template.format(name) for name in classes for template in templates]
         features = F.normalize(self.encode_text(texts), dim=-1)
         return F.normalize(features.unflatten(0, (len(classes), len(templates))).mean(1), dim=-1)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that stand for the weights, the architecture and the preprocessing: the key of cached features."""
+        """16 hexadecimal digits for the weights, the architecture and the preprocessing: the key of cached features."""
         if not self._fingerprint:
             digest = hashlib.sha256(f"{self.model!r}{self.settings!r}".encode())
             for key, value in sorted(self.model.state_dict().items()):

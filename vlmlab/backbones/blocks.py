@@ -1,11 +1,11 @@
 """One transformer block of open_clip, opened: its projections, its attention and its second half as separate steps.
 
-Both towers of CLIP are stacks of pre-norm blocks, x + Attention(LN1(x)) and then x + MLP(LN2(x)). Systems of the survey need what lies
-inside of them: the keys and values of a shared prefix, values without attention (MaskCLIP), attention maps, or only the row of one
-token in the last block. The steps below call the block's own modules, so an activation, a norm or a layer scale is whatever the
-backbone has; they cover open_clip's default and custom blocks.
+Both towers of CLIP are stacks of pre-norm blocks, x + Attention(LN1(x)) and then x + MLP(LN2(x)). Systems of the survey
+need what lies inside of them: the keys and values of a shared prefix, values without attention (MaskCLIP), attention
+maps, or only the row of one token in the last block. The steps below call the block's own modules, so an activation, a
+norm or a layer scale is whatever the backbone has; they cover open_clip's default and custom blocks.
 
-Legend: N sequences, T tokens, R query rows, d width, h heads.
+Legend: N sequences, T tokens, d width, h heads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vlmlab.errors import VlmlabError
 def check_blocks(blocks: nn.ModuleList, name: str) -> None:
     """Raises `VlmlabError` if the blocks attend in a way that is not opened here (cosine attention of Swin v2)."""
     if getattr(blocks[0].attn, "logit_scale", None) is not None:
-        raise VlmlabError(f"{name} uses scaled cosine attention, which vlmlab does not open; choose another architecture")
+        raise VlmlabError(f"{name} has scaled cosine attention, which vlmlab does not open; choose another backbone")
 
 
 def project(block: nn.Module, normed: Tensor, parts: str) -> tuple[Tensor, ...]:
-    """The `parts` ("qkv", "kv", "q", "k" or "v") of normed tokens [N, T, d], each [N, h, T, d/h]; `normed` is LN1 of the tokens."""
+    """The `parts` ("qkv", "kv", "q", "k" or "v") of tokens, each [N, h, T, d/h]; `normed` [N, T, d] is their LN1."""
     attn, width = block.attn, normed.shape[-1]
     first, last = "qkv".index(parts[0]) * width, ("qkv".index(parts[-1]) + 1) * width
     bias = None if attn.in_proj_bias is None else attn.in_proj_bias[first:last]
-    found = []
-    for part, rows in zip(parts, F.linear(normed, attn.in_proj_weight[first:last], bias).chunk(len(parts), -1), strict=True):
+    joined, found = F.linear(normed, attn.in_proj_weight[first:last], bias), []
+    for part, rows in zip(parts, joined.chunk(len(parts), -1), strict=True):
         rows = rows.unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2)
         if part != "v" and hasattr(attn, f"ln_{part}"):  # custom blocks may normalise queries and keys
             rows = getattr(attn, f"ln_{part}")(rows)
@@ -49,7 +49,7 @@ def output(block: nn.Module, mixed: Tensor) -> Tensor:
 
 
 def finish(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
-    """The block's result for tokens `x` [N, T, d] whose attention gave `mixed` [N, h, T, d/h]: residual, then the MLP with its own."""
+    """The block's result for tokens `x` [N, T, d] whose attention gave `mixed` [N, h, T, d/h]: both residual sums."""
     update = output(block, mixed)
     if hasattr(block, "ln_attn"):
         update = block.ln_attn(update)
@@ -57,10 +57,13 @@ def finish(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def run_block(block: nn.Module, x: Tensor, mask: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+def run_block(
+    block: nn.Module, x: Tensor, mask: Tensor | None = None, causal: bool = False, rows: Tensor | None = None
+) -> Tensor:
     """The block on tokens `x` [N, T, d]: [N, T, d], or [N, 1, d] if only the tokens at `rows` [N] are asked for.
 
-    `mask` is bool and true where attention is allowed; it broadcasts to [N, h, T, T] ([N, h, 1, T] with `rows`).
+    `mask` is bool, true where attention is allowed, and broadcasts to [N, h, T, T] ([N, h, 1, T] with `rows`); `causal`
+    lets a token see only itself and what stands before it, and takes the place of a mask.
     """
     normed = block.ln_1(x)
     if rows is None:
@@ -69,7 +72,7 @@ def run_block(block: nn.Module, x: Tensor, mask: Tensor | None = None, rows: Ten
         k, v = project(block, normed, "kv")
         x = pick(x, rows)
         (q,) = project(block, pick(normed, rows), "q")
-    return finish(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+    return finish(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal))
 
 
 def pick(x: Tensor, rows: Tensor) -> Tensor:
@@ -77,13 +80,10 @@ def pick(x: Tensor, rows: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), rows].unsqueeze(1)
 
 
-def attention_map(block: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def attention_map(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """The attention weights [N, h, T, T] (each row sums to one), and the block's result [N, T, d]."""
     q, k, v = project(block, block.ln_1(x), "qkv")
-    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(-1)
+    weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
     return weights, finish(block, x, weights @ v)
 
 

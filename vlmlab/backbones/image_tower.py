@@ -1,8 +1,8 @@
 """The image encoder, opened: patch tokens with prompts among them, local features, attention maps.
 
-open_clip hands out one vector per picture. Systems of the survey also need prompt tokens (shallow or deep), a feature per location
-(dense prediction) and the attention of each head. Three kinds of tower are opened behind one interface: ViT, CLIP's modified ResNet
-with its attention pool, and timm's networks. Features are those of open_clip's own `encode_image`.
+open_clip hands out one vector per picture. Systems of the survey also need prompt tokens (shallow or deep), a feature
+per location (dense prediction) and the attention of each head. Three kinds of tower are opened behind one interface:
+ViT, CLIP's modified ResNet with its attention pool, and timm's networks. Features equal open_clip's `encode_image`.
 
 Legend: B batch, H x W picture, h x w grid of locations, T tokens, n prompt tokens, d width, e joint width.
 """
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from vlmlab.backbones.blocks import attention_map, check_blocks, finish, output, project, replace_rows, run_block
 from vlmlab.errors import VlmlabError
 
-WITH_TOKENS = "micro-vit, micro-vit-fine or a ViT of open_clip such as ViT-B-16/openai"
+WITH_TOKENS = "micro-vit, or a ViT of open_clip such as ViT-B-16/openai"
 
 
 class ImageTower:
     """What the three kinds have in common.
 
-    kind "vit", "resnet" or "timm"; width d of a token or of a location of the last map; depth (blocks); heads of an attention layer;
-    supports, of "tokens" (prompts), "attention" and "local".
+    kind "vit", "resnet" or "timm"; width d of a token or of a location of the last map; depth (blocks); heads of an
+    attention layer (0 without one); supports, a subset of "tokens" (prompts), "attention" and "local".
     """
 
     kind: str
@@ -47,19 +47,23 @@ class ImageTower:
     def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
         """Features [B, e] of normalised images [B, 3, H, W].
 
-        `prompts` [n, d] or [B, n, d] join the tokens after the last patch, after positions, before the first norm; `deep[j]` takes their
-        place at the input of block j+1 (counted from 0), as in VPT-deep (arXiv:2203.12119) and MaPLe (arXiv:2210.03117).
+        `prompts` [n, d] or [B, n, d] join the tokens behind the last patch, after positions, before the first norm;
+        `deep[j]` takes their place at the input of block j+1 (counted from 0), as in VPT-deep (arXiv:2203.12119) and
+        MaPLe (arXiv:2210.03117).
         Raises `VlmlabError` if the tower has no tokens.
         """
         if prompts is not None or deep:
             raise self._refusal("prompt tokens", "visual prompts among the tokens (MaPLe, VPT)")
-        return self.visual(images.to(self._dtype)).float()
+        return self.visual(images.to(self.dtype)).float()
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
         """A feature per location in the joint space, [B, e, h, w], not normalised; `images` may have any size.
 
         "value": the last attention layer lets each location see only itself (MaskCLIP, arXiv:2112.01071, as released);
-        "plain": the ordinary last states; "key": the last layer's keys [B, d, h, w], not in the joint space (MaskCLIP's key smoothing).
+        "plain": the ordinary last layer (a ResNet's attention pool asked from every location, without positions);
+        "pooled": the same with the pool's positions (DenseCLIP, PLOT); elsewhere than in a ResNet it is "plain";
+        "key": the last layer's keys [B, d, h, w], not in the joint space (MaskCLIP's key smoothing).
+        Raises `VlmlabError` if the tower has no such features.
         """
         raise NotImplementedError
 
@@ -68,11 +72,12 @@ class ImageTower:
         raise self._refusal("attention maps", "attention pictures")
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
+        """The number type of the matrices, and so of the images that go in."""
         return next(p for p in self.visual.parameters() if p.dim() == 4).dtype
 
     def _refusal(self, what: str, needed_for: str) -> VlmlabError:
-        return VlmlabError(f"{self.name} has no {what} ({self.kind}); {needed_for} need a ViT: use {WITH_TOKENS}")
+        return VlmlabError(f"{self.name} ({self.kind}) has no {what}; {needed_for} need a ViT: use {WITH_TOKENS}")
 
 
 class VitTower(ImageTower):
@@ -112,9 +117,9 @@ class VitTower(ImageTower):
         return self._project(pooled).float()
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
-        """ViT: for "value", the last block with the identity in place of its attention matrix, then norm and projection; CLS dropped."""
+        """As for `ImageTower`; the value path of a ViT is its last block with the identity for an attention matrix."""
         if self.visual.attn_pool is not None and kind != "key":
-            raise VlmlabError(f"{self.name} pools with learned queries and has no joint space per location; use {WITH_TOKENS}")
+            raise VlmlabError(f"{self.name} pools by learned queries, no location has features; use {WITH_TOKENS}")
         *first, last = self.visual.transformer.resblocks
         x = self._tokens(images)
         for block in first:
@@ -125,7 +130,7 @@ class VitTower(ImageTower):
         elif kind == "value":
             (v,) = project(last, last.ln_1(x), "v")
             x = self._project(self.visual.ln_post(finish(last, x, v)))
-        elif kind == "plain":
+        elif kind in ("plain", "pooled"):
             x = self._project(self.visual.ln_post(run_block(last, x)))
         else:
             raise _unknown_kind(kind)
@@ -141,7 +146,7 @@ class VitTower(ImageTower):
     def _tokens(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
         """The input of the first block, [B, 1 + h*w + n, d]."""
         visual = self.visual
-        x = visual.conv1(images.to(self._dtype)).flatten(2).transpose(1, 2)
+        x = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         x = x + resized_positions(visual.positional_embedding, visual.grid_size, self.grid(*images.shape[-2:])).to(x.dtype)
         if prompts is not None:
@@ -155,7 +160,10 @@ class VitTower(ImageTower):
         if not deep:
             return
         if len(deep) > self.depth - 1:
-            raise VlmlabError(f"deep prompts for {len(deep) + 1} blocks, but the image tower of {self.name} has {self.depth}; use fewer")
+            raise VlmlabError(
+                f"deep prompts in {len(deep) + 1} blocks exceed the {self.depth} of the image tower of {self.name}; "
+                "use fewer"
+            )
         if any(d.shape[-2] != count for d in deep):
             raise ValueError(f"deep prompts must be as many as the {count} prompts that they replace")
 
@@ -177,7 +185,7 @@ class ResNetTower(ImageTower):
 
     def last_map(self, images: Tensor) -> Tensor:
         """The map [B, d, h, w] before the attention pool."""
-        x = self.visual.stem(images.to(self._dtype))
+        x = self.visual.stem(images.to(self.dtype))
         for stage in (self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4):
             x = stage(x)
         return x
@@ -185,34 +193,35 @@ class ResNetTower(ImageTower):
     def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
         if prompts is not None or deep:
             return super().forward(images, prompts, deep)
-        return self._pool(self.last_map(images), queries=1)[0][:, 0].float()
+        return self._pool(self.last_map(images), positions=True, queries=1)[0][:, 0].float()
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
-        """ResNet: "value" and "key" are the pool's projections as 1x1 convolutions, without positions; "plain" the pool's own output for
-        every location as its query."""
+        """As for `ImageTower`; "value" and "key" are the pool's projections as 1x1 convolutions, without positions."""
         pool, x = self.visual.attnpool, self.last_map(images)
         size, tokens = x.shape[-2:], x.flatten(2).transpose(1, 2)
         if kind == "value":
             y = pool.c_proj(pool.v_proj(tokens))
         elif kind == "key":
             y = pool.k_proj(tokens)
-        elif kind == "plain":
-            y = self._pool(x)[0][:, 1:]
+        elif kind in ("plain", "pooled"):
+            y = self._pool(x, positions=kind == "pooled")[0][:, 1:]
         else:
             raise _unknown_kind(kind)
         return y.transpose(1, 2).unflatten(2, size).float()
 
     def attention(self, images: Tensor) -> list[Tensor]:
         """One map [B, heads, 1 + h*w, 1 + h*w]; token 0 is the mean of the map."""
-        return [self._pool(self.last_map(images))[1].float()]
+        return [self._pool(self.last_map(images), positions=True)[1].float()]
 
-    def _pool(self, x: Tensor, queries: int | None = None) -> tuple[Tensor, Tensor]:
-        """The attention pool's output [B, q, e] for the first `queries` tokens, and its weights [B, heads, q, 1 + h*w]."""
+    def _pool(self, x: Tensor, positions: bool, queries: int | None = None) -> tuple[Tensor, Tensor]:
+        """The attention pool on a map [B, d, h, w]: its output [B, q, e] for the first `queries` tokens (the mean of
+        the map, then its locations; None is all), and its weights [B, heads, q, 1 + h*w]."""
         pool, size = self.visual.attnpool, x.shape[-2:]
-        side = round((len(pool.positional_embedding) - 1) ** 0.5)
         tokens = x.flatten(2).transpose(1, 2)
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
-        tokens = tokens + resized_positions(pool.positional_embedding, (side, side), size).to(x.dtype)
+        if positions:
+            side = round((len(pool.positional_embedding) - 1) ** 0.5)
+            tokens = tokens + resized_positions(pool.positional_embedding, (side, side), size).to(x.dtype)
         q, k, v = (
             linear(rows).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
             for linear, rows in ((pool.q_proj, tokens[:, :queries]), (pool.k_proj, tokens), (pool.v_proj, tokens))
@@ -238,17 +247,19 @@ class TimmTower(ImageTower):
         return -(-height // stride), -(-width // stride)
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
-        """timm: every location of the last map goes through the network's own pooling and head as if it were the whole map.
+        """Every location of the last map goes through the network's own pooling and head as if it were the whole map.
 
-        "value" and "plain" are the same, since there is no attention to bypass.
+        All kinds but "key" are the same, since no attention of timm's is bypassed.
         """
-        if kind not in ("value", "plain"):
-            raise self._refusal("keys", "key smoothing (MaskCLIP)") if kind == "key" else _unknown_kind(kind)
+        if kind == "key":
+            raise self._refusal("keys", "the keys of MaskCLIP's key smoothing")
+        if kind not in ("value", "plain", "pooled"):
+            raise _unknown_kind(kind)
         trunk = self.visual.trunk
         size = tuple(images.shape[-2:])
         if hasattr(trunk, "patch_embed") and size != tuple(self.visual.image_size):
-            raise VlmlabError(f"{self.name} takes pictures of {self.visual.image_size}, not {size}; use {WITH_TOKENS} for other sizes")
-        x = trunk.forward_features(images.to(self._dtype))
+            raise VlmlabError(f"{self.name} takes pictures of {self.visual.image_size}, not {size}; use {WITH_TOKENS}")
+        x = trunk.forward_features(images.to(self.dtype))
         if x.dim() == 3:  # tokens of a transformer; its pooling gets one patch in place of all tokens
             extra = trunk.num_prefix_tokens
             grid = self.grid(*size)
@@ -265,7 +276,7 @@ class TimmTower(ImageTower):
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embeddings [1 + old h*w, d] for another grid, [1 + new h*w, d]: the first row kept, the others resized bicubically."""
+    """Position embeddings [1 + h*w, d] of an `old` grid for a `new` one: the first row kept, the others bicubic."""
     old, new = tuple(old), tuple(new)
     if old == new:
         return positions
@@ -282,8 +293,10 @@ def open_image_tower(visual: nn.Module, name: str) -> ImageTower:
         return ResNetTower(visual, name)
     if isinstance(visual, TimmModel):
         return TimmTower(visual, name)
-    raise VlmlabError(f"the image tower of {name} ({type(visual).__name__}) is none that vlmlab opens; choose a ViT, a ResNet or a timm tower")
+    raise VlmlabError(
+        f"the image tower of {name} ({type(visual).__name__}) is none that vlmlab opens; choose a ViT, a ResNet or timm's"
+    )
 
 
 def _unknown_kind(kind: str) -> ValueError:
-    return ValueError(f"local features are 'value', 'plain' or 'key', not '{kind}'")
+    return ValueError(f"local features are 'value', 'plain', 'pooled' or 'key', not '{kind}'")

@@ -1,16 +1,17 @@
-"""The text encoder, opened: from words to tokens, from token embeddings to features, with what prompt learning needs in between.
+"""The text encoder, opened: from words to tokens, from token embeddings to features, with what prompt learning needs.
 
-open_clip encodes token ids, always at the full context length. A learned prompt is not made of ids, and in a causal tower nothing after
-the end-of-text token can reach it; so here features come from embeddings, at the length that is needed, and a prefix that
-all classes share is encoded once. All of it gives the numbers of open_clip's own `encode_text`.
+open_clip encodes token ids, always at the full context length. A learned prompt is not made of ids, and in a causal
+tower nothing after the end-of-text token can reach it; so here features come from embeddings, at the length that is
+needed, and a prefix that all classes share is encoded once. The numbers are those of open_clip's own `encode_text`.
 
-Legend: N texts, L tokens, d text width, e joint width, M context vectors, P prefix tokens, S suffix tokens, C classes, B prefixes
-(one per image in conditional prompts), h heads.
+Legend: N texts, L tokens, d text width, e joint width, M context vectors, P prefix tokens, S suffix tokens, C classes,
+B prefixes (one per picture in conditional prompts), R suffix tokens of all classes together, h heads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -19,19 +20,22 @@ from open_clip.hf_configs import arch_dict
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
-from vlmlab.backbones.blocks import check_blocks, finish, pick, project, replace_rows, run_block
+from vlmlab.backbones.blocks import check_blocks, finish, project, replace_rows, run_block
 from vlmlab.errors import VlmlabError
 
 
 class TextTower:
     """CLIP's text transformer.
 
-    width d, context_length (longest sequence), depth (blocks), causal (a token sees only what stands before it),
+    width d; context_length (the longest sequence); depth (blocks); causal (a token sees only what stands before it);
     special (start tokens before the first word).
     """
 
     def __init__(self, model: nn.Module, tokenizer: Callable, name: str):
-        """`model` is an open_clip model, `tokenizer` maps a list of texts to ids [N, context_length]."""
+        """`model` is an open_clip model (or its text tower), `tokenizer` maps texts to ids [N, context_length].
+
+        Raises `VlmlabError` if its attention is of a kind that is not opened here.
+        """
         # open_clip's CLIP keeps the parts of its text tower at its own top level, CustomTextCLIP in `.text`.
         self.text = getattr(model, "text", model)
         self.tokenizer, self.name = tokenizer, name
@@ -46,18 +50,23 @@ class TextTower:
         return self.text.transformer.resblocks
 
     @property
+    def words(self) -> nn.Embedding:
+        """The table of word embeddings."""
+        return self.text.token_embedding
+
+    @functools.cached_property
     def special(self) -> int:
-        """How many start tokens stand before the first word: what an empty text and a one-letter text have in common."""
+        """How many start tokens stand before the first word: what an empty and a one-letter text have in common."""
         empty, letter = self.tokenize(["", "a"])
         return int((empty != letter).int().argmax())
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [N, context_length]; a text that is too long is cut, its end token kept."""
-        return self.tokenizer(list(texts)).to(self.text.token_embedding.weight.device)
+        return self.tokenizer(list(texts)).to(self.words.weight.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Word embeddings [N, L, d] of ids [N, L], without positions."""
-        return self.text.token_embedding(tokens)
+        return self.words(tokens)
 
     def end_of_text(self, tokens: Tensor) -> Tensor:
         """The position [N] of the token whose last state becomes the text's feature."""
@@ -78,76 +87,97 @@ class TextTower:
             tokens = tokens[:, : int(end.max()) + 1]
         return self.forward(self.embed(tokens), end)
 
-    def forward(self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
-        """Features [N, e] from token embeddings [N, L, d] (positions are added here); `end` [N] is the pooled position.
+    def forward(
+        self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Features [N, e] of token embeddings [N, L, d] (positions are added here); `end` [N] is the pooled position.
 
-        L may be any length up to the context length; a causal tower cuts off what stands behind the last `end`.
-        `deep[j]` [M, d] or [N, M, d] replaces positions special .. special+M-1 at the input of block j+1 (counted from 0), without
-        positions: deep text prompts (MaPLe, arXiv:2210.03117, section 3.2.1). `mask` [N, L] is true for tokens that may be attended to.
+        L may be any length up to the context length; a causal tower cuts off what stands behind the last `end`. (A
+        tower that is not causal and attends to its padding, as SigLIP's does, needs the padding, too.)
+        `deep[j]` [M, d] or [N, M, d] replaces positions special .. special+M-1 at the input of block j+1 (counted from
+        0), without positions: deep text prompts (MaPLe, arXiv:2210.03117, section 3.2).
+        `mask` [N, L] is true for tokens that may be attended to; without it, all may.
         Raises `VlmlabError` if the sequence or the prompts do not fit.
         """
         if self.causal:
             embeddings = embeddings[:, : int(end.max()) + 1]
-            mask = None if mask is None else mask[:, : embeddings.shape[1]]
         length = embeddings.shape[1]
         self._check(length, deep, length)
-        allowed = torch.ones(length, length, dtype=torch.bool, device=embeddings.device)
-        allowed = allowed.tril() if self.causal else allowed
-        if mask is not None:
-            allowed = allowed & mask[:, None, None, :]
+        seen = None if mask is None else mask[:, None, None, :length]  # [N, 1, 1, L]
+        if self.causal:
+            past = (torch.arange(length, device=end.device) <= end[:, None])[:, None, None]
+            for_end = past if seen is None else past & seen
+            if seen is not None:
+                seen = seen & torch.ones(length, length, dtype=torch.bool, device=end.device).tril()
+        else:
+            for_end = seen
         x = self._positioned(embeddings, 0)
         for j, block in enumerate(self.blocks):
             if deep and 0 < j <= len(deep):
                 x = replace_rows(x, self.special, deep[j - 1])
             if j < self.depth - 1:
-                x = run_block(block, x, allowed)
-            else:
-                x = run_block(block, x, allowed.expand(len(x), 1, length, length)[torch.arange(len(x)), :, end, None], rows=end)
+                x = run_block(block, x, seen, causal=self.causal and seen is None)
+            else:  # only the pooled token's state is read after the last block
+                x = run_block(block, x, for_end, rows=end)
         return self._head(x[:, 0])
 
-    def forward_shared_prefix(self, prefix: Tensor, suffix: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None) -> Tensor:
-        """Features of every class for a prefix that the classes share: exactly `forward` on [prefix; suffix], at a fraction of its cost.
+    def forward_shared_prefix(
+        self, prefix: Tensor, suffix: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Features of all classes behind a prefix that they share: `forward` on [prefix; suffix], at less cost.
 
-        prefix [P, d] gives [C, e]; prefix [B, P, d] (one per image) gives [B, C, e]. suffix [C, S, d] are the embeddings of what follows
-        (class name, full stop, end token), `end` [C] the pooled position inside the suffix; `deep` as in `forward`, inside the prefix.
+        prefix [P, d] gives [C, e]; prefix [B, P, d] (one per picture) gives [B, C, e]. suffix [C, S, d] is what follows
+        (class name, full stop, end token), `end` [C] the pooled position inside of it; `deep` as in `forward`, inside
+        of the prefix ([M, d], or [B, M, d]).
 
-        In a causal tower the prefix never sees a class, so its keys and values are computed once per block; a class costs only its own
-        few rows, which attend to [keys and values of the prefix; their own past]. Gradients are those of the full computation.
-        A tower that is not causal sees both ways: there the sequences are simply joined.
+        In a causal tower the prefix never sees a class, so its keys and values are computed once per block; a class
+        costs only its own few tokens, which attend to [keys and values of the prefix; their own past]. No padding is
+        computed but inside of the attention. Values and gradients are those of the full computation. A tower that
+        is not causal sees both ways: there the sequences are simply joined.
         """
         prefixes = prefix if prefix.dim() == 3 else prefix[None]
-        count, classes = len(prefixes), len(suffix)
         if not self.causal:
-            joined = torch.cat([prefixes[:, None].expand(-1, classes, -1, -1), suffix.expand(count, -1, -1, -1)], dim=2).flatten(0, 1)
-            each = [d if d.dim() == 2 else d.repeat_interleave(classes, 0) for d in deep or ()]
-            features = self.forward(joined, (end + prefixes.shape[1]).repeat(count), deep=each)
-            return features.unflatten(0, (count, classes)) if prefix.dim() == 3 else features
-
+            return self._joined(prefixes, suffix, end, deep).reshape(*prefix.shape[:-2], len(suffix), -1)
         suffix = suffix[:, : int(end.max()) + 1]
-        length, width = suffix.shape[1:]
+        count, (classes, length) = len(prefixes), suffix.shape[:2]
         self._check(prefixes.shape[1] + length, deep, prefixes.shape[1])
-        ends = end.repeat(count)
-        x = self._positioned(prefixes, 0)
-        y = self._positioned(suffix, prefixes.shape[1]).repeat(count, 1, 1)  # [B*C, S, d]
-        causal = torch.ones(length, length, dtype=torch.bool, device=y.device).tril()
+
+        # Names differ in length: the tokens of all classes stand in one row of R, and `slot` [C, S] finds each there.
+        real = torch.arange(length, device=end.device) <= end[:, None]
+        slot = (real.flatten().cumsum(0) - 1).unflatten(0, real.shape).clamp_min(0)
+        rows = real.flatten().nonzero()[:, 0]
+        ends = slot.gather(1, end[:, None])[:, 0]  # [C]
+        past = torch.ones(length, length, dtype=torch.bool, device=end.device).tril()
+
+        x = self._positioned(prefixes, 0)  # [B, P, d]
+        y = self._positioned(suffix, prefixes.shape[1]).flatten(0, 1)[rows].expand(count, -1, -1)  # [B, R, d]
         for j, block in enumerate(self.blocks):
             last = j == self.depth - 1
             if deep and 0 < j <= len(deep):
                 x = replace_rows(x, self.special, deep[j - 1])
-            *query, prefix_keys, prefix_values = project(block, block.ln_1(x), "kv" if last else "qkv")
+            *query, prefix_k, prefix_v = project(block, block.ln_1(x), "kv" if last else "qkv")
+            if not last:
+                mixed = F.scaled_dot_product_attention(*query, prefix_k, prefix_v, is_causal=True)
+                x = finish(block, x, mixed)
             normed = block.ln_1(y)
-            if last:
-                keys, values = project(block, normed, "kv")
-                (q,) = project(block, pick(normed, ends), "q")
-                allowed = causal[ends][:, None, None]
-                y = pick(y, ends)
+            if last:  # only the end tokens ask
+                k, v = (part[:, :, slot] for part in project(block, normed, "kv"))
+                (q,) = project(block, normed[:, ends], "q")
+                mixed = _attend_after_prefix(q.unsqueeze(3), prefix_k, prefix_v, k, v, real[:, None])
+                y = finish(block, y[:, ends], mixed.flatten(2, 3))
             else:
-                q, keys, values = project(block, normed, "qkv")
-                allowed = causal
-                x = finish(block, x, F.scaled_dot_product_attention(*query, prefix_keys, prefix_values, is_causal=True))
-            y = finish(block, y, _attend_after_prefix(q, prefix_keys, prefix_values, keys, values, allowed))
-        features = self._head(y[:, 0])
-        return features.unflatten(0, (count, classes)) if prefix.dim() == 3 else features
+                q, k, v = (part[:, :, slot] for part in project(block, normed, "qkv"))  # each [B, h, C, S, d/h]
+                mixed = _attend_after_prefix(q, prefix_k, prefix_v, k, v, past)
+                y = finish(block, y, mixed.flatten(2, 3)[:, :, rows])
+        return self._head(y).reshape(*prefix.shape[:-2], classes, -1)
+
+    def _joined(self, prefixes: Tensor, suffix: Tensor, end: Tensor, deep: Sequence[Tensor] | None) -> Tensor:
+        """The same without sharing: features [B*C, e] of every prefix [B, P, d] before every suffix [C, S, d]."""
+        count, classes = len(prefixes), len(suffix)
+        before = prefixes.repeat_interleave(classes, 0)
+        each = [d if d.dim() == 2 else d.repeat_interleave(classes, 0) for d in deep or ()]
+        sequences = torch.cat([before, suffix.repeat(count, 1, 1)], dim=1)
+        return self.forward(sequences, (end + prefixes.shape[1]).repeat(count), deep=each)
 
     def _positioned(self, embeddings: Tensor, first: int) -> Tensor:
         dtype = self.text.transformer.get_cast_dtype()
@@ -155,7 +185,7 @@ class TextTower:
         return embeddings.to(dtype) + positions.to(dtype)
 
     def _head(self, x: Tensor) -> Tensor:
-        """Pooled states [N, d] to features [N, e], in float32 whatever the precision of the tower."""
+        """Pooled states [..., d] to features [..., e], in float32 whatever the precision of the tower."""
         x, projection = self.text.ln_final(x), self.text.text_projection
         if isinstance(projection, nn.Linear):
             x = projection(x)
@@ -164,29 +194,36 @@ class TextTower:
         return x.float()
 
     def _check(self, length: int, deep: Sequence[Tensor] | None, room: int) -> None:
+        """Raises `VlmlabError` if `length` tokens, or deep prompts in the first `room` of them, do not fit."""
         if length > self.context_length:
-            raise VlmlabError(f"a prompt of {length} tokens is longer than the {self.context_length} of {self.name}; use fewer context tokens")
+            raise VlmlabError(
+                f"a prompt of {length} tokens exceeds the {self.context_length} of {self.name}; use fewer of them"
+            )
         if not deep:
             return
-        if len(deep) > self.depth - 1:
-            raise VlmlabError(f"deep prompts for {len(deep) + 1} blocks, but the text tower of {self.name} has {self.depth}; use fewer")
-        if self.special + max(d.shape[-2] for d in deep) > room:
-            raise VlmlabError(f"deep text prompts of {deep[0].shape[-2]} tokens do not fit into the {room} tokens of the prompt; use fewer")
+        if len(deep) >= self.depth:
+            raise VlmlabError(
+                f"deep prompts in {len(deep) + 1} blocks exceed the {self.depth} of the text tower of {self.name}; "
+                "use fewer"
+            )
+        most = max(d.shape[-2] for d in deep)
+        if self.special + most > room:
+            raise VlmlabError(f"deep text prompts of {most} tokens do not fit into a prefix of {room}; use fewer")
 
 
-def _attend_after_prefix(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
-    """Attention of suffix rows to a prefix and to their own past, [B*C, h, R, d/h].
+def _attend_after_prefix(
+    q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, allowed: Tensor
+) -> Tensor:
+    """Attention of suffix tokens to a prefix and to their own past: [B, h, C, Q, d/h] for queries of that shape.
 
-    q [B*C, h, R, d/h]; k, v [B*C, h, S, d/h] of the suffix; prefix_k, prefix_v [B, h, P, d/h]; `allowed` broadcasts to [B*C, h, R, S].
-    Scores to the prefix are one matrix product over all classes: its keys are never copied per class.
+    k, v [B, h, C, S, d/h] of the suffixes, prefix_k, prefix_v [B, h, P, d/h]; `allowed` broadcasts to [C, Q, S].
+    The scores to the prefix are one matrix product over all classes: its keys are never copied per class.
     """
-    grouped = q.unflatten(0, (len(prefix_k), -1))  # [B, C, h, R, d/h]
-    to_prefix = torch.einsum("bchrx,bhpx->bchrp", grouped, prefix_k).flatten(0, 1)
+    to_prefix = (q.flatten(2, 3) @ prefix_k.transpose(-2, -1)).unflatten(2, q.shape[2:4])
     to_own = (q @ k.transpose(-2, -1)).masked_fill(~allowed, float("-inf"))
     weights = (torch.cat([to_prefix, to_own], -1) * q.shape[-1] ** -0.5).softmax(-1)
-    on_prefix, on_own = weights.split([prefix_k.shape[2], k.shape[2]], -1)
-    from_prefix = torch.einsum("bchrp,bhpx->bchrx", on_prefix.unflatten(0, (len(prefix_k), -1)), prefix_v)
-    return from_prefix.flatten(0, 1) + on_own @ v
+    on_prefix, on_own = weights.split([prefix_k.shape[2], k.shape[3]], -1)
+    return (on_prefix.flatten(2, 3) @ prefix_v).unflatten(2, q.shape[2:4]) + on_own @ v
 
 
 class HuggingFaceTextTower(TextTower):
@@ -198,21 +235,19 @@ class HuggingFaceTextTower(TextTower):
     def __init__(self, model: nn.Module, tokenizer: Callable, name: str):
         self.text = model.text
         self.tokenizer, self.name = tokenizer, name
-        self.width = self.text.transformer.get_input_embeddings().weight.shape[1]
+        self.width = self.words.weight.shape[1]
         self.context_length = getattr(tokenizer, "context_length", None) or self.text.context_length
         self.depth = len(self.blocks)
         self.causal = False
 
     @property
     def blocks(self) -> nn.ModuleList:
-        transformer = self.text.transformer
-        return getattr(getattr(transformer, "encoder", transformer), arch_dict[self.text.config.model_type]["config_names"]["layer_attr"])
+        layers = arch_dict[self.text.config.model_type]["config_names"]["layer_attr"]
+        return getattr(getattr(self.text.transformer, "encoder", self.text.transformer), layers)
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        return self.tokenizer(list(texts)).to(self.text.transformer.get_input_embeddings().weight.device)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        return self.text.transformer.get_input_embeddings()(tokens)
+    @property
+    def words(self) -> nn.Embedding:
+        return self.text.transformer.get_input_embeddings()
 
     def end_of_text(self, tokens: Tensor) -> Tensor:
         """The last token [N] that is not padding; the adapter's pooler reads the tokens up to it."""
@@ -224,9 +259,12 @@ class HuggingFaceTextTower(TextTower):
         tokens = tokens[:, : int(end.max()) + 1]
         return self.forward(self.embed(tokens), end, mask=tokens != self.text.config.pad_token_id)
 
-    def forward(self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
-        embeddings = embeddings[:, : int(end.max()) + 1]
-        length = embeddings.shape[1]
+    def forward(
+        self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """As for `TextTower`, but that without a `mask` what stands behind `end` is padding."""
+        length = int(end.max()) + 1
+        embeddings = embeddings[:, :length]
         self._check(length, deep, length)
         if mask is None:
             mask = torch.arange(length, device=end.device) <= end[:, None]
@@ -237,7 +275,7 @@ class HuggingFaceTextTower(TextTower):
 
     @contextlib.contextmanager
     def _deep_prompts(self, deep: Sequence[Tensor] | None) -> Iterator[None]:
-        """While active, `deep[j]` replaces the prompt's rows at the input of block j+1; removed even if the pass fails."""
+        """While active, `deep[j]` replaces the prompt's rows at the input of block j+1; nothing of it stays behind."""
         first, handles = self.special if deep else 0, []
 
         def put(rows: Tensor) -> Callable:
@@ -252,14 +290,28 @@ class HuggingFaceTextTower(TextTower):
                 handle.remove()
 
 
-def open_text_tower(model: nn.Module, tokenizer: Callable, name: str) -> TextTower:
-    """The text tower of an open_clip model.
+class ClosedTextTower(TextTower):
+    """CoCa's text tower, which appends a class token of its own: texts can be encoded, prompts cannot be learned."""
 
-    Raises `VlmlabError` for a tower that appends a class token of its own (CoCa): its features are not those of a word's position.
-    """
+    def encode(self, tokens: Tensor) -> Tensor:
+        features = self.text(tokens)
+        return (features[0] if isinstance(features, tuple) else features).float()
+
+    def forward(
+        self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        raise VlmlabError(f"{self.name} (CoCa) takes no learned prompts; use micro-vit, or ViT-B-32/openai")
+
+    def forward_shared_prefix(
+        self, prefix: Tensor, suffix: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        return self.forward(suffix, end)
+
+
+def open_text_tower(model: nn.Module, tokenizer: Callable, name: str) -> TextTower:
+    """The text tower of an open_clip model, of the kind that it is."""
     text = getattr(model, "text", model)
     if isinstance(text, HFTextEncoder):
         return HuggingFaceTextTower(model, tokenizer, name)
-    if getattr(text, "cls_emb", None) is not None:
-        raise VlmlabError(f"the text tower of {name} is CoCa's, which vlmlab does not open; choose a CLIP, such as ViT-B-32/openai")
-    return TextTower(model, tokenizer, name)
+    closed = getattr(text, "cls_emb", None) is not None
+    return (ClosedTextTower if closed else TextTower)(model, tokenizer, name)
