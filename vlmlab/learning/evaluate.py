@@ -22,7 +22,8 @@ from vlmlab.errors import VlmlabError
 from vlmlab.learning.features import FeatureBank, chunked, evaluated, name_seed
 from vlmlab.methods.method import Batch, Method
 
-AT_ONCE = {"features": 1024, "images": 64, "views": 1}  # pictures per call of `logits`: bounds the memory
+AT_ONCE = {"features": 1024, "images": 64}  # pictures per call of `logits`: bounds the memory
+PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per picture and class in memory
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599)
 UNKNOWN_PIXEL = 255
 
@@ -56,7 +57,8 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
     bank = bank or FeatureBank(method.backbone, disk=False)
     features = bank.features(pictures).to(method.backbone.device) if method.eats == "features" else None
     rows = []
-    for positions in chunked(len(pictures), AT_ONCE[method.eats], f"{method.info.key}: evaluating"):
+    most = AT_ONCE.get(method.eats) or min(32, max(1, PROMPTS_AT_ONCE // len(method.classes)))
+    for positions in chunked(len(pictures), most, f"{method.info.key}: evaluating"):
         batch = Batch(index=torch.tensor(positions))
         if features is not None:
             batch.features = features[positions.start : positions.stop]

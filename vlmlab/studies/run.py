@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vlmlab import __version__
 from vlmlab.backbones import load_backbone
-from vlmlab.datasets import Dataset, Task, load_dataset
+from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.evaluate import evaluate, harmonic_mean
 from vlmlab.learning.features import FeatureBank
@@ -28,7 +28,6 @@ class Adapted:
     """A method after `adapt`: ready to predict, with what it was adapted to and what that took."""
 
     method: Method
-    dataset: Dataset
     task: Task
     bank: FeatureBank
     record: FitRecord
@@ -66,7 +65,7 @@ def adapt(
     task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on)
     method = system(bank.backbone, config)
     record = fit(method, task, on_step, should_stop, checkpoint, bank, experiment.views)
-    return Adapted(method, dataset, task, bank, record)
+    return Adapted(method, task, bank, record)
 
 
 def run_experiment(
@@ -119,11 +118,11 @@ def run_experiment(
 def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
     """The numbers of one method on the experiment's split; it is left on the classes that it learned."""
     learned = adapted.task
-    base = _numbers(evaluate(method, learned.test, adapted.bank, experiment.seed))
+    base = _figures(method, learned.test, adapted, experiment)
     if experiment.split == "all":
         return base
     main = next(iter(base))
-    task = Task(adapted.bank.backbone, adapted.dataset, 0, experiment.seed, "new")
+    task = learned.for_classes("new")
     try:
         method.set_classes(task.classes, task.templates)
     except VlmlabError:
@@ -131,15 +130,16 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
         if experiment.split == "new":
             raise
         return base | {"base": base[main]}
-    new = _numbers(evaluate(method, task.test, adapted.bank, experiment.seed))
+    new = _figures(method, task.test, adapted, experiment)
     method.set_classes(learned.classes, learned.templates)
     asked = base if experiment.split == "base" else new
-    both = {"base": base[main], "new": new[main], "harmonic_mean": harmonic_mean(base[main], new[main])}
-    return asked | both
+    mean = round(harmonic_mean(base[main], new[main]), 4)
+    return asked | {"base": base[main], "new": new[main], "harmonic_mean": mean}
 
 
-def _numbers(measured: dict) -> dict[str, float]:
-    """The single figures, without the table per class."""
+def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
+    """What `evaluate` measured, without the table per class."""
+    measured = evaluate(method, pictures, adapted.bank, experiment.seed)
     return {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)}
 
 

@@ -1,0 +1,126 @@
+import dataclasses
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from vlmlab.errors import VlmlabError
+from vlmlab.studies.experiment import Experiment, grid
+from vlmlab.studies.store import ResultStore
+
+COOP = Experiment("coop", "digits", config=(("lr", 0.1), ("epochs", 3)))
+
+
+def test_the_key_stands_for_the_content_and_nothing_else(tmp_path):
+    assert COOP.key == Experiment("coop", "digits", config={"epochs": 3, "lr": 0.1}.items()).key
+    others = [
+        {"system": "maple"},
+        {"dataset": "flowers"},
+        {"backbone": "micro-rn"},
+        {"shots": 8},
+        {"seed": 1},
+        {"split": "base"},
+        {"config": (("lr", 0.2), ("epochs", 3))},
+        {"views": 4},
+        {"root": str(tmp_path)},
+        {"skip_broken": True},
+    ]
+    assert {next(iter(other)) for other in others} == {field.name for field in dataclasses.fields(Experiment)}
+    keys = {dataclasses.replace(COOP, **other).key for other in others} | {COOP.key}
+    assert len(keys) == len(others) + 1
+
+
+def test_the_key_is_the_same_in_every_process_and_survives_json():
+    assert Experiment(**json.loads(json.dumps(COOP.as_json()))) == COOP
+    assert COOP.key == "27387630ef548ff8"
+
+
+def test_a_folder_is_one_dataset_wherever_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Experiment("coop", "./pets") == Experiment("coop", str(tmp_path / "pets")) == Experiment("coop", "pets")
+    assert Experiment("coop", "digits").dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"split": "novel"}, "unknown split 'novel'"),
+        ({"shots": -1}, "shots must be a whole number"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(wrong, message):
+    with pytest.raises(VlmlabError, match=message):
+        dataclasses.replace(COOP, **wrong)
+
+
+def test_a_grid_has_every_combination_once():
+    experiments = grid(["a", "b"], ["d", "e"], shots=[1, 2, 4], seeds=[0, 1], split="base")
+    assert len({experiment.key for experiment in experiments}) == len(experiments) == 24
+    assert all(experiment.split == "base" for experiment in experiments)
+    assert [experiment.dataset for experiment in experiments] == ["d"] * 12 + ["e"] * 12
+
+
+def test_a_result_comes_back_and_takes_the_place_of_a_failure(tmp_path):
+    store = ResultStore(tmp_path / "new" / "folder")
+    assert COOP not in store and store.get(COOP) is None and len(store) == 0
+    store.add_failure(COOP, "no luck")
+    assert store.failure(COOP) == "no luck" and COOP not in store and store.results() == []
+    store.add(COOP, {"metrics": {"accuracy": 50.0}})
+    assert store.get(COOP) == {"metrics": {"accuracy": 50.0}} and store.failure(COOP) is None
+    assert store.results() == [{"metrics": {"accuracy": 50.0}}]
+    assert [path.name for path in store.folder.iterdir()] == [f"{COOP.key}.json"]
+
+
+def test_a_late_failure_never_hides_a_result(tmp_path):
+    store = ResultStore(tmp_path)
+    store.add(COOP, {"a": 1})
+    store.add_failure(COOP, "another machine had no memory")
+    assert store.get(COOP) == {"a": 1} and store.failure(COOP) is None
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VlmlabError, match="cannot write"):
+        ResultStore(tmp_path / "file" / "results")
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    store = ResultStore(tmp_path)
+    (tmp_path / f"{COOP.key}.json").write_text("{")
+    with pytest.raises(VlmlabError, match=COOP.key):
+        store.get(COOP)
+
+
+def _write(folder: str, seed: int) -> None:
+    store = ResultStore(folder)
+    for repeat in range(30):
+        store.add(dataclasses.replace(COOP, seed=repeat % 3), {"by": "x" * 5000, "seed": repeat % 3})
+
+
+def test_writers_in_one_folder_lose_nothing(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=_write, args=(str(tmp_path), i)) for i in range(4)]
+    for process in processes:
+        process.start()
+    store = ResultStore(tmp_path)
+    while any(process.is_alive() for process in processes):
+        for result in store.results():  # a reader in between sees whole files only
+            assert len(result["by"]) == 5000
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(result["seed"] for result in store.results()) == [0, 1, 2]
+    assert len(os.listdir(tmp_path)) == 3, "no temporary file may stay behind"
+
+
+def test_a_checkpoint_has_its_place_and_leaves_none(tmp_path):
+    store = ResultStore(tmp_path)
+    path = store.checkpoint(COOP)
+    path.parent.mkdir()
+    path.write_bytes(b"half way")
+    store.forget_checkpoint(COOP)
+    store.forget_checkpoint(COOP)
+    assert list(Path(tmp_path).iterdir()) == []

@@ -1,0 +1,263 @@
+"""What the exact speed-ups are worth on this machine.
+
+Every ratio has both of its sides measured in the same run, one after the other, with the threads that PyTorch has.
+
+Dimensions: C classes, M context vectors, L = 77 tokens, d text width, e joint width, B batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlmlab.backbones import load_backbone
+from vlmlab.backbones.text_tower import TextTower, open_text_tower
+from vlmlab.datasets import Task, load_dataset
+from vlmlab.errors import VlmlabError, unknown
+from vlmlab.learning.features import FeatureBank, evaluated
+from vlmlab.learning.fit import fit
+from vlmlab.methods.method import Batch
+from vlmlab.methods.text_prompt.coop import CoOp
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.world.domains import DOMAINS
+from vlmlab.world.objects import OBJECTS
+from vlmlab.world.painter import render
+from vlmlab.world.scene import sample_scene
+
+CLASSES, CONTEXT, BATCH = 100, 16, 32  # the step that is measured: Caltech-101's size, CoOp's defaults
+REPORT_LIMIT_MB = 3 * 1024
+
+
+@dataclasses.dataclass
+class Measurement:
+    """`value` and `baseline` in `unit`; `ratio` says how many times better than the baseline the value is."""
+
+    value: float
+    unit: str
+    baseline: float | None
+    ratio: float | None
+    note: str
+
+
+def bench(names: Sequence[str] = (), on_start: Callable[[str], None] | None = None) -> dict[str, dict]:
+    """Measurements by name: {"value", "unit", "baseline", "ratio", "note"}; all of MEASUREMENTS if none is named.
+
+    Raises `VlmlabError` for an unknown name, before anything is measured.
+    """
+    for name in names:
+        if name not in MEASUREMENTS:
+            raise unknown("measurement", name, MEASUREMENTS)
+    measured = {}
+    for name in names or MEASUREMENTS:
+        if on_start:
+            on_start(f"measuring {name}")
+        facts = dataclasses.asdict(MEASUREMENTS[name]())
+        measured[name] = {key: _rounded(value) if isinstance(value, float) else value for key, value in facts.items()}
+    return measured
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _seconds(work: Callable[[], object], times: int) -> float:
+    """The median time of `times` calls."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
+
+
+# --- one step of CoOp, on a text tower of the size of ViT-B-32's --------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Step:
+    """What a step of CoOp needs beside the context: the tower, the prompts' frozen parts, a batch."""
+
+    text: TextTower
+    prompts: Prompts
+    features: Tensor  # unit, [B, e]
+    labels: Tensor  # [B]
+
+    def gradient(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Forward and backward: the gradient [M, d] of the loss at a fixed context, classes encoded by `encode`."""
+        context = 0.02 * torch.randn(CONTEXT, self.text.width, generator=torch.Generator().manual_seed(0))
+        context.requires_grad_()
+        w = F.normalize(encode(context), dim=-1)
+        F.cross_entropy(100 * self.features @ w.T, self.labels).backward()
+        return context.grad
+
+    def shared(self, context: Tensor) -> Tensor:
+        """Class features [C, e], the prefix encoded once."""
+        return self.prompts.features(self.text, context)
+
+    def full_length(self, context: Tensor) -> Tensor:
+        """The same as the field's code has it: every prompt at the full length of 77, by open_clip's own layers."""
+        tower, p = self.text.text, self.prompts
+        before = torch.cat([p.start, context]).expand(len(p.rest), -1, -1)
+        padding = torch.zeros(len(p.rest), self.text.context_length - before.shape[1] - p.rest.shape[1], self.text.width)
+        x = torch.cat([before, p.rest, padding], 1) + tower.positional_embedding
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
+        return x[torch.arange(len(x)), p.end + before.shape[1]] @ tower.text_projection
+
+
+@functools.lru_cache(maxsize=1)
+def _step() -> _Step:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # Random weights: the time and the equality of gradients do not depend on them, and nothing is downloaded.
+        tower = open_clip.transformer.TextTransformer(width=512, heads=8, layers=12, output_dim=512)
+        text = open_text_tower(tower.requires_grad_(False).eval(), open_clip.get_tokenizer("ViT-B-32"), "ViT-B-32")
+        features = F.normalize(torch.randn(BATCH, 512), dim=-1)
+        labels = torch.randint(CLASSES, (BATCH,))
+    names = [*OBJECTS, *(c.name for domain in ("creatures", "vehicles", "food") for c in DOMAINS[domain].classes)]
+    return _Step(text, assemble(text, names[:CLASSES], " ".join(["X"] * CONTEXT)), features, labels)
+
+
+def _shared_prefix() -> Measurement:
+    step = _step()
+    longest = int(step.prompts.names.max())
+    shared = step.gradient(step.shared)  # also warms up
+    value = _seconds(lambda: step.gradient(step.shared), 3)
+    full = []
+    baseline = _seconds(lambda: full.append(step.gradient(step.full_length)), 1)
+    difference = float((shared - full[0]).abs().max() / full[0].abs().max())
+    return Measurement(
+        value,
+        "s per step",
+        baseline,
+        baseline / value,
+        f"CoOp step, {CLASSES} classes with names of up to {longest} tokens, M = {CONTEXT}, text tower of ViT-B-32: "
+        f"prefix encoded once against 77 tokens per class; gradients differ by {difference:.1e} of the largest",
+    )
+
+
+def _matmul_share() -> Measurement:
+    step = _step()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        step.gradient(step.shared)
+    operations = counter.get_total_flops()
+    reached = operations / _seconds(lambda: step.gradient(step.shared), 3) / 1e9
+    a = torch.randn(1024, 1024)
+    a @ a
+    peak = 2 * 1024**3 / min(_seconds(lambda: a @ a, 1) for _ in range(20)) / 1e9
+    return Measurement(
+        reached,
+        "GFLOP/s",
+        peak,
+        reached / peak,
+        f"products of a CoOp step ({operations / 1e9:.0f} GFLOP) against a float32 product of 1024 x 1024 matrices, "
+        f"{torch.get_num_threads()} threads",
+    )
+
+
+# --- micro-vit -----------------------------------------------------------------------------------------------------------
+
+
+def _digits() -> tuple[CoOp, Task]:
+    backbone = load_backbone("micro-vit")
+    return CoOp(backbone), Task(backbone, load_dataset("digits"), shots=16, seed=0)
+
+
+def _cached_epoch() -> Measurement:
+    method, task = _digits()
+    method.prepare(task)
+    bank = FeatureBank(method.backbone, disk=False)
+    features, labels = bank.features(task.support), task.support.labels
+    batches = torch.arange(len(labels)).split(BATCH)
+
+    def epoch(cached: bool) -> None:
+        for index in batches:
+            batch = Batch(labels=labels[index])
+            if cached:
+                batch.features = features[index]
+            else:
+                batch.images = evaluated(method.backbone, task.support, index.tolist())
+            method.loss(batch).backward()
+
+    epoch(True)
+    value, baseline = _seconds(lambda: epoch(True), 5), _seconds(lambda: epoch(False), 3)
+    note = f"CoOp on digits with micro-vit, {len(labels)} pictures: features kept against pictures encoded every epoch"
+    return Measurement(value, "s per epoch", baseline, baseline / value, note)
+
+
+def _coop_fit() -> Measurement:
+    method, task = _digits()
+    bank = FeatureBank(method.backbone, disk=False)
+    record = fit(method, task, bank=bank)
+    note = f"CoOp, 16 shots of 10 digits, micro-vit: {record.steps} steps, encoding the pictures included"
+    return Measurement(record.seconds, "s", None, None, note)
+
+
+# --- the world, the report ---------------------------------------------------------------------------------------------
+
+
+def _world() -> Measurement:
+    def paint(count: int) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(count):
+            render(sample_scene(rng), 64)
+
+    paint(20)
+    rate = 300 / _seconds(lambda: paint(300), 3)
+    return Measurement(rate, "pictures/s", 500.0, rate / 500, "MicroWorld scenes of 64 x 64 on one core; baseline: wanted")
+
+
+def _report() -> Measurement:
+    """The whole default report in a process of its own; the resident memory of all its processes, 10 times a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "vlmlab.cli", "report", "--out", str(Path(folder) / "report")]
+        began, peak = time.perf_counter(), 0.0
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+            while process.poll() is None:
+                peak = max(peak, _resident_mb(psutil.Process(process.pid)))
+                time.sleep(0.1)
+            seconds = time.perf_counter() - began
+            if process.returncode:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").split("\n")
+                raise VlmlabError(f"the report failed: {' '.join(lines[-3:]).strip()}")
+    note = f"vlmlab report with its defaults took {seconds:.0f} s; baseline: the most it may need"
+    return Measurement(peak, "MB", float(REPORT_LIMIT_MB), REPORT_LIMIT_MB / peak, note)
+
+
+def _resident_mb(process: psutil.Process) -> float:
+    total = 0.0
+    try:
+        for one in [process, *process.children(recursive=True)]:
+            try:
+                total += one.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue  # it ended meanwhile
+    except psutil.NoSuchProcess:
+        return 0.0
+    return total / 2**20
+
+
+MEASUREMENTS: dict[str, Callable[[], Measurement]] = {
+    "shared_prefix_step": _shared_prefix,
+    "matmul_share": _matmul_share,
+    "cached_epoch": _cached_epoch,
+    "coop_fit": _coop_fit,
+    "world": _world,
+    "report_memory": _report,
+}
