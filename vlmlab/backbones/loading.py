@@ -7,13 +7,20 @@ carry code; embedded ones are checked against the SHA-256 that their manifest pi
 from __future__ import annotations
 
 import json
+import logging
 import pickle
+import socket
 import sys
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.model import CLIP
+from huggingface_hub import constants, try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.model import CLIP, convert_to_custom_text_state_dict
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,7 +41,7 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
 
     Args:
         name: an embedded one (`vlmlab backbones`), ARCH/TAG of open_clip, or ARCH@FILE for a local checkpoint.
-        device: "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (a CUDA GPU if there is one, else Apple's, else the CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: "auto" (bfloat16 on a CUDA GPU, else float32), "float32", "bfloat16", "float16".
 
     Raises:
@@ -55,7 +62,11 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
     else:
         known = [*embedded, "photo", *(info.name for info in BACKBONES)]
         raise unknown("backbone", name, dict.fromkeys(known))
-    return backbone.to(device=target, dtype=kind)
+    scale = backbone.model.logit_scale.data.float()
+    backbone.to(device=target, dtype=kind)
+    # About 4.6: in half precision its exponential would be one per cent off.
+    backbone.model.logit_scale.data = scale.to(target)
+    return backbone
 
 
 def manifest() -> dict[str, dict]:
@@ -66,7 +77,9 @@ def manifest() -> dict[str, dict]:
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
@@ -105,16 +118,50 @@ def _photo() -> Backbone:
 
 
 def _checkpoint(name: str) -> Backbone:
-    """ARCH@FILE: a state dict in OpenAI's or open_clip's format."""
+    """ARCH@FILE: a state dict in OpenAI's or open_clip's format.
+
+    OpenAI's own files are TorchScript archives, which carry code and are not opened. A state dict that does not show
+    that it was trained with QuickGELU needs an ARCH that says so, such as ViT-B-32-quickgelu.
+    """
     arch, _, file = name.partition("@")
     _known_arch(arch)
     state = _state_dict(Path(file).expanduser())
     openai = any(mark in state for mark in OPENAI_MARKS)
     state = {key: value for key, value in state.items() if key not in OPENAI_MARKS}
     # An OpenAI checkpoint means QuickGELU whether or not the name of the architecture says so.
-    model = open_clip.create_model(arch, pretrained=None, load_weights=False, force_quick_gelu=openai)
+    model = _empty(name, arch, openai)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)  # a CLIP's weights for an architecture with a tower `text`
     _load(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, name)
-    return Backbone(name, model, open_clip.get_tokenizer(arch))
+    return _with_tokenizer(name, model, arch)
+
+
+def _empty(name: str, arch: str, quick_gelu: bool) -> torch.nn.Module:
+    """The architecture with random weights; open_clip's warning that they are random is not passed on."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        return open_clip.create_model(arch, force_quick_gelu=quick_gelu, pretrained_text=False)
+    except OSError as error:  # some text towers take their configuration from the hub
+        raise _not_here(name, f"the configuration of {arch}") from error
+    finally:
+        root.setLevel(level)
+
+
+def _with_tokenizer(name: str, model: torch.nn.Module, arch: str) -> Backbone:
+    try:
+        tokenizer = open_clip.get_tokenizer(arch)
+    except OSError as error:  # Hugging Face text towers bring their own tokenizer, from the hub
+        raise _not_here(name, f"the tokenizer of {arch}") from error
+    return Backbone(name, model, tokenizer)
+
+
+def _not_here(name: str, what: str) -> VlmlabError:
+    return VlmlabError(
+        f"{name}: {what} is not in the cache {constants.HF_HUB_CACHE} and the hub cannot be reached; connect to a "
+        "network, give a file as ARCH@FILE, or use an embedded backbone such as micro-vit"
+    )
 
 
 def _known_arch(arch: str) -> None:
@@ -155,20 +202,53 @@ def _load(model: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
 
 
 def _hub(name: str) -> Backbone:
-    """ARCH/TAG: from the hub's cache, or downloaded now."""
-    arch, _, tag = name.partition("/")
-    _known_arch(arch)
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    if tag not in tags:
-        raise unknown(f"weights of {arch}", tag, tags)
-    print(f"vlmlab: {name} comes from the model hub unless it is in its cache already", file=sys.stderr)
+    """ARCH/TAG: from the hub's cache, or fetched now."""
+    arch, _, tag = name.rpartition("/")
+    known = [f"{a}/{t}" for a, t in open_clip.list_pretrained()]
+    if name not in known:
+        raise unknown("backbone", name, known)
+    facts = get_pretrained_cfg(arch, tag)
+    path = _cached(facts) or _fetched(name, facts)
     try:
-        model, _, _ = open_clip.create_model_and_transforms(arch, pretrained=tag, weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        from huggingface_hub.constants import HF_HUB_CACHE
+        model = open_clip.create_model(
+            arch, pretrained=str(path), force_quick_gelu=bool(facts.get("quick_gelu")), force_preprocess_cfg=facts
+        )
+    except OSError as error:
+        raise _not_here(name, f"the configuration of {arch}") from error
+    except RuntimeError as error:
+        raise VlmlabError(f"{path} does not hold the weights of {name}; delete it, so that it is fetched again") from error
+    return _with_tokenizer(name, model, arch)
 
-        raise VlmlabError(
-            f"{name} is neither in the cache {HF_HUB_CACHE} nor could it be fetched ({type(error).__name__}); "
-            "connect to a network, or use an embedded backbone: micro-vit or photo"
-        ) from error
-    return Backbone(name, model, open_clip.get_tokenizer(arch))
+
+def _cached(facts: dict) -> Path | None:
+    """The weights file if it was fetched before, found without a network."""
+    if facts.get("hf_hub"):
+        repository, _, file = facts["hf_hub"].rpartition("/")
+        files = [str(Path(file).with_suffix(".safetensors")), file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+        found = (try_to_load_from_cache(repository, candidate) for candidate in files)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+    path = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
+    return path if path.is_file() else None
+
+
+def _fetched(name: str, facts: dict) -> str:
+    """The weights file, fetched; says so first. Without a network it fails at once, not after the hub's retries."""
+    address = constants.ENDPOINT if facts.get("hf_hub") else facts["url"]
+    source = facts.get("hf_hub") or address
+    print(f"vlmlab: {name} is not in the cache, fetching {source} from the hub", file=sys.stderr)
+    if constants.HF_HUB_OFFLINE or not _reachable(address):
+        raise _not_here(name, source)
+    try:
+        return download_pretrained(facts)
+    except (OSError, RuntimeError) as error:
+        raise _not_here(name, source) from error
+
+
+def _reachable(address: str) -> bool:
+    if urllib.request.getproxies():
+        return True  # the proxy knows names that this machine cannot resolve
+    try:
+        socket.create_connection((urllib.parse.urlsplit(address).hostname, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True

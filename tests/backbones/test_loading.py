@@ -1,0 +1,143 @@
+"""From a name to a backbone, and what is said when that fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import open_clip
+import pytest
+import torch
+from open_clip.transformer import QuickGELU
+from safetensors.torch import save_file
+
+from vlmlab.backbones import load_backbone, loading
+from vlmlab.errors import VlmlabError
+from vlmlab.files import data_path
+
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "layers": 1, "width": 64},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """An architecture `tiny-test` that open_clip knows, and a folder with its weights in several formats."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    (folder / "tiny-test.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(folder / "tiny-test.json")
+    torch.manual_seed(0)
+    state = open_clip.model.CLIP(**TINY).state_dict()
+    save_file(state, folder / "plain.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, folder / "trained.pt")
+    marks = {mark: torch.tensor(1) for mark in loading.OPENAI_MARKS}
+    torch.save({k: v.half() for k, v in state.items()} | marks, folder / "openai.pt")
+    save_file({k: v for k, v in state.items()} | {"visual.proj": torch.zeros(64, 8)}, folder / "other.safetensors")
+    (folder / "broken.safetensors").write_bytes((folder / "plain.safetensors").read_bytes()[:5000])
+    (folder / "broken.pt").write_bytes(b"PK" + bytes(100))
+    return folder
+
+
+def message(name, **options):
+    with pytest.raises(VlmlabError) as caught:
+        load_backbone(name, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("file", ["plain.safetensors", "trained.pt"])
+def test_open_clips_checkpoints(checkpoints, file):
+    backbone = load_backbone(f"tiny-test@{checkpoints / file}", device="cpu")
+    torch.manual_seed(0)
+    twin = open_clip.model.CLIP(**TINY).eval()
+    images, tokens = torch.randn(2, 3, 32, 32), backbone.text.tokenize(["a cat", "a dog on a hill"])
+    assert tokens.shape == (2, 16)
+    with torch.no_grad():
+        assert (backbone.encode_image(images) - twin.encode_image(images)).abs().max() < 1e-5
+        assert (backbone.encode_text(tokens) - twin.encode_text(tokens)).abs().max() < 1e-5
+    assert not any(p.requires_grad for p in backbone.parameters())
+    assert not backbone.embedded and not backbone.train().model.training
+
+
+def test_openais_checkpoints_get_quick_gelu_and_float32(checkpoints):
+    kinds = {}
+    for file in ("openai.pt", "plain.safetensors"):
+        backbone = load_backbone(f"tiny-test@{checkpoints / file}", device="cpu")
+        kinds[file] = any(isinstance(m, QuickGELU) for m in backbone.model.modules())
+        assert backbone.dtype == torch.float32
+    assert kinds == {"openai.pt": True, "plain.safetensors": False}
+
+
+def test_another_architectures_checkpoint_names_the_first_tensor(checkpoints):
+    text = message(f"tiny-test@{checkpoints / 'other.safetensors'}")
+    assert "visual.proj" in text and "[64, 8]" in text and "[64, 32]" in text
+
+
+@pytest.mark.parametrize("file", ["broken.safetensors", "broken.pt"])
+def test_damaged_checkpoints(checkpoints, file):
+    assert file in message(f"tiny-test@{checkpoints / file}")
+
+
+def test_a_checkpoint_that_carries_code_is_not_run(checkpoints):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(checkpoints / "exploded"), "w"))
+
+    torch.save({"state_dict": Bomb()}, checkpoints / "bomb.pt")
+    assert "cannot be read as plain weights" in message(f"tiny-test@{checkpoints / 'bomb.pt'}")
+    assert not (checkpoints / "exploded").exists()
+
+
+def test_missing_file_and_unknown_names():
+    assert "nowhere.pt" in message("ViT-B-32@nowhere.pt")
+    assert "micro-vit" in message("micro-vti")
+    assert "ViT-B-32" in message("ViT-B-23@nowhere.pt")
+    assert "ViT-B-32/openai" in message("ViT-B-32/openia")
+    assert "float32" in message("micro-vit", precision="float23")
+    assert "gpu9" in message("micro-vit", device="gpu9")
+
+
+def test_without_a_network_one_line_and_no_waiting(monkeypatch, capsys):
+    monkeypatch.setattr(loading, "_cached", lambda facts: None)
+    monkeypatch.setattr(loading, "_reachable", lambda address: False)
+    monkeypatch.setattr(loading, "download_pretrained", lambda facts: pytest.fail("it tried to fetch"))
+    text = message("ViT-B-32/openai")
+    assert "ViT-B-32/openai" in text and loading.constants.HF_HUB_CACHE in text and "micro-vit" in text
+    assert "fetching" in capsys.readouterr().err
+
+
+def test_embedded_backbone_and_half_precision():
+    backbone = load_backbone("micro-vit", device="cpu")
+    assert backbone.embedded and backbone.image_size == 64 and backbone.embed_dim == 128
+    images, texts = torch.randn(2, 3, 64, 64), ["a red car", "a tree"]
+    half = load_backbone("micro-vit", device="cpu", precision="bfloat16")
+    assert half.dtype == torch.bfloat16 and torch.equal(half.logit_scale, backbone.logit_scale)
+    with torch.no_grad():
+        for full, rough in (
+            (backbone.encode_image(images), half.encode_image(images)),
+            (backbone.encode_text(texts), half.encode_text(texts)),
+        ):
+            assert rough.dtype == torch.float32
+            assert torch.cosine_similarity(full, rough).min() > 0.99
+    assert backbone.fingerprint() != half.fingerprint()
+
+
+def test_tampered_embedded_weights(tmp_path, monkeypatch):
+    shutil.copytree(data_path("backbones"), tmp_path / "backbones")
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
+    file = tmp_path / "backbones" / loading.manifest()["micro-vit"]["weights"][-1]
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    text = message("micro-vit")
+    assert file.name in text and "vlmlab build micro-vit" in text
+
+
+def test_the_catalogue_needs_no_torch():
+    code = "import sys, vlmlab.backbones.catalog as c; assert c.BACKBONES; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
