@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as vision
 
 from vlmlab.backbones.image_tower import ImageTower, open_image_tower
 from vlmlab.backbones.text_tower import TextTower, open_text_tower
@@ -72,9 +70,9 @@ class Backbone(nn.Module):
     def preprocess(self, pictures: Image.Image | Sequence | np.ndarray | Tensor) -> Tensor:
         """Pictures as the image tower wants them: float32 [B, 3, S, S] on the backbone's device, normalised.
 
-        A PIL picture, or a list of them or of uint8 arrays [H, W, 3] of several sizes, goes through open_clip's own
-        transform (for CLIP: short side to S, bicubic with antialiasing, centre crop). A uint8 array or tensor
-        [B, H, W, 3] or [H, W, 3] is treated at once; if it is S x S already it is only normalised.
+        uint8 arrays or tensors [B, S, S, 3] (or [S, S, 3], or a list of these) are normalised at once. PIL pictures, and
+        whatever has another size, go through open_clip's own transform one by one (for CLIP: short side to S, bicubic
+        with antialiasing, centre crop), so that a picture gives the same features however it comes.
         Raises `VlmlabError` for other shapes or number types.
         """
         if isinstance(pictures, Image.Image):
@@ -84,8 +82,7 @@ class Backbone(nn.Module):
                 raise VlmlabError("there are no pictures to preprocess; give at least one")
             shapes = {p.shape if isinstance(p, np.ndarray | Tensor) else None for p in pictures}
             if None in shapes or len(shapes) > 1:
-                images = [p if isinstance(p, Image.Image) else Image.fromarray(np.asarray(p)) for p in pictures]
-                return torch.stack([self._transform(image) for image in images]).to(self.device)
+                return self._one_by_one(pictures)
             pictures = torch.stack([torch.as_tensor(p) for p in pictures])
         x = torch.as_tensor(pictures)
         x = x[None] if x.dim() == 3 else x
@@ -93,14 +90,15 @@ class Backbone(nn.Module):
             raise VlmlabError(
                 f"pictures must be uint8 of shape [B, H, W, 3], not {x.dtype} of {list(x.shape)}; convert them to RGB"
             )
+        if x.shape[1:3] != (self.image_size, self.image_size):
+            return self._one_by_one(x.cpu().numpy())
         x = x.to(self.device).permute(0, 3, 1, 2)
-        side = self.image_size
-        if x.shape[-2:] != (side, side):
-            target = [side, side] if self.settings.resize_mode == "squash" else side
-            x = vision.resize(x, target, InterpolationMode(self.settings.interpolation), antialias=True)
-            x = vision.center_crop(x, [side, side])
         mean, std = (v.to(self.device).view(3, 1, 1) for v in (self.mean, self.std))
         return (x.float() / 255 - mean) / std
+
+    def _one_by_one(self, pictures: Sequence) -> Tensor:
+        images = [p if isinstance(p, Image.Image) else Image.fromarray(np.asarray(p)) for p in pictures]
+        return torch.stack([self._transform(image) for image in images]).to(self.device)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Features [B, e] of normalised images [B, 3, H, W], not normalised, float32."""

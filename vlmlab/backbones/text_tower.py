@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from open_clip.hf_configs import arch_dict
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
@@ -242,8 +241,8 @@ class HuggingFaceTextTower(TextTower):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        layers = arch_dict[self.text.config.model_type]["config_names"]["layer_attr"]
-        return getattr(getattr(self.text.transformer, "encoder", self.text.transformer), layers)
+        # Its name differs from family to family; the stack of layers is the first list in each of them.
+        return next(module for module in self.text.transformer.modules() if isinstance(module, nn.ModuleList))
 
     @property
     def words(self) -> nn.Embedding:
