@@ -177,7 +177,10 @@ def sweep(
     shots: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "1,2,4,8,16",
     seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0,1,2",
     split: Annotated[str, typer.Option(help="all, base or new.")] = "all",
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all; may be repeated."),
+    ] = None,
     views: Views = 0,
     root: Root = None,
     download: Download = False,
@@ -198,18 +201,17 @@ def sweep(
     for key in _names(systems):
         if key not in registry():
             raise unknown("system", key, registry())
-    experiments = grid(
-        _names(systems),
-        _names(datasets),
-        _names(backbones),
-        _numbers("shots", shots),
-        _numbers("seeds", seeds),
-        split=split,
-        config=_settings(settings),
-        views=views,
-        root=root and str(root),
-        skip_broken=skip_broken,
-    )
+    lists = _names(datasets), _names(backbones), _numbers("shots", shots), _numbers("seeds", seeds)
+    others = {"split": split, "views": views, "root": root and str(root), "skip_broken": skip_broken}
+    given = _settings(settings)
+    experiments = [
+        experiment
+        for key in _names(systems)
+        for experiment in grid([key], *lists, config=_settings_of(key, given), **others)
+    ]
+    for name, _ in given:
+        if "." in name and name.partition(".")[0] not in _names(systems):
+            raise unknown("system of the sweep", name.partition(".")[0], _names(systems))
     results = ResultStore(store)
     with _work():
         from vlmlab.studies.sweep import sweep as run_all
@@ -480,6 +482,13 @@ def _settings(pairs: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
         if not equals or not name.strip():
             raise VlmlabError(f"--set takes KEY=VALUE, such as lr=0.01, not '{pair}'")
     return tuple((name.strip(), value.strip()) for name, _, value in split)
+
+
+def _settings_of(system: str, settings: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Those that mean `system`: "coop.lr" is a setting of coop alone, "lr" one of every system."""
+    chosen = {name: value for name, value in settings if "." not in name}
+    chosen |= {name.partition(".")[2]: value for name, value in settings if name.startswith(f"{system}.")}
+    return tuple(chosen.items())
 
 
 if __name__ == "__main__":

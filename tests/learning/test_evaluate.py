@@ -122,3 +122,8 @@ def test_an_empty_set_is_refused(backbone):
 def test_harmonic_mean():
     assert harmonic_mean(80, 60) == pytest.approx(68.571, abs=1e-3)
     assert harmonic_mean(0, 0) == 0
+
+
+def test_scores_that_are_not_numbers_are_an_error_not_an_accuracy(backbone):
+    with pytest.raises(VlmlabError, match="not numbers"):
+        evaluate(Fixed(backbone, [[1.0, float("nan")], [0.0, 1.0]], ["a", "b"]), pictures([0, 1]))

@@ -41,7 +41,7 @@ def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: in
         seed: of the random views of a test-time system.
 
     Raises:
-        VlmlabError: the set is empty, or a segmentation system meets pictures without masks.
+        VlmlabError: the set is empty, a segmentation system meets pictures without masks, or a score is not a number.
     """
     if not len(pictures):
         raise VlmlabError("there is no picture to evaluate on")
@@ -69,7 +69,10 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
             raw = [pictures.images(i) for i in positions]
             batch.images = method.views(raw, seeds).to(method.backbone.device)
         rows.append(method.logits(batch).float().cpu())
-    return torch.cat(rows)
+    logits = torch.cat(rows)
+    if logits.isnan().any():
+        raise VlmlabError(f"{method.info.key} gives scores that are not numbers; it diverged, try a smaller learning rate")
+    return logits
 
 
 def harmonic_mean(base: float, new: float) -> float:

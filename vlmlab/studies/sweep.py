@@ -10,15 +10,19 @@ On a cluster the folder must be one that the workers see under the same path.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 
-from distributed import Client, Future, as_completed
+from distributed import Client
 
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
+
+PATIENCE = 20  # seconds that a scheduler has to answer
 
 
 @dataclasses.dataclass
@@ -60,17 +64,19 @@ def sweep(
         elif experiment.key not in outcomes:
             outcomes[experiment.key] = _told(Outcome(experiment, result, known=True), on_outcome)
     if pending:
-        with _client(min(workers if workers is not None else os.cpu_count() or 1, len(pending)), scheduler) as client:
-            folder = str(store.folder.resolve())
-            futures = {
-                client.submit(work, experiment, folder, download, key=f"{key}-{os.getpid()}", pure=False): experiment
-                for key, experiment in pending.items()
-            }
-            for future in as_completed(futures):
-                outcome = _ended(future, futures[future])
-                if outcome.failure is not None:
-                    store.add_failure(outcome.experiment, outcome.failure)
-                outcomes[outcome.experiment.key] = _told(outcome, on_outcome)
+        some = min(workers if workers is not None else os.cpu_count() or 1, len(pending))
+        folder = str(store.folder.resolve())
+        with _executor(some, scheduler) as executor:
+            futures = {executor.submit(work, experiment, folder, download): experiment for experiment in pending.values()}
+            try:
+                for future in as_completed(futures):
+                    outcome = _ended(future, futures[future])
+                    if outcome.failure is not None:
+                        store.add_failure(outcome.experiment, outcome.failure)
+                    outcomes[outcome.experiment.key] = _told(outcome, on_outcome)
+            finally:
+                for future in futures:  # of use only if the user stopped the sweep
+                    future.cancel()
     return [outcomes[experiment.key] for experiment in experiments]
 
 
@@ -88,28 +94,37 @@ def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
     return result
 
 
-def _client(workers: int, scheduler: str | None) -> Client:
-    if scheduler:
-        try:
-            return Client(scheduler, timeout=20)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise VlmlabError(
-                f"no dask scheduler answers at {scheduler} ({type(error).__name__}); "
-                "start one with `dask scheduler`, or leave --scheduler out to use this machine"
-            ) from error
+@contextlib.contextmanager
+def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
+    """Where the work is done."""
+    if scheduler is None and workers == 0:
+        with ThreadPoolExecutor(1) as here:
+            yield here
+        return
+    try:
+        client = Client(scheduler, timeout=PATIENCE) if scheduler else _local(workers)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise VlmlabError(
+            f"no dask scheduler answers at {scheduler or 'this machine'} ({type(error).__name__}); "
+            "start one with `dask scheduler`, or leave --scheduler out to use this machine"
+        ) from error
+    with client:
+        yield client.get_executor(pure=False)
+
+
+def _local(workers: int) -> Client:
     return Client(
-        n_workers=max(workers, 1),
+        n_workers=workers,
         threads_per_worker=1,
-        processes=workers > 0,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: two sweeps on one machine must not be in each other's way
         silence_logs=50,  # workers that are shut down must not complain on the terminal
     )
 
 
 def _ended(future: Future, experiment: Experiment) -> Outcome:
-    if future.status == "finished":
-        return Outcome(experiment, result=future.result())
     error = future.exception()
+    if error is None:
+        return Outcome(experiment, result=future.result())
     text = " ".join(str(error).split()) or type(error).__name__
     return Outcome(experiment, failure=text if isinstance(error, VlmlabError) else f"{type(error).__name__}: {text}")
 

@@ -1,0 +1,91 @@
+import pytest
+
+from vlmlab.errors import VlmlabError
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.run import adapt, run_experiment
+
+QUICK = (("epochs", "3"), ("n_ctx", "4"))
+
+
+def colours(system: str, **facts) -> Experiment:
+    return Experiment(system, "colours", "tiny", **({"shots": 4} | facts))
+
+
+def test_a_result_has_what_the_command_line_promises(toys):
+    result = run_experiment(colours("coop", config=QUICK, seed=2))
+    promised = {"system", "dataset", "backbone", "shots", "seed", "split", "metrics", "zero_shot"}
+    promised |= {"trainable_parameters", "seconds", "peak_mb", "config", "versions"}
+    assert promised <= set(result)
+    assert (result["system"], result["dataset"], result["backbone"]) == ("coop", "colours", "tiny")
+    assert (result["shots"], result["seed"], result["split"]) == (4, 2, "all")
+    assert result["trainable_parameters"] == 4 * 16
+    assert result["config"]["epochs"] == 3 and result["config"]["n_ctx"] == 4
+    assert 0 <= result["metrics"]["accuracy"] <= 100 and set(result["metrics"]) == {"accuracy", "ece"}
+    assert result["seconds"] > 0 and result["peak_mb"] > 50
+    assert result["versions"].keys() >= {"vlmlab", "torch", "python"}
+
+
+def test_zero_shot_stands_beside_every_system_and_is_the_same_there(toys):
+    alone = run_experiment(colours("zero_shot"))
+    assert alone["metrics"] == alone["zero_shot"] and alone["trainable_parameters"] == 0
+    assert run_experiment(colours("tip_adapter"))["zero_shot"] == alone["metrics"]
+
+
+def test_a_cache_of_colours_beats_a_random_text_encoder(toys):
+    result = run_experiment(colours("tip_adapter"))
+    assert result["metrics"]["accuracy"] > 80 > result["zero_shot"]["accuracy"]
+
+
+def test_the_same_experiment_gives_the_same_numbers(toys):
+    first, second = (run_experiment(colours("coop", config=QUICK)) for _ in range(2))
+    for measured in ("seconds", "peak_mb"):
+        del first[measured], second[measured]
+    assert first == second
+
+
+def test_base_and_new_come_from_one_learning_on_base(toys):
+    base = run_experiment(colours("coop", split="base", config=QUICK))["metrics"]
+    new = run_experiment(colours("coop", split="new", config=QUICK))["metrics"]
+    for name in ("base", "new", "harmonic_mean"):
+        assert base[name] == new[name]
+    assert base["accuracy"] == base["base"] and new["accuracy"] == base["new"]
+    mean = 2 * base["base"] * base["new"] / (base["base"] + base["new"])
+    assert base["harmonic_mean"] == pytest.approx(mean, abs=1e-3)
+    task = adapt(colours("coop", split="new", config=QUICK)).task
+    assert task.split == "base" and task.classes == ["red", "green"], "new classes must not be learned on"
+
+
+def test_a_system_bound_to_its_classes_has_no_new(toys):
+    metrics = run_experiment(colours("tip_adapter", split="base"))["metrics"]
+    assert metrics["base"] == metrics["accuracy"] and "new" not in metrics
+    with pytest.raises(VlmlabError, match="cannot vote for other classes"):
+        run_experiment(colours("tip_adapter", split="new"))
+
+
+def test_after_measuring_new_classes_the_method_is_back_on_its_own(toys):
+    from vlmlab.studies.run import _measured
+
+    adapted = adapt(colours("coop", split="base", config=QUICK))
+    _measured(adapted.method, adapted, colours("coop", split="base"))
+    assert adapted.method.classes == ["red", "green"]
+
+
+def test_training_stopped_by_the_user_is_measured_and_says_so(toys):
+    result = run_experiment(colours("coop", config=QUICK), should_stop=lambda: True)
+    assert result["stopped"] and "accuracy" in result["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        (colours("cop"), "unknown system 'cop'; did you mean coop"),
+        (colours("coop", config=(("n_ctxx", "4"),)), "unknown setting 'n_ctxx'; did you mean n_ctx"),
+        (colours("coop", config=(("n_ctx", "four"),)), "n_ctx .* not 'four'"),
+        (colours("coop", config=(("lr", "-1"),)), "lr .* must lie between"),
+        (colours("coop", shots=7), "class 'red' has only 6"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(toys, monkeypatch, experiment, message):
+    monkeypatch.setattr("vlmlab.studies.run.fit", None)
+    with pytest.raises(VlmlabError, match=message):
+        run_experiment(experiment)

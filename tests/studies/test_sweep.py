@@ -1,0 +1,199 @@
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vlmlab.errors import VlmlabError
+from vlmlab.studies.experiment import Experiment, grid
+from vlmlab.studies.store import ResultStore
+from vlmlab.studies.sweep import sweep
+
+
+@pytest.fixture
+def fake_runs(monkeypatch):
+    """Experiments end at once: shots 13 fail by the user's fault, shots 14 by ours; the others give their seed."""
+    ran = []
+
+    def run(experiment, download=False, checkpoint=None):
+        ran.append(experiment)
+        if experiment.shots == 13:
+            raise VlmlabError("thirteen shots;\n ask for fewer")
+        if experiment.shots == 14:
+            raise ZeroDivisionError("a defect")
+        return {"metrics": {"accuracy": float(experiment.seed)}, "seed": experiment.seed}
+
+    monkeypatch.setattr("vlmlab.studies.run.run_experiment", run)
+    return ran
+
+
+def test_every_experiment_is_run_once_and_told_in_order(tmp_path, fake_runs):
+    experiments = grid(["coop"], ["digits"], seeds=[3, 1, 2])
+    told = []
+    outcomes = sweep([*experiments, experiments[0]], ResultStore(tmp_path), workers=0, on_outcome=told.append)
+    assert [outcome.result["seed"] for outcome in outcomes] == [3, 1, 2, 3]
+    assert len(fake_runs) == len(told) == 3 and not any(outcome.known for outcome in outcomes)
+
+
+def test_what_is_in_the_store_is_not_run_again(tmp_path, fake_runs):
+    store = ResultStore(tmp_path)
+    sweep(grid(["coop"], ["digits"], seeds=[0, 1]), store, workers=0)
+    outcomes = sweep(grid(["coop"], ["digits"], seeds=[0, 1, 2]), store, workers=0)
+    assert [outcome.known for outcome in outcomes] == [True, True, False]
+    assert [experiment.seed for experiment in fake_runs] == [0, 1, 2]
+
+
+def test_failures_are_kept_in_one_line_and_tried_again(tmp_path, fake_runs):
+    store = ResultStore(tmp_path)
+    experiments = grid(["coop"], ["digits"], shots=[1, 13, 14])
+    for _ in range(2):
+        fine, mistake, defect = sweep(experiments, store, workers=0)
+        assert fine.result and fine.failure is None
+        assert mistake.failure == store.failure(experiments[1]) == "thirteen shots; ask for fewer"
+        assert defect.failure == "ZeroDivisionError: a defect" and defect.result is None
+    assert [experiment.shots for experiment in fake_runs].count(1) == 1
+    assert [experiment.shots for experiment in fake_runs].count(13) == 2
+
+
+def test_an_experiment_that_another_sweep_finished_meanwhile_is_not_run(tmp_path, fake_runs):
+    store = ResultStore(tmp_path)
+    first, second = grid(["coop"], ["digits"], seeds=[0, 1])
+
+    def other_sweep(outcome):
+        store.add(second, {"seed": "from the other sweep"})
+
+    store.add(first, {"seed": 0})
+    outcomes = sweep([first, second], store, workers=0, on_outcome=other_sweep)
+    assert outcomes[1].result == {"seed": "from the other sweep"} and not fake_runs
+
+
+def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmlab.studies.sweep.PATIENCE", 1)
+    with pytest.raises(VlmlabError, match="no dask scheduler answers at nowhere:1"):
+        sweep(grid(["coop"], ["digits"]), ResultStore(tmp_path), scheduler="nowhere:1")
+
+
+# --- killed ------------------------------------------------------------------------------------------------------------
+
+EXPERIMENTS = [
+    Experiment(system, "digits", shots=2, seed=seed, config=config)
+    for seed in range(3)
+    for system, config in (("coop", (("epochs", "4"), ("n_ctx", "4"))), ("tip_adapter", ()), ("zero_shot", ()))
+]
+
+SCRIPT = """
+import sys
+from tests.studies.test_sweep import EXPERIMENTS
+from vlmlab.studies.store import ResultStore
+from vlmlab.studies.sweep import sweep
+if __name__ == "__main__":
+    sweep(EXPERIMENTS, ResultStore(sys.argv[1]), workers=1)
+"""
+
+
+def start(script: Path, folder: Path) -> subprocess.Popen:
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen([sys.executable, str(script), str(folder)], env=os.environ | {"PYTHONPATH": path}, cwd=root)
+
+
+def numbers(folder: Path) -> dict[str, dict]:
+    """Everything in the folder but what a clock or the machine's load decides."""
+    content = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    for one in content.values():
+        for name in ("seconds", "peak_mb"):
+            one["result"].pop(name)
+    return content
+
+
+@contextlib.contextmanager
+def one_thread():
+    """As many threads as a worker has: the last bits of a sum depend on it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_and_run_again_is_the_unbroken_sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMLAB_CACHE", str(tmp_path / "cache"))
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+
+    process = start(script, broken)
+    deadline = time.monotonic() + 120
+    while len(list(broken.glob("*.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "workers must not outlive their sweep"
+    before = numbers(broken)
+    assert 2 <= len(before) < len(EXPERIMENTS)
+
+    assert start(script, broken).wait(timeout=240) == 0
+    after = numbers(broken)
+    monkeypatch.setenv("VLMLAB_CACHE", str(tmp_path / "other cache"))
+    with one_thread():
+        sweep(EXPERIMENTS, ResultStore(unbroken), workers=0)
+    assert after == numbers(unbroken) and len(after) == len(EXPERIMENTS)
+    assert all(after[name] == content for name, content in before.items())
+    assert sorted(path.name for path in broken.iterdir()) == sorted(path.name for path in unbroken.iterdir())
+
+
+def test_two_sweeps_in_one_folder_lose_nothing(tmp_path, fake_runs):
+    import threading
+
+    experiments = grid(["coop"], ["digits"], seeds=range(8))
+    halves = experiments[:6], experiments[2:]
+    threads = [
+        threading.Thread(target=sweep, args=(half, ResultStore(tmp_path)), kwargs={"workers": 0}) for half in halves
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(result["seed"] for result in ResultStore(tmp_path).results()) == list(range(8))
+
+
+WRITER = """
+import sys
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.store import ResultStore
+store = ResultStore(sys.argv[1])
+print("writing", flush=True)
+while True:
+    for seed in range(5):
+        store.add(Experiment("coop", "digits", seed=seed), {"numbers": list(range(20000))})
+"""
+
+
+def test_a_kill_while_writing_leaves_whole_files(tmp_path):
+    for delay in (0.0, 0.013, 0.031, 0.077):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        writer.stdout.readline()
+        time.sleep(delay)
+        writer.kill()
+        writer.wait()
+        store = ResultStore(tmp_path)
+        for result in store.results():
+            assert len(result["numbers"]) == 20000
+        experiment = Experiment("coop", "digits", seed=0)
+        store.add(dataclasses.replace(experiment, seed=9), {"numbers": list(range(20000))})
+
+
+def test_handing_out_work_does_not_import_torch():
+    code = "import sys, vlmlab.studies.sweep, vlmlab.studies.store; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,303 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmlab.cli import main
+from vlmlab.errors import VlmlabError
+from vlmlab.studies.sweep import Outcome
+
+
+def vlmlab(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "vlmlab.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line that a mistake is told in; asserts that it is one, with exit code 2 and nothing on standard output."""
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("vlmlab: ")
+    return err
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    """Experiments are not computed; a library that prints to standard output is imitated."""
+    asked = []
+
+    def run(experiment, device="auto", download=False, should_stop=None, checkpoint=None):
+        print("Files already downloaded and verified")
+        asked.append(experiment)
+        if experiment.seed == 13:
+            raise VlmlabError("seed 13 brings bad luck; choose another")
+        names = {name: getattr(experiment, name) for name in ("system", "dataset", "backbone", "shots", "seed", "split")}
+        return names | {
+            "metrics": {"accuracy": 51.25, "ece": float("nan") if experiment.shots == 4 else 3.0},
+            "zero_shot": {"accuracy": 40.0},
+            "trainable_parameters": 2048,
+            "seconds": 1.5,
+            "peak_mb": 900.0,
+            "config": {"lr": 0.01},
+            "stopped": False,
+            "versions": {},
+        }
+
+    monkeypatch.setattr("vlmlab.studies.run.run_experiment", run)
+    return asked
+
+
+# --- light -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["systems"], ["backbones", "--json"], ["datasets"], ["run", "--help"]])
+def test_listings_and_help_import_nothing_heavy(arguments):
+    code = (
+        "import sys; from vlmlab.cli import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'numpy', 'open_clip', 'timm', 'transformers', 'distributed', 'PIL'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and done.stderr == ""
+
+
+def test_every_command_explains_itself(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    names = ("systems", "backbones", "datasets", "run", "sweep", "report", "verify", "bench", "doctor", "build")
+    for name in names:
+        assert f"\n  {name} " in text
+        assert main([name, "--help"]) == 0
+        own = capsys.readouterr().out
+        assert f"Usage: vlmlab {name}" in own and "--json" in own
+    assert "..." not in text.partition("Commands:")[2], "a summary must not be cut"
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("vlmlab 0.")
+
+
+# --- shapes of the JSON --------------------------------------------------------------------------------------------------
+
+
+def test_systems_as_json(capsys):
+    assert main(["systems", "--json"]) == 0
+    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows.keys() >= {"zero_shot", "coop", "maple", "tip_adapter", "tip_adapter_f", "tpt", "maskclip"}
+    columns = "key name title paper year section family setup tasks learns needs status".split()
+    for row in rows.values():
+        assert sorted(row) == sorted(columns)
+        assert isinstance(row["tasks"], list) and isinstance(row["needs"], list) and isinstance(row["year"], int)
+    assert rows["coop"]["name"] == "CoOp" and rows["coop"]["paper"] == "arXiv:2109.01134"
+
+
+@pytest.mark.parametrize(
+    ("command", "columns", "name"),
+    [
+        ("backbones", "name image_tower text_tower embed_dim image_size megabytes offline", "micro-vit"),
+        ("datasets", "name classes splits tasks mirrors offline", "digits"),
+    ],
+)
+def test_lists_as_json(capsys, command, columns, name):
+    assert main([command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(sorted(row) == sorted(columns.split()) for row in rows)
+    assert next(row for row in rows if row["name"] == name)["offline"] is True
+
+
+def test_run_prints_one_json_value_whatever_libraries_print(capsys, fake_run):
+    assert main(["run", "coop", "--dataset", "digits", "--shots", "4", "--set", "lr=0.5", "--set", "csc=true", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["metrics"] == {"accuracy": 51.25, "ece": None}, "JSON knows no NaN"
+    assert "already downloaded" in err
+    (experiment,) = fake_run
+    assert experiment.config == (("csc", "true"), ("lr", "0.5")) and experiment.shots == 4
+
+
+def test_run_says_the_figures_and_zero_shot_s(capsys, fake_run):
+    assert main(["run", "coop", "--dataset", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "51.2 %   zero-shot   40.0 %" in out and "2,048 numbers learned" in out
+
+
+@pytest.mark.slow
+def test_a_whole_run_in_a_process_of_its_own(tmp_path):
+    done = vlmlab(
+        *"run tip_adapter --dataset digits --shots 1 --seed 1 --split base --set passes=0 --json".split(),
+        VLMLAB_CACHE=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    promised = "system dataset backbone shots seed split metrics zero_shot trainable_parameters seconds peak_mb config versions"
+    assert set(promised.split()) <= set(result)
+    assert result["backbone"] == "micro-vit" and result["config"]["passes"] == 0
+    assert result["metrics"]["base"] == result["metrics"]["accuracy"] > 20, "five digits: chance is 20 %"
+
+
+# --- sweeps --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_with_a_failure_ends_with_1_and_keeps_the_rest(capsys, tmp_path, fake_run):
+    command = ["sweep", "--systems", "coop", "--shots", "1,2", "--seeds", "1,13", "--workers", "0"]
+    command += ["--store", str(tmp_path), "--json"]
+    assert main(command) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row.get("failure") for row in rows] == [None, "seed 13 brings bad luck; choose another"] * 2
+    assert main(command) == 1
+    assert len(fake_run) == 2 + 4, "what was done must not be done again, what failed must"
+
+
+def test_settings_of_one_system_and_of_all(capsys, tmp_path, fake_run):
+    command = ["sweep", "--systems", "coop,maple", "--shots", "1", "--seeds", "0", "--workers", "0"]
+    settings = ["--set", "epochs=9", "--set", "coop.n_ctx=4", "--set", "coop.epochs=2"]
+    assert main([*command, "--store", str(tmp_path), *settings]) == 0
+    assert {experiment.system: dict(experiment.config) for experiment in fake_run} == {
+        "coop": {"epochs": "2", "n_ctx": "4"},
+        "maple": {"epochs": "9"},
+    }
+    table = capsys.readouterr().out.split("\n")
+    assert table[0].split() == "system dataset backbone shots seed metric percent zero shot seconds".split()
+    message = refused(capsys, *command, "--store", str(tmp_path), "--set", "cop.lr=1")
+    assert "unknown system of the sweep 'cop'; did you mean coop?" in message
+
+
+def test_progress_of_a_sweep_is_not_part_of_the_result(capsys, tmp_path, monkeypatch):
+    from vlmlab.studies.experiment import Experiment
+
+    def fake(experiments, store, workers, scheduler, on_outcome, download):
+        outcomes = [Outcome(experiment, failure="no") for experiment in experiments]
+        for outcome in outcomes:
+            on_outcome(outcome)
+        return outcomes
+
+    monkeypatch.setattr("vlmlab.studies.sweep.sweep", fake)
+    assert main(["sweep", "--systems", "coop", "--shots", "1", "--seeds", "0", "--store", str(tmp_path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)[0] == Experiment("coop", "digits", shots=1).as_json() | {"failure": "no"}
+    assert "[1/1] coop on digits with micro-vit, 1 shots, seed 0, split all: failed: no" in err
+
+
+# --- verify, bench, build ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_verify_says_what_holds_and_its_code_too(capsys, monkeypatch, holds, code):
+    from vlmlab.studies.verify import Verdict
+
+    def fake(systems, on_start):
+        on_start("coop", "it learns")
+        yield Verdict("coop", "it learns", {"gain": 12.5}, holds)
+
+    monkeypatch.setattr("vlmlab.studies.verify.verify", fake)
+    assert main(["verify", "coop", "--json"]) == code
+    out, err = capsys.readouterr()
+    expected = {"system": "coop", "claim": "it learns", "measured": {"gain": 12.5}, "holds": holds}
+    assert json.loads(out) == [expected] and err == "coop: it learns\n"
+    assert main(["verify", "coop"]) == code
+    assert ("DOES NOT HOLD" in capsys.readouterr().out) != holds
+
+
+def test_unknown_measurements_and_builds_are_refused(capsys):
+    assert "did you mean cached_epoch" in refused(capsys, "bench", "cached_epok")
+    assert "unknown embedded backbone 'ViT-B-32/openai'" in refused(capsys, "build", "ViT-B-32/openai")
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(capsys, tmp_path, monkeypatch):
+    weights = tmp_path / "data" / "backbones"
+    weights.mkdir(parents=True)
+    (weights / "good.safetensors").write_bytes(b"")
+    (weights / "bad.safetensors").write_bytes(b"tampered")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    pinned = {name: empty for name in ("good.safetensors", "bad.safetensors", "gone.safetensors")}
+    (weights / "manifest.json").write_text(json.dumps({"micro": {"sha256": pinned}}))
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("VLMLAB_CACHE", str(weights / "good.safetensors" / "cache"))
+    assert main(["doctor", "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert all(set(finding) == {"value", "ok", "note"} for finding in findings.values())
+    wrong = {name for name, finding in findings.items() if not finding["ok"]}
+    assert wrong == {"bad.safetensors", "gone.safetensors", "cache folder"}
+    assert "model hub" not in findings, "the network is only tried when asked for"
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum"], "No such command 'rum'"),
+        (["run", "coop"], "Missing option '--dataset'"),
+        (["run", "coop", "--dataset", "digits", "--shots", "many"], "--shots"),
+        (["run", "coop", "--dataset", "digits", "--shotz", "4"], "No such option"),
+        (["run", "coop", "--dataset", "digits", "--split", "novel"], "unknown split 'novel'"),
+        (["run", "coop", "--dataset", "digits", "--shots", "-1"], "shots must be"),
+        (["run", "coop", "--dataset", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
+        (["run", "cop", "--dataset", "digits"], "unknown system 'cop'; did you mean coop"),
+        (["run", "coop", "--dataset", "digits", "--backbone", "micro-vitt"], "did you mean micro-vit"),
+        (["run", "coop", "--dataset", "digts"], "unknown dataset 'digts'; did you mean digits"),
+        (["run", "coop", "--dataset", "no/such/folder"], "no/such/folder"),
+        (["run", "coop", "--dataset", "digits", "--set", "n_ctxx=4"], "did you mean n_ctx"),
+        (["run", "coop", "--dataset", "digits", "--set", "n_ctx=four"], "not 'four'"),
+        (["run", "coop", "--dataset", "digits", "--device", "gpu9"], "the device 'gpu9' cannot be used"),
+        (["run", "coop", "--dataset", "digits", "--shots", "100"], "only"),
+        (["verify", "cop"], "unknown system 'cop'"),
+        (["report", "--shots", "1,two"], "--shots takes whole numbers"),
+        (["report", "--template", "adaptatio"], "did you mean adaptation"),
+        (["sweep", "--store", "s", "--systems", "coop,mapel"], "did you mean maple"),
+        (["sweep", "--store", "s", "--seeds", "a"], "--seeds takes whole numbers"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == [], "nothing may be half written"
+
+
+def picture_folder(folder, classes):
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.full((20, 20, 3), 20 * i, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return str(folder)
+
+
+def test_mistakes_with_a_folder_of_pictures_are_told(capsys, tmp_path):
+    empty, single, few = tmp_path / "empty", tmp_path / "single", tmp_path / "few"
+    empty.mkdir()
+    picture_folder(single, {"cat": 8})
+    picture_folder(few, {"cat": 8, "dog": 8})
+    (few / "dog" / "0.png").write_bytes((few / "dog" / "0.png").read_bytes()[:50])
+    assert "empty" in refused(capsys, "run", "tip_adapter", "--dataset", str(empty))
+    assert "single" in refused(capsys, "run", "tip_adapter", "--dataset", str(single))
+    broken = refused(capsys, "run", "tip_adapter", "--dataset", str(few), "--shots", "1")
+    assert str(few / "dog" / "0.png") in broken
+
+
+def test_a_store_that_cannot_be_written_is_told_before_work(capsys, tmp_path, fake_run):
+    (tmp_path / "file").write_text("")
+    message = refused(capsys, "sweep", "--store", str(tmp_path / "file" / "store"), "--workers", "0")
+    assert "cannot write" in message and not fake_run
+
+
+def test_help_and_systems_answer_within_two_seconds():
+    # CPU seconds of the child, so that a busy machine does not decide the outcome.
+    for arguments in (["--help"], ["systems"]):
+        before = os.times().children_user + os.times().children_system
+        began = time.perf_counter()
+        assert vlmlab(*arguments).returncode == 0
+        used = os.times().children_user + os.times().children_system - before
+        assert min(used, time.perf_counter() - began) < 2
