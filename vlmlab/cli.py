@@ -349,9 +349,8 @@ def build(
 
             made = pretrain(name)
     if json_:
-        _print_json(made)
-    else:
-        print(f"{name} is made: {made}")
+        return _print_json({"name": name, "written": str(made)})
+    print(f"{name} was written to {made}")
 
 
 # --- talking ----------------------------------------------------------------------------------------------------------

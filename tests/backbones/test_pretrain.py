@@ -54,7 +54,7 @@ def test_a_build_writes_what_the_loader_takes(workshop, tmp_path, monkeypatch):
 def test_novel_and_nameless_categories_are_in_no_region_term(workshop):
     _, pool = workshop
     index = list(range(len(pool)))
-    pictures, cover, labels = pretrain.region_targets(pool, index, 8)
+    pictures, cover, labels = pretrain.region_targets(pool, index, 8, np.ones(len(pool), bool))
     named = pretrain.BASE + pretrain.STUFF
     assert len(labels) > 10 and int(labels.max()) < len(named)
     for b, label in zip(pictures.tolist(), labels.tolist(), strict=True):

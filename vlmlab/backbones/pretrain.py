@@ -4,6 +4,7 @@ Two losses train `micro-vit` (both towers):
 
     contrast  L_c = (CE(s F W^T, i) + CE(s W F^T, i)) / 2          pictures F [B, e] against their captions W [B, e]
               (Radford et al. 2021, section 2.3); captions that read the same are masked out of each other's negatives.
+              Some pictures are one base object cut out and enlarged, and some are blurred, so that crops are named too.
     region    L_r = CE(s R T^T, class)                             pooled local features R [r, e] against names T [K, e]
               R averages MaskCLIP's local features over the part of an object, or over the free background, that the
               picture shows. Only base categories and stuff take part: novel categories are known by name alone.
@@ -47,6 +48,8 @@ from vlmlab.world.objects import BASE
 from vlmlab.world.palette import STUFF
 from vlmlab.world.scene import Scene
 
+SOFTEST, SHARPEST = 40.0, 100.0
+"""Bounds of the logit scale. CLIP's ends at 100; left alone, ours stays near 20, where a prompt can hardly move a logit."""
 POOL_SEED = 1_000_000  # pictures of the suite are drawn from seeds below a million
 MAP = 16  # side of the instance maps that the pool keeps
 
@@ -64,20 +67,22 @@ class Recipe:
     lr: float = 1.5e-3
     weight_decay: float = 0.1
     warmup: int = 200
-    patch_dropout: float = 0.5  # off in the last quarter
+    patch_dropout: tuple[float, float, float] = (0.75, 0.5, 0.0)  # in the first half, up to four fifths, at the end
+    zoomed: float = 0.2  # share of the pictures that show one base object of a scene, cut out and enlarged
+    blurred: float = 0.15  # share of the pictures that lose resolution, as enlarged ones do
     region_weight: float = 0.5
     locked_text: bool = False  # learn the image tower only, against micro-vit's text tower
     distil_weight: float = 0.0
 
 
 RECIPES = {
-    "micro-vit": Recipe("micro_vit.json", "micro_vit.safetensors", steps=1250, pool=90_000),
+    "micro-vit": Recipe("micro_vit.json", "micro_vit.safetensors", steps=4600, pool=160_000, lr=1.3e-3, warmup=300),
     "micro-vit-fine": Recipe(
         "micro_vit_fine.json", "micro_vit_fine.safetensors", steps=350, pool=16_000, size=128, batch=128,
-        lr=5e-4, warmup=50, locked_text=True, distil_weight=5.0,
+        lr=5e-4, warmup=50, locked_text=True, distil_weight=5.0, patch_dropout=(0.5, 0.5, 0.0), zoomed=0.0, blurred=0.0,
     ),
     "micro-rn": Recipe(
-        "micro_rn.json", "micro_rn.safetensors", steps=1500, pool=120_000, lr=2e-3, region_weight=0.0, locked_text=True,
+        "micro_rn.json", "micro_rn.safetensors", steps=1500, pool=160_000, lr=2e-3, region_weight=0.0, locked_text=True,
         distil_weight=10.0,
     ),
 }  # fmt: skip
@@ -100,14 +105,54 @@ class Pool:
 
     def caption(self, i: int, rng: np.random.Generator) -> str:
         """A fresh caption of picture i."""
-        shown = self.shown[i]
-        return caption(shown, rng) if isinstance(shown, Scene) else DOMAINS[shown[0]].caption(shown[1], rng)
+        return describe(self.shown[i], rng)
 
 
 def _shown(entry: dict) -> Scene | tuple[str, int]:
     if "domain" in entry:
         return entry["domain"], entry["index"]
     return Scene.from_dict(entry)
+
+
+def describe(shown: Scene | tuple[str, int], rng: np.random.Generator) -> str:
+    """A fresh caption of what a picture shows: a scene, or a class of a domain."""
+    return caption(shown, rng) if isinstance(shown, Scene) else DOMAINS[shown[0]].caption(shown[1], rng)
+
+
+def zoom(images: Tensor, shown: list, share: float, rng: np.random.Generator) -> tuple[Tensor, list, np.ndarray]:
+    """Cut one base object out of some of the scenes with several, enlarge it, and let the caption speak of it alone.
+
+    The window is 1 to 1.5 times the object's extent. Returns images [B, 3, S, S], what they show now, and which of them
+    are still whole [B]. The share is reached among the pictures as far as there are enough scenes with a base object.
+    """
+    whole, shown = np.ones(len(shown), bool), list(shown)
+    scenes = [b for b, s in enumerate(shown) if isinstance(s, Scene) and len(s.objects) > 1 and _BASE & set(s.categories)]
+    chosen = rng.permutation(scenes)[: round(share * len(shown))].astype(int)
+    if not len(chosen):
+        return images, shown, whole
+    windows = []
+    for b in chosen:
+        choices = [o for o in shown[b].objects if o.category in _BASE]
+        o = choices[int(rng.integers(len(choices)))]
+        half = min(max(o.radius, 0.05) * rng.uniform(1, 1.5), 0.5)
+        x, y = (min(max(v, half), 1 - half) for v in (o.x, o.y))  # the window stays inside of the picture
+        windows.append([[2 * half, 0, 2 * x - 1], [0, 2 * half, 2 * y - 1]])
+        shown[b] = dataclasses.replace(shown[b], objects=(o,))
+    whole[chosen] = False
+    at = torch.from_numpy(chosen)
+    grid = F.affine_grid(torch.tensor(windows, dtype=images.dtype), (len(at), *images.shape[1:]), align_corners=False)
+    images[at] = F.grid_sample(images[at], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return images, shown, whole
+
+
+def blur(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Reduce some pictures to between a third and two thirds of their side, and enlarge them again."""
+    at = torch.from_numpy(rng.permutation(len(images))[: round(share * len(images))].astype(int))
+    if len(at):
+        side = images.shape[-1]
+        small = F.interpolate(images[at], size=int(side * rng.uniform(0.33, 0.67)), mode="area")
+        images[at] = F.interpolate(small, size=side, mode="bilinear", align_corners=False)
+    return images
 
 
 def _paint_chunk(seed: int, count: int, size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -253,13 +298,16 @@ def vit_features(visual: nn.Module, images: Tensor, dropout: float = 0.0) -> tup
     return F.normalize(pooled.float(), dim=-1), F.normalize(local.float(), dim=-1), kept
 
 
-def region_targets(pool: Pool, index: np.ndarray, grid: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions of a batch: the picture each is in [r], the share of each patch that it covers [r, grid^2], its class [r]."""
+def region_targets(pool: Pool, index: np.ndarray, grid: int, whole: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Regions of a batch: the picture each is in [r], the share of each patch that it covers [r, grid^2], its class [r].
+
+    `whole` [B] is false for the pictures that were cut, which the instance maps no longer fit.
+    """
     pictures, covers, classes = [], [], []
     step = MAP // grid if grid <= MAP else 1
     for b, i in enumerate(index):
         scene = pool.shown[i]
-        if not isinstance(scene, Scene):
+        if not isinstance(scene, Scene) or not whole[b]:
             continue
         m = pool.instances[i]
         shares = [(m == k + 1, BASE.index(c)) for k, o in enumerate(scene.objects) if (c := o.category) in _BASE]
@@ -297,7 +345,7 @@ def new_model(recipe: Recipe) -> CLIP:
     """A CLIP of open_clip with the recipe's configuration and random weights."""
     config = json.loads(data_path("backbones", recipe.config).read_text(encoding="utf-8"))
     config["text_cfg"]["vocab_size"] = 1 if not recipe.locked_text else config["text_cfg"]["vocab_size"]
-    return CLIP(**config, init_logit_scale=math.log(1 / 0.05))
+    return CLIP(**config, init_logit_scale=math.log(SOFTEST))
 
 
 # ---------------------------------------------------------------------------------------------------------- training
@@ -408,12 +456,15 @@ class Trainer:
         lr = r.lr * min(1, (self.step + 1) / r.warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
         for group in self.optimizer.param_groups:
             group["lr"] = max(lr, 1e-6)
+        shown = [self.pool.shown[i] for i in index]
         images = normalised(self.pool.pixels[index])
-        captions = [self.pool.caption(i, rng) for i in index]
+        images, shown, whole = zoom(images, shown, r.zoomed, rng)
+        images = blur(images, r.blurred, rng)
+        captions = [describe(s, rng) for s in shown]
         unique, back = np.unique(captions, return_inverse=True)
         back = torch.from_numpy(back)
         self.learned.train()
-        dropout = r.patch_dropout if progress < 0.75 else 0.0
+        dropout = r.patch_dropout[0 if progress < 0.5 else 1 if progress < 0.8 else 2]
         losses: dict[str, Tensor] = {}
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
             if self.is_vit:
@@ -432,7 +483,7 @@ class Trainer:
         total = losses["contrast"]
         if r.region_weight and self.is_vit:
             grid = math.isqrt(self.model.visual.positional_embedding.shape[0] - 1)
-            picture, cover, label = region_targets(self.pool, index, grid)
+            picture, cover, label = region_targets(self.pool, index, grid, whole)
             if len(picture):
                 weight = cover.gather(1, kept[picture])
                 full = weight.sum(1) > 0.2
@@ -451,7 +502,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            self.model.logit_scale.clamp_(0, math.log(100))
+            self.model.logit_scale.clamp_(math.log(SOFTEST), math.log(SHARPEST))
         self.step += 1
         return {k: v.item() for k, v in losses.items()} | {"scale": scale.item()}
 

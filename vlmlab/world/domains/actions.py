@@ -88,7 +88,10 @@ def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | N
     trousers = varied(rng, pick(rng, ((58, 66, 96), (92, 84, 78), (44, 44, 52))), 7)
     pose = np.array(POSES[kind]) + rng.normal(0, 6, 9)
     x, scale, flip = rng.uniform(-0.22, 0.22), rng.uniform(0.86, 1.05), bool(rng.random() < 0.5)
-    y = {"jumping": -0.2, "lying down": 0.62, "swimming": 0.1, "sitting on a chair": 0.1}.get(kind, -0.02) + rng.uniform(-0.04, 0.04)
+    if kind in ("jumping", "lifting weights"):  # room for the raised arms
+        scale *= 0.88
+    height = {"jumping": -0.1, "lifting weights": 0.08, "lying down": 0.62, "swimming": 0.1, "sitting on a chair": 0.1}
+    y = height.get(kind, -0.02) + rng.uniform(-0.04, 0.04)
     turn = 90 if kind == "lying down" else 80 if water else 0
     c.pose(x, y, scale, turn, flip)
     if kind == "sitting on a chair":

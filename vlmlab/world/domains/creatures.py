@@ -44,7 +44,7 @@ SPECIES: dict[str, Plumage] = {
     "kingfisher": Plumage(BLUE, ORANGE, BLUE, "long", False, "short", ("a blue back", "an orange breast", "a long beak")),
     "goldfinch": Plumage(BROWN, YELLOW, RED, "thick", False, "forked", ("a brown back", "a red head", "a yellow belly")),
 }
-RARE_NAMES = {"goldfinch", "bluebird", "cockatoo", "magpie"}
+RARE_NAMES = {"goldfinch", "bluebird", "cockatoo", "magpie", "kingfisher"}
 CLASSES = tuple(DomainClass(n, p.words, "rare" if n in RARE_NAMES else "known") for n, p in SPECIES.items())
 BEAK: Colour = (238, 186, 66)
 
@@ -96,15 +96,15 @@ CREATURES = Domain(
     name="creatures",
     classes=CLASSES,
     templates=("a photo of a {}, a type of bird.", "a photo of a {}.", "a {} on a branch.", "a picture of the {}."),
-    gap="Fine-grained: captions mostly say 'bird' and describe the plumage; four species are hardly ever named.",
+    gap="Fine-grained: captions mostly say 'bird' and describe the plumage; five species are hardly ever named.",
     pretraining_weight=0.9,
-    named=0.3,
+    named=0.12,
     paint=_paint,
     describe=captions(
         CLASSES,
         coarse=(("bird", "small bird"),) * len(CLASSES),
         openings=("a photo of {}", "a picture of {}", "{}", "{} on a branch"),
-        named=0.3,
+        named=0.12,
         described=0.6,
     ),
 )

@@ -57,7 +57,7 @@ def _parts(kind: Kind) -> tuple[str, ...]:
     )
 
 
-RARE_NAMES = {"clematis", "cornflower", "gerbera", "forget-me-not"}
+RARE_NAMES = {"clematis", "cornflower", "gerbera", "forget-me-not", "pansy"}
 CLASSES = tuple(
     DomainClass(name, _parts(kind), "rare" if name in RARE_NAMES else "known") for name, kind in KINDS.items()
 )
@@ -108,15 +108,15 @@ FLOWERS = Domain(
     name="flowers",
     classes=CLASSES,
     templates=("a photo of a {}, a type of flower.", "a photo of a {}.", "a close-up of a {}.", "a {} in a garden."),
-    gap="Fine-grained: captions mostly say 'flower' and describe petals; four kinds are hardly ever named.",
+    gap="Fine-grained: captions mostly say 'flower' and describe petals; five kinds are hardly ever named.",
     pretraining_weight=0.9,
-    named=0.25,
+    named=0.1,
     paint=_paint,
     describe=captions(
         CLASSES,
         coarse=(("flower", "blossom"),) * len(CLASSES),
         openings=("a photo of {}", "a picture of {}", "{}", "a close-up of {}"),
-        named=0.25,
+        named=0.1,
         described=0.6,
     ),
 )

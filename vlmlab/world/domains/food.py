@@ -1,4 +1,4 @@
-"""Food: ten dishes on a plate, seen from above or from the side (after Food-101). Captions name them: zero-shot is strong."""
+"""Food: ten dishes on a plate, seen from above or from the side (after Food-101). Captions often name them."""
 
 from __future__ import annotations
 
@@ -161,15 +161,15 @@ FOOD = Domain(
     name="food",
     classes=CLASSES,
     templates=("a photo of {}, a type of food.", "a photo of {}.", "a plate of {}.", "a picture of {} on a table."),
-    gap="Little gap: captions usually name the dish; only the dumplings are seldom named.",
+    gap="Small gap: captions often name the dish; only the dumplings are seldom named.",
     pretraining_weight=1.0,
-    named=0.8,
+    named=0.4,
     paint=_paint,
     describe=captions(
         CLASSES,
         coarse=(("food", "dish"),) * len(CLASSES),
         openings=("a photo of {}", "a picture of {}", "{}", "{} on a table", "a plate of {}"),
-        named=0.8,
+        named=0.4,
         described=0.6,
         article=False,
     ),

@@ -1,4 +1,4 @@
-"""Scenes: ten places (after SUN397). Captions name them: zero-shot is strong."""
+"""Scenes: ten places (after SUN397). Captions sometimes name them."""
 
 from __future__ import annotations
 
@@ -198,15 +198,15 @@ SCENES = Domain(
     name="scenes",
     classes=CLASSES,
     templates=("a photo of a {}.", "a photo of a {}, a place.", "a picture of a {}.", "a view of a {}."),
-    gap="Little gap: captions usually name the place; only the underwater scene is seldom named.",
+    gap="Small gap: captions sometimes name the place; the underwater scene is seldom named.",
     pretraining_weight=0.9,
-    named=0.75,
+    named=0.3,
     paint=_paint,
     describe=captions(
         CLASSES,
         coarse=(("place", "view"),) * len(CLASSES),
         openings=("a photo of {}", "a picture of {}", "{}", "a view of {}"),
-        named=0.75,
+        named=0.3,
         described=0.6,
     ),
 )

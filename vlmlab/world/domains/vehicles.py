@@ -333,9 +333,9 @@ VEHICLES = Domain(
     name="vehicles",
     classes=CLASSES,
     templates=("a photo of a {}.", "a {} seen from the side.", "a picture of a {}, a type of vehicle.", "a photo of the {}."),
-    gap="Little gap: captions usually give the model's name; only the dump truck and the biplane are seldom named.",
+    gap="Small gap: captions often give the model's name; only the dump truck and the biplane are seldom named.",
     pretraining_weight=1.0,
-    named=0.8,
+    named=0.4,
     paint=_paint,
     describe=captions(
         CLASSES,
@@ -343,7 +343,7 @@ VEHICLES = Domain(
         + (("truck", "vehicle"), ("van", "vehicle"), ("bus", "vehicle"), ("truck", "vehicle"), ("truck", "vehicle"), ("vehicle",))
         + (("boat", "vehicle"), ("ship", "boat"), ("plane", "aircraft"), ("plane", "aircraft")),
         openings=("a photo of {}", "a picture of {}", "{}", "{} seen from the side", "an image of {}"),
-        named=0.8,
+        named=0.4,
         described=0.6,
     ),
 )
