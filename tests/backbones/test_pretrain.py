@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -87,3 +88,34 @@ def test_an_unknown_name_and_a_missing_teacher_are_one_line(workshop, tmp_path):
     locked = dataclasses.replace(recipe, locked_text=True)
     with pytest.raises(VlmlabError, match="vlmlab build micro-vit first"):
         pretrain.Trainer("micro-rn", locked, pool, tmp_path)
+
+
+def test_a_zoomed_picture_shows_one_object_large_and_its_caption_speaks_of_it_alone(workshop):
+    """The centre of the enlarged picture is the centre of the object, and the others are left as they were."""
+    _, pool = workshop
+    rng = np.random.default_rng(0)
+    images = pretrain.normalised(pool.pixels[:])
+    zoomed, shown, whole = pretrain.zoom(images.clone(), pool.shown, 0.1, rng)
+    assert 0 < (~whole).sum() <= round(0.1 * len(pool))
+    for b in range(len(pool)):
+        if whole[b]:
+            assert shown[b] is pool.shown[b] and torch.equal(zoomed[b], images[b])
+            continue
+        (only,) = shown[b].objects
+        assert only in pool.shown[b].objects and only.category in pretrain.BASE
+        inside = 0.25 < only.x < 0.75 and 0.25 < only.y < 0.75  # far from the border, so the window is centred
+        if inside:
+            x, y = round(64 * only.x - 0.5), round(64 * only.y - 0.5)
+            near = images[b, :, y - 1 : y + 2, x - 1 : x + 2]
+            middle = zoomed[b, :, 31:33, 31:33].mean((1, 2))
+            assert ((middle >= near.amin((1, 2)) - 0.1) & (middle <= near.amax((1, 2)) + 0.1)).all()
+
+
+def test_blurred_pictures_keep_their_mean_and_lose_detail(workshop):
+    _, pool = workshop
+    images = pretrain.normalised(pool.pixels[:])
+    blurred = pretrain.blur(images.clone(), 0.5, np.random.default_rng(0))
+    changed = (blurred != images).flatten(1).any(1)
+    assert int(changed.sum()) == len(pool) // 2
+    step = (images.diff(dim=-1).abs().mean((1, 2, 3)), blurred.diff(dim=-1).abs().mean((1, 2, 3)))
+    assert (step[1][changed] < step[0][changed]).all()
