@@ -39,10 +39,21 @@ def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
     return FeatureBank(load_backbone(backbone, device))
 
 
-@functools.lru_cache(maxsize=4)
-def shared_dataset(name: str, root: str | None, download: bool, skip_broken: bool) -> Dataset:
-    """A dataset that all experiments of this process share."""
-    return load_dataset(name, root=root, download=download, skip_broken=skip_broken)
+LARGEST_DRAWN = 128  # pixels: what MicroWorld draws for a backbone that wants more is enlarged from here
+
+
+@functools.lru_cache(maxsize=6)
+def shared_dataset(
+    name: str,
+    root: str | None = None,
+    download: bool = False,
+    skip_broken: bool = False,
+    size: int = 64,
+    with_stuff: bool = False,
+) -> Dataset:
+    """A dataset that all experiments of this process share; `with_stuff` counts sky, grass, ... among the classes."""
+    dataset = load_dataset(name, root=root, download=download, size=size, skip_broken=skip_broken)
+    return dataset.with_stuff() if with_stuff else dataset
 
 
 def adapt(
@@ -60,11 +71,14 @@ def adapt(
     system = load_system(experiment.system)
     bank = shared_bank(experiment.backbone, device)
     config = system.configure(bank.backbone, **dict(experiment.config))
-    dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken)
+    size = min(bank.backbone.image_size, LARGEST_DRAWN)
+    segments = system.info.tasks[0] == "segmentation"
+    dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken, size, segments)
     learned_on = "all" if experiment.split == "all" else "base"
     task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on)
     method = system(bank.backbone, config)
-    record = fit(method, task, on_step, should_stop, checkpoint, bank, experiment.views)
+    seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test pictures first of all
+    record = fit(method, seen, on_step, should_stop, checkpoint, bank, experiment.views)
     return Adapted(method, task, bank, record)
 
 
