@@ -83,3 +83,10 @@ def test_bars_show_the_most_probable_words(image):
 def test_a_system_keeps_its_style():
     assert system_style("coop") == system_style("coop")
     assert system_style("zero_shot")["linestyle"] == "--"
+
+
+def test_a_figure_shows_itself_with_a_text_for_those_who_do_not_see_it():
+    """Without pyplot nothing registers figures with IPython, which would print them as text."""
+    data, metadata = charts.learning_curve([3.0, 2.0, 1.0]).described("the loss falls")._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == data["text/plain"] == "the loss falls"

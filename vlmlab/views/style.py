@@ -7,6 +7,8 @@ never carries a meaning alone.
 
 from __future__ import annotations
 
+import io
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -75,9 +77,27 @@ def system_label(key: str) -> str:
     return info.title.split(":")[0] if info else key
 
 
-def figure(width: float = 6.4, height: float = 4.0) -> Figure:
+class Still(Figure):
+    """A figure that shows itself in a notebook; without pyplot, nothing else would tell IPython how to."""
+
+    alt: str = ""
+
+    def described(self, text: str) -> Still:
+        """The same figure with a text for readers who do not see it."""
+        self.alt = text
+        return self
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", facecolor=self.get_facecolor())
+        titles = [axes.get_title(loc) for axes in self.axes for loc in ("left", "center")]
+        alt = self.alt or "; ".join(t for t in titles if t) or "figure"
+        return {"image/png": buffer.getvalue(), "text/plain": alt}, {"image/png": {"alt": alt}}
+
+
+def figure(width: float = 6.4, height: float = 4.0) -> Still:
     """An empty figure in inches, made without pyplot, so that none stays open behind the reader's back."""
-    return Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    return Still(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
 
 
 def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
