@@ -20,6 +20,8 @@ from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "notebooks" / "reports"
+PAGE = "main { max-width: 1040px; margin: 0 auto; padding: 0 16px 48px } img { max-width: 100% }"
+"""CSS of the web page: a column that one can read."""
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 
 
@@ -117,7 +119,12 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
             raise VlmlabError(
                 f"cell {error.exec_count} of the report failed with {error.ename}: {error.evalue}; see {failed}"
             ) from error
-        html, _ = HTMLExporter(exclude_input=False, embed_images=True).from_filename(str(notebook))
+        # For readers: the code stays in the notebook.
+        exporter = HTMLExporter(
+            exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
+        )
+        html, _ = exporter.from_filename(str(notebook), {"metadata": {"name": f"vlmlab: {template}"}})
+        html = html.replace("</head>", f"<style>{PAGE}</style></head>", 1)
         files = {"notebook": out / "report.ipynb", "html": out / "report.html", "record": out / "record.json"}
         record = (Path(running) / "record.json").read_text(encoding="utf-8")
         write_atomically(files["record"], record)
