@@ -64,15 +64,15 @@ def test_a_report_runs_with_its_parameters(template, tmp_path):
         "number = 1\nout = ''",
         "import json, pathlib\n"
         "pathlib.Path(out, 'record.json').write_text(json.dumps({'twice': 2 * number}))\n"
-        "from vlmlab.views.charts import learning_curve\ndisplay(learning_curve([2.0, 1.0]))\nprint('twice', 2 * number)",
+        "from vlmlab.views.charts import learning_curve\ndisplay(learning_curve([2.0, 1.0]).described('falls'))\nprint('twice', 2 * number)",
     )
     out = tmp_path / "out"
     files = report({"number": 21}, out, "tiny", echo=lambda _: None)
     assert json.loads(files["record"].read_text()) == {"twice": 42}
     page = files["html"].read_text()
     assert "twice 42" in page and "import json" not in page
-    assert "data:image/png;base64," in page
-    assert nbformat.read(files["notebook"], 4).cells[-1].outputs[0].text == "twice 42\n"
+    assert "data:image/png;base64," in page and 'alt="falls"' in page
+    assert nbformat.read(files["notebook"], 4).cells[-1].outputs[-1].text == "twice 42\n"
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def _is(value: Any, kind: type) -> bool:
     return type(value) is kind
 
 
+def with_texts(page: str, notebook: Path) -> str:
+    """`page` with the text that every picture of the notebook has for readers who do not see it.
+
+    nbconvert's page takes pictures over without it, in the order of the outputs.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
+    missing = 'alt="No description has been provided for this image"'
+    for output in outputs:
+        text = output.get("metadata", {}).get("image/png", {}).get("alt", "figure")
+        page = page.replace(missing, f'alt="{html_escape(text)}"', 1)
+    return page
+
+
 def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptation", echo=print) -> dict[str, Path]:
     """Run `template` with `parameters` and write it to the folder `out`; `echo` is told what is happening.
 
@@ -97,6 +112,7 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=out, prefix=".running-") as running:
         notebook = Path(running) / "report.ipynb"
         values["out"] = str(running)
@@ -124,7 +140,7 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
             exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
         )
         html, _ = exporter.from_filename(str(notebook), {"metadata": {"name": f"vlmlab: {template}"}})
-        html = html.replace("</head>", f"<style>{PAGE}</style></head>", 1)
+        html = with_texts(html, notebook).replace("</head>", f"<style>{PAGE}</style></head>", 1)
         files = {"notebook": out / "report.ipynb", "html": out / "report.html", "record": out / "record.json"}
         record = (Path(running) / "record.json").read_text(encoding="utf-8")
         write_atomically(files["record"], record)
