@@ -13,7 +13,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -417,6 +417,8 @@ def _show(rows: list[dict], json_: bool, columns: Sequence[str] | None = None) -
 def _short(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(one)}" for name, one in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
