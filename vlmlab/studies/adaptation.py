@@ -262,7 +262,7 @@ def photographs(
     if not words or not all(word.strip() for word in words):
         raise VlmlabError("the list of words is empty or has an empty word; give words such as cat, tree, sky")
     backbone = shared_bank(backbone_name).backbone
-    shown = load_photographs()[:most]
+    shown = [(name, image.copy()) for name, image in load_photographs()[:most]]  # Pillow's own memory is read-only
     text = backbone.class_embeddings(list(words), [TEMPLATE])
     pixels, names, probabilities, maps = [], [], [], []
     for name, image in shown:
