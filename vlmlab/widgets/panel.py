@@ -1,0 +1,296 @@
+"""What all live panels share: work beside the kernel, answers that come too late dropped, errors in one line.
+
+A widget's callback runs in the thread that also runs cells. If it computed, the page would freeze and every position of a
+slider that the reader passes would queue up. So a callback here only asks: `ask(work, show)` hands `work` to the panel's one
+worker thread and returns at once. A newer request cancels the older one (`cancelled()` turns true inside of it), and an
+answer that arrives after a newer request is dropped. What `show` draws goes into widgets whose `value` changes; nothing is
+cleared, so nothing flickers.
+
+One panel has three lives: live widgets; `static()`, a matplotlib figure of the same state, which notebooks show
+where no widget can be; `facts()`, rounded numbers that nbval compares. In strict mode (VLMLAB_STRICT=1, as in tests and reports)
+the work runs in the calling thread and an error is raised; live, it becomes one line, and the last good picture stays.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vlmlab.errors import VlmlabError
+
+LABEL = {"description_width": "110px"}
+WIDE = widgets.Layout(width="360px")
+JPEG_QUALITY = 88
+
+
+def strict() -> bool:
+    """Whether errors are raised and work runs at once (the environment variable VLMLAB_STRICT)."""
+    return os.environ.get("VLMLAB_STRICT", "") not in ("", "0")
+
+
+def static_only() -> bool:
+    """Whether panels show a still picture instead of widgets (VLMLAB_STATIC): under papermill, nbval and on GitHub."""
+    return os.environ.get("VLMLAB_STATIC", "") not in ("", "0")
+
+
+class Panel:
+    """The base of every panel.
+
+    A panel sets `self.controls` and `self.views` (lists of widgets) and calls `super().__init__()` last; it implements
+    `static()` and `facts()`.
+    """
+
+    title = ""
+
+    def __init__(self) -> None:
+        self._requests = 0  # the number of the latest request
+        self._lock = threading.Lock()
+        self._worker: ThreadPoolExecutor | None = None
+        self.revision = 0
+        self.error = ""
+        self._line = widgets.HTML()
+        self._mark = widgets.HTML()
+        self._closed = False
+        head = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
+        side = widgets.VBox(self.controls, layout=widgets.Layout(min_width="380px"))
+        shown = widgets.VBox(self.views, layout=widgets.Layout(flex="1 1 auto", min_width="0"))
+        row = widgets.HBox([side, shown], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
+        self.box = widgets.VBox([head, row, self._line, self._mark])
+        self.box.add_class("vlmlab-panel")
+        self.box.add_class(f"vlmlab-{type(self).__name__}")
+        self._repaint_done()
+
+    # --- what a panel says of itself ----------------------------------------------------------------------------------
+
+    def static(self) -> Figure:
+        """The present state as a still figure."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """The present state in a few rounded numbers."""
+        raise NotImplementedError
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+
+    def ask(self, work: Callable[[Callable[[], bool]], Any], show: Callable[[Any], None]) -> None:
+        """Run `work(cancelled)` in the worker thread and `show` its answer, unless something newer was asked meanwhile."""
+        with self._lock:
+            self._requests += 1
+            number = self._requests
+        if strict():
+            show(work(lambda: False))
+            self._repaint_done()
+            return
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"vlmlab-{type(self).__name__}")
+        self._worker.submit(self._run, number, work, show)
+
+    def _run(self, number: int, work: Callable, show: Callable) -> None:
+        if self._stale(number):
+            return
+        try:
+            answer = work(lambda: self._stale(number))
+            if not self._stale(number):
+                show(answer)
+                self.say("")
+        except Exception as error:
+            if not self._stale(number):
+                self.say(one_line(error))
+        if not self._stale(number):
+            self._repaint_done()
+
+    def _stale(self, number: int) -> bool:
+        return self._closed or number != self._requests
+
+    def cancel(self) -> None:
+        """Give up what is being computed; the last good picture stays."""
+        with self._lock:
+            self._requests += 1
+
+    def guarded(self, change: Callable[..., None]) -> Callable[..., None]:
+        """A callback that shows an error in one line instead of losing it; in strict mode it is raised."""
+
+        def callback(*args) -> None:
+            try:
+                change(*args)
+            except Exception as error:
+                if strict():
+                    raise
+                self.say(one_line(error))
+                self._repaint_done()
+
+        return callback
+
+    def wait(self, seconds: float = 60) -> None:
+        """Block until the worker is idle (for tests and scripts; a notebook never needs it).
+
+        Raises `TimeoutError` if that takes longer.
+        """
+        if self._worker is not None:
+            self._worker.submit(lambda: None).result(seconds)
+
+    # --- talking ------------------------------------------------------------------------------------------------------
+
+    def say(self, message: str) -> None:
+        """Show one line below the panel; an empty one removes it."""
+        self.error = message
+        self._line.value = f"<span style='color:#8F3D00'>{html.escape(message)}</span>" if message else ""
+
+    def _repaint_done(self) -> None:
+        self.revision += 1
+        # A browser test waits for this number instead of sleeping.
+        self._mark.value = f"<span class='vlmlab-rev' data-rev='{self.revision}'></span>"
+
+    def _ipython_display_(self) -> None:
+        if static_only():
+            display(self.static())
+        else:
+            display(self.box)
+
+    def close(self) -> None:
+        """Close every widget and the worker; closing twice does no harm."""
+        if self._closed:
+            return
+        self._closed = True
+        self.cancel()
+        if self._worker is not None:
+            self._worker.shutdown(wait=False, cancel_futures=True)
+        for widget in _all(self.box):
+            widget.close()
+
+
+def _all(widget: widgets.Widget) -> list[widgets.Widget]:
+    below = [w for child in getattr(widget, "children", ()) for w in _all(child)]
+    return [*below, widget]
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line: our own messages as they are, others with the place where they arose."""
+    if isinstance(error, VlmlabError):
+        return " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+# --- pictures for widgets.Image -----------------------------------------------------------------------------------------
+
+
+def jpeg(pixels: np.ndarray, side: int | None = None) -> bytes:
+    """uint8 pixels [H, W, 3] as JPEG; `side`: enlarge in blocks (small pictures) or reduce, to this many pixels' height."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if side is not None and side != image.height:
+        how = Image.Resampling.NEAREST if side > image.height else Image.Resampling.LANCZOS
+        image = image.resize((round(image.width * side / image.height), side), how)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """A matplotlib figure as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", facecolor="white")
+    return stream.getvalue()
+
+
+def image_view(alt: str, height: int | None = None) -> widgets.Image:
+    """An empty picture widget with a text for readers who do not see it."""
+    layout = widgets.Layout(max_width="100%", **({"height": f"{height}px"} if height else {}))
+    view = widgets.Image(format="png", layout=layout)
+    view.tooltip = alt
+    return view
+
+
+# --- choosing a picture ------------------------------------------------------------------------------------------------
+
+LARGEST_UPLOAD = 20 * 1024 * 1024  # bytes
+
+
+def uploaded(content: bytes, name: str = "the file") -> np.ndarray:
+    """Pixels [H, W, 3] of a picture that the reader dropped in, at most 1024 pixels on its longer side.
+
+    Raises `VlmlabError` if it is too large a file or no picture.
+    """
+    if len(content) > LARGEST_UPLOAD:
+        raise VlmlabError(f"{name} has {len(content) / 2**20:.0f} MB; choose a picture of at most 20 MB")
+    try:
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise VlmlabError(f"{name} is no picture that can be read; choose a JPEG or PNG") from error
+    image.thumbnail((1024, 1024))
+    return np.asarray(image).copy()
+
+
+class PictureChooser:
+    """A row of controls that choose a picture: a dataset's test pictures by number, photographs, or one's own file.
+
+    `on_change()` is called when another one was chosen; `pixels` [H, W, 3] and `name` are the present one.
+    """
+
+    def __init__(self, pictures: list[tuple[str, np.ndarray]], on_change: Callable[[], None], guarded: Callable) -> None:
+        if not pictures:
+            raise VlmlabError("there is no picture to choose from; give at least one")
+        self.pictures, self.on_change = list(pictures), on_change
+        self.number = widgets.IntSlider(
+            0, 0, len(pictures) - 1, description="picture", continuous_update=False, style=LABEL, layout=WIDE
+        )
+        self.number.add_class("vlmlab-picture")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")
+        self.upload.add_class("vlmlab-upload")
+        self.number.observe(guarded(lambda change: self.on_change()), "value")
+        self.upload.observe(guarded(self._take), "value")
+        self.widgets = [self.number, self.upload]
+
+    @property
+    def name(self) -> str:
+        return self.pictures[self.number.value][0]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return self.pictures[self.number.value][1]
+
+    def _take(self, change) -> None:
+        if not change["new"]:
+            return
+        file = change["new"][0]
+        self.add(file["name"], uploaded(bytes(file["content"]), file["name"]))
+
+    def add(self, name: str, pixels: np.ndarray) -> None:
+        """Append a picture and choose it."""
+        self.pictures.append((name, pixels))
+        self.number.max = len(self.pictures) - 1
+        self.number.value = len(self.pictures) - 1
+
+
+def sample_pictures(dataset: str = "tableau", count: int = 8) -> list[tuple[str, np.ndarray]]:
+    """(what it shows, pixels) of the first test pictures, spread over the classes; "photographs" gives those."""
+    from vlmlab.datasets import load_dataset
+
+    if dataset == "photographs":
+        from vlmlab.datasets.photographs import photographs
+
+        return [(name, image.copy()) for name, image in photographs()[:count]]
+    found = load_dataset(dataset)
+    step = max(1, len(found.test) // count)
+    chosen = list(range(0, len(found.test), step))[:count]
+    return [(_shown(found, i), np.asarray(found.test.images(i)).copy()) for i in chosen]
+
+
+def _shown(dataset, i: int) -> str:
+    label = dataset.test.labels[i]
+    if label.ndim:
+        return ", ".join(dataset.classes[c] for c in label.nonzero().flatten().tolist())
+    return dataset.classes[int(label)]
