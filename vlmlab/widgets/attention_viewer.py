@@ -35,7 +35,11 @@ class AttentionViewer(Panel):
     title = "Attention viewer"
 
     def __init__(
-        self, backbone: str = "micro-vit", pictures: list[tuple[str, np.ndarray]] | None = None, layer: int = 0, head: int = 0
+        self,
+        backbone: str = "micro-vit",
+        pictures: list[tuple[str, np.ndarray]] | None = None,
+        layer: int = 0,
+        head: int = 0,
     ) -> None:
         """`layer` and `head` count from 1; 0 is the last layer, and the mean of the heads.
 
@@ -45,7 +49,9 @@ class AttentionViewer(Panel):
 
         self.bank_backbone = shared_bank(backbone).backbone
         if "attention" not in self.bank_backbone.image.supports or self.bank_backbone.image.kind != "vit":
-            raise VlmlabError(f"{backbone} has no attention over patches to look at; choose micro-vit, or a ViT of open_clip")
+            raise VlmlabError(
+                f"{backbone} has no attention over patches to look at; choose micro-vit, or a ViT of open_clip"
+            )
         depth, heads = self.bank_backbone.image.depth, self.bank_backbone.image.heads
         self.chooser = PictureChooser(pictures or sample_pictures("tableau", 12), self.look, self.guarded)
         self.layer = widgets.IntSlider(layer or depth, 1, depth, description="layer", style=LABEL, layout=WIDE)
@@ -54,9 +60,14 @@ class AttentionViewer(Panel):
         self.asks = widgets.ToggleButtons(options=[("class token", "class"), ("a patch", "patch")])
         side = self.bank_backbone.image.grid(self.bank_backbone.image_size, self.bank_backbone.image_size)
         self.row = widgets.IntSlider(side[0] // 2, 0, side[0] - 1, description="patch row", style=LABEL, layout=WIDE)
-        self.column = widgets.IntSlider(side[1] // 2, 0, side[1] - 1, description="patch column", style=LABEL, layout=WIDE)
+        self.column = widgets.IntSlider(
+            side[1] // 2, 0, side[1] - 1, description="patch column", style=LABEL, layout=WIDE
+        )
         self.grid = side
-        cells = [widgets.Button(layout=widgets.Layout(width="18px", height="18px", padding="0", margin="0")) for _ in range(side[0] * side[1])]
+        cells = [
+            widgets.Button(layout=widgets.Layout(width="18px", height="18px", padding="0", margin="0"))
+            for _ in range(side[0] * side[1])
+        ]
         for number, cell in enumerate(cells):
             cell.tooltip = f"row {number // side[1]}, column {number % side[1]}"
             cell.add_class(f"vlmlab-patch-{number}")
@@ -89,7 +100,9 @@ class AttentionViewer(Panel):
         self.ask(lambda cancelled: self._see(name, pixels, *state), self._show)
 
     @torch.no_grad()
-    def _see(self, name: str, pixels: np.ndarray, layer: int, head: int, asks: str, row: int, column: int) -> dict[str, Any]:
+    def _see(
+        self, name: str, pixels: np.ndarray, layer: int, head: int, asks: str, row: int, column: int
+    ) -> dict[str, Any]:
         layers = self._attention(pixels)
         joint = rollout(layers) if head < 0 else layers[layer - 1].mean(0) if head == 0 else layers[layer - 1][head - 1]
         token = 0 if asks == "class" else 1 + row * self.grid[1] + column
@@ -108,14 +121,18 @@ class AttentionViewer(Panel):
         key = id(pixels)
         if key not in self._kept:
             layers = self.bank_backbone.image.attention(self.bank_backbone.preprocess(pixels))
-            self._kept = {key: [layer[0].float().cpu() for layer in layers]}  # of one picture: the others are a blink away
+            self._kept = {
+                key: [layer[0].float().cpu() for layer in layers]
+            }  # of one picture: the others are a blink away
         return self._kept[key]
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
         self.shown.value = jpeg(_marked(answer, self.grid), SIDE)
         self.map.value = jpeg(heat(_enlarged(answer["pixels"]), answer["map"]), SIDE)
-        self.note.value = f"<small>The attention is spread over about {answer['places']:.0f} of {answer['map'].size} places.</small>"
+        self.note.value = (
+            f"<small>The attention is spread over about {answer['places']:.0f} of {answer['map'].size} places.</small>"
+        )
 
     def static(self) -> Figure:
         fig = figure(6.4, 3.3)

@@ -57,7 +57,9 @@ class MethodLab(Panel):
         self.stop = widgets.Button(description="stop", icon="stop", disabled=True)
         self.clear = widgets.Button(description="clear runs", icon="trash")
         self.progress = widgets.IntProgress(0, 0, 1, description="", layout=WIDE)
-        self.folded = widgets.Accordion(children=[widgets.VBox()], titles=("settings of the system",), selected_index=None)
+        self.folded = widgets.Accordion(
+            children=[widgets.VBox()], titles=("settings of the system",), selected_index=None
+        )
         self.chart = image_view("loss over steps, and the accuracy of the finished runs")
         for name in ("system", "dataset", "backbone", "shots", "seed", "split", "fit", "stop", "clear"):
             getattr(self, name).add_class(f"vlmlab-{name}")
@@ -83,7 +85,9 @@ class MethodLab(Panel):
         self.progress.value, self.progress.max = 0, 1
         self._halted = False
         self.stop.disabled = False
-        chosen = {name: getattr(self, name).value for name in ("system", "dataset", "backbone", "shots", "seed", "split")}
+        chosen = {
+            name: getattr(self, name).value for name in ("system", "dataset", "backbone", "shots", "seed", "split")
+        }
         changed = self.settings.values()
         self.ask(lambda cancelled: self._fit(chosen, changed, cancelled), self._finished)
 
@@ -137,7 +141,9 @@ class MethodLab(Panel):
         record = fit(method, task.seen_by(system.info.setup), on_step, lambda: cancelled() or self._halted, None, bank)
         run = {"label": run_label(chosen["system"], chosen["shots"], chosen["seed"]), "stopped": record.stopped}
         zero = load_system("zero_shot")(bank.backbone)
-        parts = {"accuracy": task} if chosen["split"] == "all" else {"base": task, "new": task.for_classes("new", shots=0)}
+        parts = (
+            {"accuracy": task} if chosen["split"] == "all" else {"base": task, "new": task.for_classes("new", shots=0)}
+        )
         for name, part in parts.items():
             zero.prepare(part)
             run[f"zero_{name}"] = evaluate(zero, part.test, bank)["accuracy"]

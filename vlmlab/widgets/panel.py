@@ -240,7 +240,9 @@ class PictureChooser:
     `on_change()` is called when another one was chosen; `pixels` [H, W, 3] and `name` are the present one.
     """
 
-    def __init__(self, pictures: list[tuple[str, np.ndarray]], on_change: Callable[[], None], guarded: Callable) -> None:
+    def __init__(
+        self, pictures: list[tuple[str, np.ndarray]], on_change: Callable[[], None], guarded: Callable
+    ) -> None:
         if not pictures:
             raise VlmlabError("there is no picture to choose from; give at least one")
         self.pictures, self.on_change = list(pictures), on_change

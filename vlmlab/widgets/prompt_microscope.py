@@ -50,7 +50,7 @@ class PromptMicroscope(Panel):
 
     def __init__(
         self,
-        words: Sequence[str] = ("cat", "dog", "car", "boat", "tree"),
+        words: Sequence[str] = ("apple", "cat", "car", "boat", "tree"),
         template: str = "a photo of a {}.",
         backbone: str = "micro-vit",
         pictures: list[tuple[str, np.ndarray]] | None = None,
@@ -58,8 +58,12 @@ class PromptMicroscope(Panel):
         """`pictures` are (name, pixels); some of `objects` if none are given."""
         self.backbone_name = backbone
         found = pictures or sample_pictures("photographs" if backbone == "photo" else "objects", 12)
-        self.words = widgets.Text(", ".join(words), description="class names", continuous_update=False, style=LABEL, layout=WIDE)
-        self.template = widgets.Text(template, description="template", continuous_update=False, style=LABEL, layout=WIDE)
+        self.words = widgets.Text(
+            ", ".join(words), description="class names", continuous_update=False, style=LABEL, layout=WIDE
+        )
+        self.template = widgets.Text(
+            template, description="template", continuous_update=False, style=LABEL, layout=WIDE
+        )
         self.chooser = PictureChooser(found, self.look, self.guarded)
         self.tokens = widgets.HTML()
         self.shown = image_view("the chosen picture", 180)
@@ -94,7 +98,9 @@ class PromptMicroscope(Panel):
         if min(ends) <= text.special:
             raise VlmlabError("one of the prompts has no token that this text tower knows; write it in other letters")
         if max(ends) >= text.context_length - 1:
-            raise VlmlabError(f"a prompt reaches the limit of {text.context_length} tokens of {backbone.name}; shorten it")
+            raise VlmlabError(
+                f"a prompt reaches the limit of {text.context_length} tokens of {backbone.name}; shorten it"
+            )
         features = F.normalize(backbone.encode_text(sentences), dim=-1)
         image = F.normalize(backbone.encode_image(backbone.preprocess(pixels)), dim=-1)
         scores = (image @ features.T)[0]
@@ -138,7 +144,9 @@ class PromptMicroscope(Panel):
         three.set_yticks(range(len(order)), answer["words"], fontsize=8)
         three.set_title("cosine between the texts", fontsize=9, loc="left")
         best = answer["words"][int(order[-1])]
-        return fig.described(f"a picture of {answer['picture']}; of the words {', '.join(answer['words'])}, {best} is first")
+        return fig.described(
+            f"a picture of {answer['picture']}; of the words {', '.join(answer['words'])}, {best} is first"
+        )
 
     def facts(self) -> dict[str, Any]:
         """Tokens per prompt, the first word, and the highest cosine between two different texts (two decimals)."""

@@ -20,17 +20,16 @@ class Settings:
         self.fields = {field.name: field for field in dataclasses.fields(config)}
         self.first = {name: getattr(config, name) for name in self.fields}
         self.controls = {name: _control(f, kinds[name], self.first[name]) for name, f in self.fields.items()}
+        self.shown = {name: control.value for name, control in self.controls.items()}
         self.box = widgets.VBox(list(self.controls.values()))
 
     def values(self) -> dict[str, Any]:
         """The settings that the reader changed, as `configure` takes them; an empty text is none."""
         changed = {}
         for name, control in self.controls.items():
-            value = control.value
-            if isinstance(control, widgets.Text) and not isinstance(self.first[name], str):
-                value = value.strip() or None
-            if value != self.first[name] and not (value is None and self.first[name] is None):
-                changed[name] = value
+            if control.value != self.shown[name]:
+                text = isinstance(control, widgets.Text) and not isinstance(self.first[name], str)
+                changed[name] = (control.value.strip() or None) if text else control.value
         return changed
 
 

@@ -1,0 +1,292 @@
+"""Panels without a browser: the same state lives as widgets, as a still figure and as facts."""
+
+from __future__ import annotations
+
+import gc
+import io
+import threading
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vlmlab.errors import VlmlabError
+from vlmlab.widgets import (
+    AttentionViewer,
+    ContextMicroscope,
+    EquationLens,
+    FewShotBoard,
+    Guess,
+    MethodLab,
+    PromptMicroscope,
+    ProtocolBox,
+    SegmentationPlayground,
+    tableau_pictures,
+)
+from vlmlab.widgets.panel import Panel, image_view, uploaded
+from vlmlab.widgets.settings import Settings
+
+QUICK = {
+    "prompt microscope": PromptMicroscope,
+    "attention viewer": AttentionViewer,
+    "segmentation playground": lambda: SegmentationPlayground(**tableau_pictures(3)),
+    "few-shot board": lambda: FewShotBoard(shots=2, offered=("zero_shot", "tip_adapter")),
+    "protocol box": ProtocolBox,
+    "equation lens": EquationLens,
+    "method lab": lambda: MethodLab(system="tip_adapter"),
+    "context microscope": ContextMicroscope,
+    "guess": lambda: Guess("How many of a hundred?", 40.0),
+}
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    monkeypatch.setenv("VLMLAB_STRICT", "1")
+
+
+@pytest.fixture
+def live(monkeypatch):
+    monkeypatch.delenv("VLMLAB_STRICT", raising=False)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_panel_has_three_lives_and_leaves_nothing_behind(name, strict):
+    panel = QUICK[name]()
+    still = panel.static()
+    assert isinstance(still, Figure) and still.alt
+    assert all(isinstance(value, int | float | str | bool | list | None) for value in panel.facts().values())
+    assert panel.facts() == panel.facts() and panel.error == ""
+    panel.close()
+    panel.close()
+    assert panel.box.comm is None and plt.get_fignums() == []
+
+
+def test_under_static_a_cell_shows_the_still_picture(strict, monkeypatch, capsys):
+    monkeypatch.setenv("VLMLAB_STATIC", "1")
+    shown = []
+    monkeypatch.setattr("vlmlab.widgets.panel.display", shown.append)
+    panel = PromptMicroscope()
+    panel._ipython_display_()
+    monkeypatch.setenv("VLMLAB_STATIC", "")
+    panel._ipython_display_()
+    assert isinstance(shown[0], Figure) and shown[1] is panel.box
+    panel.close()
+
+
+# --- the machinery ------------------------------------------------------------------------------------------------------
+
+
+class Slow(Panel):
+    """Answers what it was asked after a while; a negative number is an error."""
+
+    def __init__(self):
+        self.shown, self.given_up = [], 0
+        self.controls, self.views = [], [image_view("nothing")]
+        super().__init__()
+
+    def request(self, number, seconds=0.2):
+        def work(cancelled):
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                if cancelled():
+                    self.given_up += 1
+                    return None
+                time.sleep(0.005)
+            if number < 0:
+                raise VlmlabError("numbers below zero have no picture")
+            return number
+
+        self.ask(work, self.shown.append)
+
+
+def test_only_the_latest_of_many_requests_is_answered_and_asking_never_waits(live):
+    panel = Slow()
+    began = time.monotonic()
+    for number in range(20):
+        panel.request(number)
+    assert time.monotonic() - began < 0.1
+    panel.wait()
+    assert panel.shown == [19] and panel.given_up <= 1
+    panel.close()
+
+
+def test_an_error_is_one_line_and_the_last_good_view_stays(live):
+    panel = Slow()
+    panel.request(1, 0)
+    panel.wait()
+    panel.request(-1, 0)
+    panel.wait()
+    assert panel.shown == [1] and panel.error == "numbers below zero have no picture"
+    panel.request(2, 0)
+    panel.wait()
+    assert panel.shown == [1, 2] and panel.error == ""
+    panel.close()
+
+
+def test_strict_mode_raises_in_the_cell(strict):
+    panel = Slow()
+    with pytest.raises(VlmlabError, match="below zero"):
+        panel.request(-1, 0)
+    panel.close()
+
+
+def test_cancel_and_close_end_the_worker(live):
+    panel = Slow()
+    panel.request(1, 30)
+    time.sleep(0.05)
+    panel.close()
+    until = time.monotonic() + 5
+    while any(t.name.startswith("vlmlab-Slow") for t in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(t.name.startswith("vlmlab-Slow") for t in threading.enumerate())
+    assert panel.shown == []
+
+
+def test_two_hundred_toggles_leave_no_figures_threads_or_memory(strict):
+    import psutil
+
+    viewer = AttentionViewer()
+    for n in range(40):  # caches fill
+        viewer.layer.value = 1 + n % viewer.layer.max
+    gc.collect()
+    before, threads = psutil.Process().memory_info().rss, threading.active_count()
+    for n in range(200):
+        viewer.layer.value = 1 + n % viewer.layer.max
+        viewer.head.value = n % 3
+    gc.collect()
+    assert threading.active_count() == threads and plt.get_fignums() == []
+    assert psutil.Process().memory_info().rss - before < 40 * 2**20
+    viewer.close()
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------------
+
+
+def test_words_that_make_no_list_are_told(live):
+    panel = PromptMicroscope()
+    panel.wait()
+    good = panel.bars.value
+    for typed, said in (("cat,,dog", "empty entry"), (" ", "is empty"), (", ".join(map(str, range(200))), "too many")):
+        panel.words.value = typed
+        assert said in panel.error and panel.bars.value == good
+    panel.words.value = "🐱, dog"
+    panel.wait()
+    assert panel.error == "" and panel.facts()["first"] in ("🐱", "dog")
+    panel.template.value = "a photo"
+    assert "{}" in panel.error
+    panel.close()
+
+
+def test_uploads():
+    stream = io.BytesIO()
+    Image.new("RGBA", (3000, 1500), (200, 30, 30, 255)).save(stream, "PNG")
+    assert uploaded(stream.getvalue()).shape == (512, 1024, 3)
+    with pytest.raises(VlmlabError, match="no picture"):
+        uploaded(b"not a picture", "notes.txt")
+    with pytest.raises(VlmlabError, match="50 MB"):
+        uploaded(bytes(50 * 2**20), "film.mov")
+
+
+def test_an_uploaded_picture_is_chosen(live):
+    panel = PromptMicroscope()
+    stream = io.BytesIO()
+    Image.new("RGB", (80, 60), (20, 120, 220)).save(stream, "JPEG")
+    panel.chooser._take({"new": ({"name": "mine.jpg", "content": memoryview(stream.getvalue())},)})
+    panel.wait()
+    assert panel.answer["picture"] == "mine.jpg" and panel.error == ""
+    panel.close()
+
+
+def test_a_backbone_without_attention_is_refused():
+    with pytest.raises(VlmlabError, match="choose micro-vit"):
+        AttentionViewer(backbone="photo", pictures=[("a", np.zeros((64, 64, 3), np.uint8))])
+
+
+# --- what panels show ---------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_draws_while_it_runs_can_be_stopped_and_runs_are_compared(live):
+    lab = MethodLab(split="base", shots=2)
+    first = lab.revision
+    lab.start()
+    until = time.monotonic() + 60
+    while lab.revision == first and time.monotonic() < until:
+        time.sleep(0.02)
+    assert lab.losses and not lab.runs
+    lab.halt()
+    lab.wait()
+    assert lab.runs[0]["stopped"] and {"base", "new", "zero_base"} <= lab.runs[0].keys() and lab.error == ""
+    lab.system.value = "zero_shot"
+    lab.start()
+    lab.wait()
+    assert len(lab.runs) == 2 and lab.runs[1]["base"] == lab.runs[1]["zero_base"]
+    lab.close()
+
+
+def test_settings_follow_the_config_and_only_changes_count():
+    from vlmlab.methods.text_prompt.coop import CoOp
+
+    settings = Settings(CoOp.Config(**CoOp.embedded))
+    assert settings.controls.keys() == CoOp.Config.__dataclass_fields__.keys() and settings.values() == {}
+    settings.controls["n_ctx"].value = 4
+    settings.controls["position"].value = "middle"
+    settings.controls["epochs"].value = ""
+    assert settings.values() == {"n_ctx": 4, "position": "middle", "epochs": None}
+
+
+def test_the_lens_shows_the_terms_of_the_equation(strict):
+    lens = EquationLens()
+    shapes = lens.facts()
+    assert shapes["f"] == [1, 128] and shapes["result"] == [1, 10]
+    assert shapes["self.zero_shot(f)"] == [1, 10] and shapes["self.alpha"] == []
+    terms = {t["name"]: t["value"] for t in lens.terms}
+    total = terms["self.zero_shot(f)"] + terms["self.alpha"] * terms["self.vote(f, self.beta)"]
+    assert np.allclose(total, terms["result"], atol=1e-5)
+    lens.close()
+
+
+def test_moving_the_cursor_computes_nothing_anew(strict, monkeypatch):
+    playground = SegmentationPlayground(**tableau_pictures(2))
+    monkeypatch.setattr(playground, "_see", lambda *a: pytest.fail("the backbone ran for a cursor"))
+    before = playground.winner.value
+    playground.row.value = 0.2
+    assert playground.winner.value != before
+    playground.close()
+
+
+def test_a_guess_comes_first(live):
+    asked = []
+    guess = Guess("Which is larger?", lambda: asked.append(1) or "base", choices=("base", "new"))
+    guess.reveal.click()
+    assert "choose an answer first" in guess.error and not asked
+    guess.guess.value = "new"
+    guess.reveal.click()
+    guess.wait()
+    assert "You said: new" in guess.told.value and "base" in guess.told.value and asked
+    guess.close()
+    with pytest.raises(VlmlabError, match="not among"):
+        Guess("Which?", "both", choices=("base", "new"))
+
+
+def test_the_few_shot_board_shows_its_support_set_and_measures_only_what_is_new(strict, monkeypatch):
+    board = FewShotBoard(shots=2, offered=("zero_shot", "tip_adapter"))
+    sheet, done = board.support.value, len(board.results)
+    board.seed.value = 2
+    assert board.support.value != sheet and len(board.results) > done
+    import vlmlab.studies.run as run
+
+    monkeypatch.setattr(run, "run_experiment", lambda *a, **k: pytest.fail("measured twice"))
+    board.seed.value = 1
+    assert board.support.value == sheet
+    board.close()
+
+
+def test_choosing_on_test_never_looks_worse(strict):
+    box = ProtocolBox()
+    box.cheat()
+    assert all(flattered >= honest for honest, flattered in box.flattered)
+    assert box.facts()["flattery"] >= 0
+    box.close()

@@ -1,0 +1,52 @@
+"""Live panels for the book. Importing this package needs ipywidgets, and nothing else heavy before a panel is made."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmlab.widgets.attention_viewer import AttentionViewer
+    from vlmlab.widgets.context_microscope import ContextMicroscope
+    from vlmlab.widgets.equation_lens import EquationLens
+    from vlmlab.widgets.few_shot_board import FewShotBoard
+    from vlmlab.widgets.guess import Guess
+    from vlmlab.widgets.method_lab import MethodLab
+    from vlmlab.widgets.panel import Panel
+    from vlmlab.widgets.prompt_microscope import PromptMicroscope
+    from vlmlab.widgets.protocol_box import ProtocolBox
+    from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
+
+_HOMES = {
+    "AttentionViewer": "attention_viewer",
+    "ContextMicroscope": "context_microscope",
+    "EquationLens": "equation_lens",
+    "FewShotBoard": "few_shot_board",
+    "Guess": "guess",
+    "MethodLab": "method_lab",
+    "Panel": "panel",
+    "PromptMicroscope": "prompt_microscope",
+    "ProtocolBox": "protocol_box",
+    "SegmentationPlayground": "segmentation_playground",
+    "tableau_pictures": "segmentation_playground",
+}
+
+__all__ = [
+    "AttentionViewer",
+    "ContextMicroscope",
+    "EquationLens",
+    "FewShotBoard",
+    "Guess",
+    "MethodLab",
+    "Panel",
+    "PromptMicroscope",
+    "ProtocolBox",
+    "SegmentationPlayground",
+    "tableau_pictures",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,129 @@
+"""Context microscope: what learned context vectors are near, beside random vectors, and how they moved while they learned."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+from matplotlib.figure import Figure
+
+from vlmlab.errors import VlmlabError
+from vlmlab.views.style import SPLITS, figure, tidy
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+
+SNAPSHOTS = 12
+
+
+class ContextMicroscope(Panel):
+    """Fits a system with a shared context [M, d] and shows the vectors at any moment of the learning."""
+
+    title = "Context microscope"
+
+    def __init__(
+        self,
+        system: str = "coop",
+        dataset: str = "digits",
+        backbone: str = "micro-vit",
+        shots: int = 4,
+        seed: int = 1,
+        n_ctx: int = 4,
+    ) -> None:
+        """Raises `VlmlabError` (in the error line, or in strict mode) for a system that learns no shared context."""
+        self.names = (system, dataset, backbone, shots, seed, n_ctx)
+        self.moment = widgets.IntSlider(0, 0, 1, description="step", style=LABEL, layout=WIDE, continuous_update=False)
+        self.moment.add_class("vlmlab-moment")
+        self.again = widgets.Button(description="learn again", icon="refresh")
+        self.again.add_class("vlmlab-fit")
+        self.table = widgets.HTML()
+        self.chart = image_view("how far each context vector has moved over the steps")
+        self.controls = [self.moment, self.again]
+        self.views = [self.table, self.chart]
+        self.snapshots: list[tuple[int, torch.Tensor]] = []  # (step, [M, d])
+        super().__init__()
+        self.moment.observe(self.guarded(lambda change: self._at_moment()), "value")
+        self.again.on_click(self.guarded(lambda button: self.learn()))
+        self.learn()
+
+    def learn(self) -> None:
+        """Fit anew and keep the context at several moments."""
+        self.ask(self._learn, self._show)
+
+    def _learn(self, cancelled) -> list[tuple[int, torch.Tensor]]:
+        from vlmlab.datasets import Task
+        from vlmlab.learning.fit import fit
+        from vlmlab.registry import load_system
+        from vlmlab.studies.run import shared_bank, shared_dataset
+
+        key, dataset, backbone, shots, seed, n_ctx = self.names
+        bank = shared_bank(backbone)
+        system = load_system(key)
+        method = system(bank.backbone, system.configure(bank.backbone, n_ctx=n_ctx))
+        task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
+        kept: list[tuple[int, torch.Tensor]] = []
+        method.prepare(task)
+        context = getattr(method, "context", None)
+        if context is None or context.ndim != 2:
+            raise VlmlabError(f"{key} learns no context that all classes share; choose coop")
+        kept.append((0, context.detach().clone()))
+
+        def on_step(done: int, steps: int, loss: float) -> None:
+            if done % max(1, steps // SNAPSHOTS) == 0 or done == steps:
+                kept.append((done, method.context.detach().clone()))
+
+        fit(method, task.seen_by(system.info.setup), on_step, cancelled, None, bank)
+        self.backbone = bank.backbone
+        return kept
+
+    def _show(self, kept: list[tuple[int, torch.Tensor]]) -> None:
+        self.snapshots = kept
+        self.moment.max = len(kept) - 1
+        self.moment.value = len(kept) - 1
+        self.chart.value = png(self.static())
+        self._at_moment()
+
+    def _at_moment(self) -> None:
+        from vlmlab.learning.words import nearest_words
+
+        if not self.snapshots:
+            return
+        step, context = self.snapshots[min(self.moment.value, len(self.snapshots) - 1)]
+        start = self.snapshots[0][1]
+        rows = []
+        for m, near in enumerate(nearest_words(self.backbone.text, context)):
+            own, other = (
+                ", ".join(f"{html.escape(w)} {d:.2f}" for w, d in zip(words, distances, strict=True))
+                for words, distances in ((near.words, near.distances), (near.random_words, near.random_distances))
+            )
+            moved = float((context[m] - start[m]).norm())
+            rows.append(
+                f"<tr><td>v{m + 1}</td><td>{own}</td><td>{other}</td><td>{near.norm:.2f}</td><td>{moved:.2f}</td></tr>"
+            )
+        head = (
+            "<tr><th></th><th>nearest words, distance</th><th>of a random vector</th><th>norm</th><th>moved</th></tr>"
+        )
+        self.table.value = (
+            f"<table style='text-align:left'>{head}{''.join(rows)}</table>"
+            f"<small>After step {step}. Where both distances are alike, the words say nothing about the vector.</small>"
+        )
+        self._repaint_done()
+
+    def static(self) -> Figure:
+        fig = figure(5.6, 2.8)
+        axes = fig.subplots()
+        start = self.snapshots[0][1] if self.snapshots else None
+        for m in range(len(start) if start is not None else 0):
+            moved = [float((context[m] - start[m]).norm()) for _, context in self.snapshots]
+            axes.plot([s for s, _ in self.snapshots], moved, color=SPLITS["base"], alpha=0.4 + 0.6 * m / len(start))
+            axes.text(self.snapshots[-1][0], moved[-1], f" v{m + 1}", fontsize=8, va="center")
+        tidy(axes, f"{self.names[0]} on {self.names[1]}", "step", "distance from the start")
+        return fig.described(f"distance of each of {self.names[5]} context vectors from its start over the steps")
+
+    def facts(self) -> dict[str, Any]:
+        """How many vectors there are, and whether their nearest words are nearer than those of random vectors, on average."""
+        from vlmlab.learning.words import nearest_words
+
+        near = nearest_words(self.backbone.text, self.snapshots[-1][1])
+        gap = sum(n.random_distances[0] - n.distances[0] for n in near) / len(near)
+        return {"vectors": len(near), "nearer than random by": round(gap, 1)}

@@ -1,0 +1,224 @@
+"""Segmentation playground: type any words and see where in the picture they lie."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from vlmlab.views.live import word_colour
+from vlmlab.views.pictures import heat, labelled, picture, resized
+from vlmlab.views.style import figure
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, sample_pictures
+from vlmlab.widgets.prompt_microscope import read_template, read_words
+
+SIDE = 260  # pixels of a picture on the page
+MOST_WORDS = 20  # as many as there are colours
+DENSE_SIDE = 448  # what a photograph's short side is brought to, so that a map has enough places
+
+
+class SegmentationPlayground(Panel):
+    """Type words, see the dense prediction and the map of each word; one cursor is marked in all of them."""
+
+    title = "Segmentation playground"
+
+    def __init__(
+        self,
+        words: Sequence[str] = ("cat", "dog", "sky", "grass", "wood", "water"),
+        backbone: str = "micro-vit",
+        pictures: list[tuple[str, np.ndarray]] | None = None,
+        template: str = "a photo of a {}.",
+        truth: Sequence[np.ndarray] | None = None,
+        truth_words: Sequence[str] = (),
+    ) -> None:
+        """`truth` are masks [H, W] per picture whose values index `truth_words`; with them, IoU is shown."""
+        self.backbone_name, self.truth, self.truth_words = backbone, truth, list(truth_words)
+        found = pictures or sample_pictures("photographs" if backbone == "photo" else "tableau", 10)
+        self.words = widgets.Textarea(
+            ", ".join(words), description="words", continuous_update=False, style=LABEL, layout=WIDE
+        )
+        self.template = widgets.Text(
+            template, description="template", continuous_update=False, style=LABEL, layout=WIDE
+        )
+        self.kind = widgets.ToggleButtons(
+            options=[("MaskCLIP's path", "value"), ("ordinary last layer", "plain")], style={"button_width": "150px"}
+        )
+        self.strength = widgets.FloatSlider(
+            0.6, min=0.0, max=1.0, step=0.1, description="tint", continuous_update=False, style=LABEL, layout=WIDE
+        )
+        self.chooser = PictureChooser(found, self.look, self.guarded)
+        self.row = widgets.FloatSlider(
+            0.5, min=0, max=1, step=0.02, description="cursor down", style=LABEL, layout=WIDE, continuous_update=False
+        )
+        self.column = widgets.FloatSlider(
+            0.5, min=0, max=1, step=0.02, description="cursor right", style=LABEL, layout=WIDE, continuous_update=False
+        )
+        self.shown = image_view("the picture", SIDE)
+        self.winner = image_view("the word that wins at every place", SIDE)
+        self.maps = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
+        self.note = widgets.HTML()
+        for name in ("words", "template", "kind", "strength", "row", "column"):
+            getattr(self, name).add_class(f"vlmlab-{name}")
+        self.controls = [
+            self.words,
+            self.template,
+            self.kind,
+            *self.chooser.widgets,
+            self.strength,
+            self.row,
+            self.column,
+        ]
+        self.views = [widgets.HBox([self.shown, self.winner]), self.note, self.maps]
+        self.answer: dict[str, Any] = {}
+        super().__init__()
+        for control in (self.words, self.template, self.kind):
+            control.observe(self.guarded(lambda change: self.look()), "value")
+        for control in (self.strength, self.row, self.column):  # what is computed already is only drawn anew
+            control.observe(self.guarded(lambda change: self._redraw()), "value")
+        self.look()
+
+    def look(self) -> None:
+        """Ask for the view of what the controls say."""
+        words, template = read_words(self.words.value, MOST_WORDS), read_template(self.template.value)
+        number, kind = self.chooser.number.value, self.kind.value
+        self.ask(lambda cancelled: self._see(words, template, number, kind), self._show)
+
+    @torch.no_grad()
+    def _see(self, words: list[str], template: str, number: int, kind: str) -> dict[str, Any]:
+        from vlmlab.studies.run import shared_bank
+
+        backbone = shared_bank(self.backbone_name).backbone
+        name, pixels = self.chooser.pictures[number]
+        text = backbone.class_embeddings(words, [template])
+        side = backbone.image_size if backbone.image.kind == "vit" else max(backbone.image_size, DENSE_SIDE)
+        local = F.normalize(backbone.image.local_features(_whole(backbone, pixels, side), kind=kind), dim=1)
+        scores = torch.einsum("behw,ce->bchw", local, text)[0].float().cpu().numpy()
+        return {"picture": name, "number": number, "pixels": pixels, "words": words, "scores": scores}
+
+    def _show(self, answer: dict[str, Any]) -> None:
+        answer["winner"] = _winner(answer)
+        self.answer = answer
+        self._redraw()
+
+    def _redraw(self) -> None:
+        answer = self.answer
+        if not answer:
+            return
+        pixels, words = answer["pixels"], answer["words"]
+        self.shown.value = jpeg(self._cursor(pixels), SIDE)
+        self.winner.value = jpeg(self._cursor(labelled(pixels, answer["winner"], self.strength.value)), SIDE)
+        if len(self.maps.children) != len(words):
+            for box in self.maps.children:
+                for child in box.children:
+                    child.close()
+                box.close()
+            self.maps.children = [
+                widgets.VBox([widgets.HTML(), image_view("where this word lies", 110)]) for _ in words
+            ]
+        cosines = self._at_cursor()
+        for k, (box, word) in enumerate(zip(self.maps.children, words, strict=True)):
+            label, view = box.children
+            mark = f"<span style='color:{word_colour(k)}'>&#9632;</span>"
+            label.value = f"{mark} {html.escape(word)} <small>{cosines[k]:.2f}</small>"
+            view.value = jpeg(self._cursor(heat(pixels, answer["scores"][k])), 110)
+        best = words[int(np.argmax(cosines))]
+        line = f"At the cursor: <b>{html.escape(best)}</b>."
+        if self._iou():
+            line += " IoU: " + ", ".join(f"{html.escape(w)} {100 * v:.0f} %" for w, v in self._iou().items())
+        self.note.value = line
+        self._repaint_done()
+
+    def _at_cursor(self) -> np.ndarray:
+        scores = self.answer["scores"]
+        row = min(int(self.row.value * scores.shape[1]), scores.shape[1] - 1)
+        column = min(int(self.column.value * scores.shape[2]), scores.shape[2] - 1)
+        return scores[:, row, column]
+
+    def _cursor(self, pixels: np.ndarray) -> np.ndarray:
+        drawn = pixels.copy()
+        height, width = pixels.shape[:2]
+        y, x = (min(round(v * n), n - 1) for v, n in ((self.row.value, height), (self.column.value, width)))
+        arm = max(2, height // 24)
+        for line in ((slice(max(0, y - arm), y + arm + 1), x), (y, slice(max(0, x - arm), x + arm + 1))):
+            drawn[line] = 255 - drawn[line]
+        return drawn
+
+    def _iou(self) -> dict[str, float]:
+        """Intersection over union of the words that the ground truth has, where there is one for this picture."""
+        number = self.answer["number"]
+        if self.truth is None or number >= len(self.truth):
+            return {}
+        mask, out = self.truth[number], {}
+        for k, word in enumerate(self.answer["words"]):
+            if word in self.truth_words:
+                true, said = mask == self.truth_words.index(word), self.answer["winner"] == k
+                if true.any():
+                    out[word] = float((true & said).sum() / (true | said).sum())
+        return out
+
+    def static(self) -> Figure:
+        answer = self.answer
+        words, shown = answer["words"], min(4, len(answer["words"]))
+        fig = figure(1.9 * (2 + shown), 2.5)
+        axes = fig.subplots(1, 2 + shown)
+        picture(axes[0], answer["pixels"], answer["picture"])
+        picture(axes[1], labelled(answer["pixels"], answer["winner"], self.strength.value), "the nearest word")
+        share = np.bincount(answer["winner"].ravel(), minlength=len(words))
+        for panel, k in zip(axes[2:], np.argsort(-share), strict=False):
+            picture(panel, heat(answer["pixels"], answer["scores"][k]), words[k])
+        handles = [Patch(color=word_colour(k), label=w) for k, w in enumerate(words) if share[k]]
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False, fontsize=8)
+        return fig.described(
+            f"{answer['picture']}: the nearest of {', '.join(words)} at every place, and maps of the largest"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The word with the largest share of the picture, and its share in percent (to the nearest ten)."""
+        winner, words = self.answer["winner"], self.answer["words"]
+        share = np.bincount(winner.ravel(), minlength=len(words)) / winner.size
+        best = int(share.argmax())
+        return {"largest": words[best], "share": 10 * round(10 * float(share[best]))}
+
+
+def _winner(answer: dict[str, Any]) -> np.ndarray:
+    """The best word [H, W] at every pixel, after the maps were enlarged to the picture."""
+    height, width = answer["pixels"].shape[:2]
+    return np.stack([resized(score, height, width) for score in answer["scores"]]).argmax(0)
+
+
+def _whole(backbone, pixels: np.ndarray, side: int) -> torch.Tensor:
+    """The whole picture, normalised, as [1, 3, h, w]: a ViT's square stretched over it, otherwise with its own shape."""
+    x = torch.as_tensor(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+    height, width = pixels.shape[:2]
+    scale = side / min(height, width)
+    size = (side, side)
+    if backbone.image.kind != "vit":
+        size = (round(height * scale / 32) * 32, round(width * scale / 32) * 32)
+    if (height, width) != size:
+        x = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    mean, std = (v.view(1, 3, 1, 1).float() for v in (backbone.mean, backbone.std))
+    return ((x - mean) / std).to(backbone.device)
+
+
+def tableau_pictures(count: int = 8) -> dict[str, Any]:
+    """Arguments for the playground: test scenes of `tableau` with their masks and the words for these."""
+    from vlmlab.datasets import load_dataset
+
+    dataset = load_dataset("tableau")
+    every = [*dataset.classes, *dataset.stuff]
+    chosen = range(count)
+    pictures, truth = [], []
+    for i in chosen:
+        shown = [dataset.classes[c] for c in dataset.test.labels[i].nonzero().flatten().tolist()]
+        pictures.append((", ".join(shown), np.asarray(dataset.test.images(i)).copy()))
+        truth.append(np.asarray(dataset.test.masks(i)[1]))
+    present = [every[k] for k in np.unique(truth[0]).tolist() if k < len(every)]
+    others = [w for w in ("cat", "sky", "car") if w not in present]
+    return {"pictures": pictures, "truth": truth, "truth_words": every, "words": [*present, *others[:2]]}
