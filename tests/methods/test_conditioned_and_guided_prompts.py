@@ -1,0 +1,149 @@
+"""CoCoOp, KgCoOp and ProGrad: their equations on a tiny CLIP."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.methods.fakes import task
+from tests.methods.parity import same
+from vlmlab.methods.method import Batch
+from vlmlab.methods.text_prompt.cocoop import CoCoOp
+from vlmlab.methods.text_prompt.coop import CoOp
+from vlmlab.methods.text_prompt.kgcoop import KgCoOp
+from vlmlab.methods.text_prompt.prograd import ProGrad, aligned, distillation
+
+LABELS = torch.arange(8) % 5
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone("asym")
+
+
+@pytest.fixture(scope="module")
+def batch(backbone):
+    return Batch(features=backbone.encode_image(noise_images(32)), labels=LABELS)
+
+
+def prepared(system, backbone, templates=("a photo of a {}.",), **settings):
+    method = system(backbone, system.configure(backbone, **settings))
+    method.prepare(task(CLASSES, templates))
+    return method
+
+
+# --- CoCoOp -------------------------------------------------------------------------------------------------------------
+
+
+def test_cocoop_shifts_every_context_vector_by_the_picture(backbone, batch):
+    """Each picture's logits are those of a CoOp whose context is shifted by this picture's vector."""
+    method = prepared(CoCoOp, backbone)
+    coop = prepared(CoOp, backbone, init="a photo of a")
+    f = F.normalize(batch.features, dim=-1)
+    logits = method.logits(batch)
+    for b in range(3):
+        coop.context.data = (method.context + method.meta_net(f[b])).detach()
+        same(logits[b], coop.logits(Batch(features=batch.features[b : b + 1]))[0].detach())
+
+
+def test_cocoop_without_its_last_layer_is_coop(backbone, batch):
+    method = prepared(CoCoOp, backbone)
+    for parameter in method.meta_net[2].parameters():
+        parameter.data.zero_()
+    same(method.logits(batch), prepared(CoOp, backbone, init="a photo of a").logits(batch).detach())
+
+
+def test_cocoop_in_a_batch_equals_one_picture_at_a_time(backbone, batch):
+    method = prepared(CoCoOp, backbone)
+    whole = method.loss(batch)
+    whole.backward()
+    together = [p.grad.clone() for p in method.parameters()]
+    method.zero_grad()
+    for b in range(8):
+        (method.loss(Batch(features=batch.features[b : b + 1], labels=LABELS[b : b + 1])) / 8).backward()
+    for one, other in zip(together, (p.grad for p in method.parameters()), strict=True):
+        assert (one - other).abs().max() <= 1e-3 * other.abs().max()
+    with torch.no_grad():
+        same(method.logits(batch), torch.cat([method.logits(Batch(features=x[None])) for x in batch.features]))
+
+
+def test_cocoop_learns_context_and_meta_net_of_the_published_size(backbone):
+    method = prepared(CoCoOp, backbone)
+    e, d, m = backbone.embed_dim, backbone.text.width, 4
+    assert method.trainable_parameters == m * d + e * (e // 16) + e // 16 + (e // 16) * d + d
+
+
+# --- KgCoOp -------------------------------------------------------------------------------------------------------------
+
+
+def test_kgcoop_pays_nothing_at_its_own_template_and_twice_one_minus_cosine_is_the_squared_distance(backbone, batch):
+    method = prepared(KgCoOp, backbone)
+    w = method.class_features()
+    assert method.distance(w).abs() < 1e-5
+    method.context.data += torch.randn(method.context.shape, generator=torch.Generator().manual_seed(0))
+    w = method.class_features()
+    same(2 * method.distance(w), (w - method.written).square().sum(-1).mean().detach())
+    expected = F.cross_entropy(method.logits(batch), LABELS) + 8 * (1 - F.cosine_similarity(w, method.written).mean())
+    same(method.loss(batch), expected.detach())
+
+
+def test_kgcoop_with_another_template_pays_from_the_start_and_moves_back(backbone, batch):
+    method = prepared(KgCoOp, backbone, ["itap of the {}!", "not used {}"], weight=100.0)
+    first = method.distance(method.class_features()).item()
+    assert first > 1e-4
+    optimizer = torch.optim.Adam(method.parameters(), 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        method.loss(batch).backward()
+        optimizer.step()
+    assert method.distance(method.class_features()) < 0.8 * first
+    assert [n for n, _ in method.named_parameters()] == ["context"]
+
+
+def test_kgcoop_follows_new_classes(backbone, batch):
+    method = prepared(KgCoOp, backbone)
+    method.set_classes(CLASSES[:3], ["a photo of a {}."])
+    assert method.logits(batch).shape == (8, 3) and len(method.written) == 3
+
+
+# --- ProGrad ------------------------------------------------------------------------------------------------------------
+
+
+def test_prograd_removes_only_what_opposes():
+    a, b = torch.tensor([1.0, -2.0, 0.0]), torch.tensor([0.0, 3.0, 0.0])
+    same(aligned(a, b), torch.tensor([1.0, 0.0, 0.0]))
+    same(aligned(a, b, 0.5), torch.tensor([1.0, -1.0, 0.0]))
+    assert aligned(-a, b) is not None and torch.equal(aligned(-a, b), -a)
+    assert torch.equal(aligned(a, torch.zeros(3)), a)
+
+
+def test_prograd_distils_with_a_soft_cross_entropy():
+    teacher, student = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    soft = (teacher / 2).softmax(-1)
+    expected = 4 * F.kl_div((student / 2).log_softmax(-1), soft, reduction="batchmean")
+    entropy = 4 * -(soft * soft.log()).sum(-1).mean()
+    same(distillation(teacher, student, 2.0), expected + entropy)
+
+
+def test_prograd_s_gradient_is_the_projected_one_and_its_value_the_cross_entropy(backbone, batch):
+    method = prepared(ProGrad, backbone, n_ctx=4)
+    method.context.data *= 30
+    z = method.logits(batch)
+    z0 = backbone.logit_scale * method.image_features(batch) @ method.teacher.T
+    a = torch.autograd.grad(F.cross_entropy(z, LABELS), method.context, retain_graph=True)[0]
+    b = torch.autograd.grad(distillation(z0, z, 1.0), method.context)[0]
+    loss = method.loss(batch)
+    same(loss, F.cross_entropy(z, LABELS).detach())
+    loss.backward()
+    same(method.context.grad, aligned(a, b))
+    u = b / b.norm()
+    assert (method.context.grad * u).sum() >= -1e-6
+    if (a * u).sum() < 0:
+        assert method.opposed == 1 and not torch.equal(method.context.grad, a)
+
+
+def test_prograd_without_strength_is_coop(backbone, batch):
+    prograd, coop = prepared(ProGrad, backbone, n_ctx=4, strength=0.0), prepared(CoOp, backbone, n_ctx=4)
+    prograd.loss(batch).backward()
+    coop.loss(batch).backward()
+    same(prograd.context.grad, coop.context.grad)
