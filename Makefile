@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 OUT ?= reports/adaptation
 
 .DEFAULT_GOAL := help
-.PHONY: help environment report lab test lint clean
+.PHONY: help environment report lab book test lint clean
 
 help:                      ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +27,15 @@ report: $(READY)           ## adapt a VLM and write the report (OUT=folder)
 	$(BIN)/vlmlab report --out $(OUT)
 
 lab: $(READY)              ## open the book in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-test: $(READY)           ## lint and tests
+book: $(READY)            ## execute all chapters and write them back
+	$(BIN)/vlmlab book
+
+test: $(READY)            ## lint, tests, and every chapter of the book
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+	VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
 
 lint: $(READY)             ## ruff only
 	$(BIN)/ruff check .

@@ -261,6 +261,32 @@ def report(
         print(f"{name:<10}{path}")
 
 
+@app.command()
+def book(
+    chapters: Annotated[
+        list[str] | None, typer.Argument(metavar="[CHAPTER]...", help="Names or their beginnings, such as 06_4.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Execute chapters of the book and write them back.
+
+    Outputs are stored without widget state and with small pictures. Exit code 1 if a cell failed (that chapter stays as
+    it was) or a chapter breaks the recipe.
+    """
+    with _work():
+        from vlmlab.book.execute import book as run_chapters
+
+        done = list(run_chapters(chapters or (), on_start=_say))
+    for one in done:
+        for line in (one.failure, *one.faults, *one.close):
+            if line:
+                _say(f"{one.chapter}: {line}")
+    names = ["chapter", "cells", "seconds", "cpu_seconds", "peak_mb", "kb", "ok"]
+    _show([dataclasses.asdict(one) | {"ok": one.ok} for one in done], json_, names)
+    if not all(one.ok for one in done):
+        raise typer.Exit(1)
+
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 

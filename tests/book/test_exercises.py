@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vlmlab.book.exercise import Exercise, check, exercises
+from vlmlab.book.exercises import feature_adapters, start_here, text_prompts
+from vlmlab.errors import VlmlabError
+
+EVERY = exercises()
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_the_solution_passes_its_own_check(key):
+    feedback = check(key, EVERY[key].solution)
+    assert feedback.passed, feedback.message
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_a_stub_is_not_started_and_offers_help(key):
+    one = EVERY[key]
+    stub = (lambda *arguments: None) if callable(one.solution) else ...
+    feedback = check(key, stub)
+    assert feedback.state == "open" and not feedback.passed
+    shown = feedback._repr_mimebundle_()["text/markdown"]
+    for part in ("Hint 1", "Hint 2", "Solution", *one.hints, one.solution_text()):
+        assert part in shown
+    assert one.seen not in shown, "what one should notice is told to who has solved it"
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_hints_are_two_and_say_more_each(key):
+    one = EVERY[key]
+    assert len(one.hints) == 2 and len(set(one.hints)) == 2 and all(len(hint) > 30 for hint in one.hints)
+    assert len(one.seen) > 40
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_an_answer_of_another_kind_is_told_and_not_raised(key):
+    for wrong in ("text", -1, [], object(), lambda *arguments: "text", lambda *arguments: 1 / 0):
+        feedback = check(key, wrong)
+        assert feedback.state == "wrong" and "\n" not in feedback.message, feedback
+
+
+def test_an_exercise_that_does_not_exist():
+    with pytest.raises(VlmlabError, match=r"did you mean 06_4.vote"):
+        check("06_4.vot", 1)
+
+
+def no_shape(*arguments):
+    return torch.zeros(2, 2)
+
+
+MISTAKES = {
+    "00.classifier": [
+        (lambda b, names, t: b.encode_text([t.format(n) for n in names]), "length 1"),
+        (lambda b, names, t: F.normalize(b.encode_text(names), dim=-1), "the template"),
+        (lambda b, names, t: torch.zeros(16), "[C, e] = [3, 16], and it is [16]"),
+    ],
+    "00.zero_shot": [
+        (lambda f, w, s: s * F.normalize(f, dim=-1) @ w.T, "sum to 1"),
+        (lambda f, w, s: (s * f @ w.T).softmax(-1), "their own length"),
+        (lambda f, w, s: (F.normalize(f, dim=-1) @ w.T).softmax(-1), "logit scale"),
+        (lambda f, w, s: (s * F.normalize(f, dim=-1) @ w).softmax(-1), "raised RuntimeError"),
+    ],
+    "00.ensemble": [
+        (lambda x: F.normalize(x.mean(1), dim=-1), "normalise first"),
+        (lambda x: F.normalize(x, dim=-1).mean(1), "normalise after"),
+        (lambda x: F.normalize(x.mean(0), dim=-1), "[C, e] = [3, 8], and it is [5, 8]"),
+    ],
+    "00.least": [(0.5, "ten probabilities sum to 1"), (10, "lies between 0 and 1")],
+    "06_1.count": [((8192, 8192), "every one of the C classes"), ((16, 819200), "each of width d"), (8192, "two numbers")],
+    "06_1.prompts": [
+        (lambda s, c, r: torch.cat([c.expand(3, -1, -1), s.expand(3, -1, -1), r], 1), "begins with [SOS]"),
+        (lambda s, c, r: torch.cat([s.expand(3, -1, -1), r, c.expand(3, -1, -1)], 1), "order along the sequence"),
+        (lambda s, c, r: torch.cat([s, c]), "[C, s + M + S, d]"),
+    ],
+    "06_1.loss": [
+        (lambda c, e, f, y, s: text_prompts.coop_loss(c.detach(), e, f, y, s), "no gradient"),
+        (lambda c, e, f, y, s: F.cross_entropy(s * f @ F.normalize(e(c), dim=-1).T, y), "their own length"),
+        (
+            lambda c, e, f, y, s: F.cross_entropy(
+                (s * F.normalize(f, dim=-1) @ F.normalize(e(c), dim=-1).T).softmax(-1), y
+            ),
+            "twice",
+        ),
+        (
+            lambda c, e, f, y, s: (
+                text_prompts.coop_loss(c.detach(), e, f, y, s) + 0 * c.sum()
+            ),
+            "gradient does not",
+        ),
+    ],
+    "06_1.harmonic": [(lambda b, n: (b + n) / 2, "arithmetic"), (lambda b, n: 2 * b * n / (b + n), "ZeroDivisionError")],
+    "06_4.vote": [
+        (lambda f, k, v, b: f @ k.T @ v, "sums of cosines"),
+        (lambda f, k, v, b: (b * (1 - f @ k.T)).exp() @ v, "negative"),
+        (lambda f, k, v, b: (b * f @ k.T).exp() @ v, "too large"),
+        (lambda f, k, v, b: (-b * (1 - f @ k.T)).exp(), "[B, C] = [6, 4], and it is [6, 12]"),
+    ],
+    "06_4.nearest": [
+        (lambda f, k, v: v[(f @ k.T).argmin(-1)], "another key"),
+        (lambda f, k, v: f @ k.T @ v, "a single 1"),
+    ],
+    "06_4.flattery": [
+        (lambda v, t: float(t.max() - v.max()), "both sides should be test"),
+        (lambda v, t: float(t.flatten()[v.argmax()] - t.max()), "is negative"),
+        (lambda v, t: float(t.max()), "find the setting on validation"),
+    ],
+    "06_4.megabytes": [(65_536_000, "1e+06 times"), (16.384, "0.25 times")],
+}  # fmt: skip
+
+
+def test_every_exercise_has_mistakes_to_be_tried():
+    assert MISTAKES.keys() == EVERY.keys()
+
+
+@pytest.mark.parametrize(("key", "answer", "message"), [(k, *m) for k, many in MISTAKES.items() for m in many])
+def test_a_usual_mistake_gets_a_message_that_helps(key, answer, message):
+    feedback = check(key, answer)
+    assert feedback.state == "wrong" and message in feedback.message, feedback.message
+
+
+def test_checks_leave_the_random_numbers_of_the_chapter_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for key, one in EVERY.items():
+        check(key, one.solution)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_solutions_are_what_the_systems_compute():
+    """A solution must not drift from the package."""
+    from vlmlab.learning.evaluate import harmonic_mean
+    from vlmlab.methods.adapter.tip_adapter import TipAdapter
+
+    class Cache:
+        keys, values = F.normalize(torch.randn(12, 8), dim=-1), torch.eye(4).repeat(3, 1)
+
+    f = F.normalize(torch.randn(5, 8), dim=-1)
+    torch.testing.assert_close(feature_adapters.vote(f, Cache.keys, Cache.values, 2.0), TipAdapter.vote(Cache, f, 2.0))
+    assert text_prompts.harmonic_mean(82.69, 63.22) == harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.01)
+    texts = start_here._Texts()
+    features = texts.encode_text(["a cat", "the cat", "a dog", "the dog"]).unflatten(0, (2, 2))
+    expected = start_here.ensemble(features)
+    shown = {"a {}": [features[0, 0], features[1, 0]], "the {}": [features[0, 1], features[1, 1]]}
+    by_hand = [sum(F.normalize(rows[c], dim=0) for rows in shown.values()) / 2 for c in range(2)]
+    torch.testing.assert_close(expected, F.normalize(torch.stack(by_hand), dim=-1))
+
+
+def test_a_plain_answer_is_shown_as_an_assignment():
+    assert EVERY["00.least"].solution_text() == "least = 0.1"
+    assert EVERY["06_4.vote"].solution_text().startswith("def vote(f, keys, values, beta):\n    affinity")
+    assert isinstance(EVERY["06_4.vote"], Exercise)
+
+
+def test_numbers_may_come_as_tensors_or_from_numpy():
+    assert check("00.least", torch.tensor(0.1)).passed
+    assert check("00.least", np.float64(0.1)).passed

@@ -1,0 +1,26 @@
+"""The book: what its chapters are made with, and what holds them to their recipe.
+
+A chapter is a notebook of `notebooks/`. It imports from here: `check` (an exercise's answer), `source` (the package's
+code, shown live), `facts` (the numbers that a test compares) and `published` with `beside` (figures of papers beside
+those just measured). `vlmlab book` executes chapters and writes them back, and says where one breaks the recipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "check": "exercise",
+    "facts": "fact_sheet",
+    "near": "fact_sheet",
+    "source": "listing",
+    "published": "ledger",
+    "beside": "ledger",
+}
+__all__ = ["beside", "check", "facts", "near", "published", "source"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

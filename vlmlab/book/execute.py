@@ -1,0 +1,152 @@
+"""Executing chapters: what `vlmlab book` does.
+
+A chapter runs in a kernel of its own, from top to bottom, with panels that stand still and errors that stop it
+(VLMLAB_STATIC, VLMLAB_STRICT). Only a chapter that went through is written back, in one piece; one that failed stays as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from vlmlab.book.normalise import normalise
+from vlmlab.book.recipe import faults
+from vlmlab.errors import VlmlabError, unknown
+from vlmlab.files import write_atomically
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+TIMEOUT = 600  # seconds of one cell
+STILL = {"VLMLAB_STATIC": "1", "VLMLAB_STRICT": "1"}
+"""Environment in which panels are pictures and their errors fail the cell; nbval needs the same."""
+
+COST = """
+import json, time
+from vlmlab.learning.memory import resident_peak_mb
+print(json.dumps([time.process_time(), resident_peak_mb()]))
+"""
+"""Run in a chapter's kernel after its last cell, and not kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Executed:
+    """What a chapter took, and what is wrong with it.
+
+    Attributes:
+        seconds: by the clock, start of the kernel included; cpu_seconds: of the kernel, all threads.
+        peak_mb: largest memory of the kernel; kb: size of the notebook on the disk.
+        failure: the error of the cell that failed, in one line, or "".
+        faults: where the chapter breaks the recipe; close: facts that nearly round to something else.
+    """
+
+    chapter: str
+    cells: int
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    kb: int
+    failure: str = ""
+    faults: tuple[str, ...] = ()
+    close: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.failure and not self.faults
+
+
+def chapters() -> dict[str, Path]:
+    """The chapters by name, in order; the templates of reports are none."""
+    return {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+
+
+def chosen(names: Sequence[str]) -> dict[str, Path]:
+    """The chapters of these names (all, if there are none); the beginning of a name is enough.
+
+    Raises `VlmlabError` for a name that fits no chapter.
+    """
+    known = chapters()
+    if not known:
+        raise VlmlabError(f"there are no chapters in {NOTEBOOKS}; get the repository's notebooks/ again")
+    found: dict[str, Path] = {}
+    for name in names:
+        fitting = {stem: path for stem, path in known.items() if stem.startswith(Path(name).stem)}
+        if not fitting:
+            raise unknown("chapter", name, known)
+        found |= fitting
+    return found or known
+
+
+def book(names: Sequence[str] = (), on_start: Callable[[str], None] | None = None) -> Iterator[Executed]:
+    """Execute chapters and write them back in their committed form; see `chosen` for the names and errors."""
+    paths = chosen(names)
+    for name, path in paths.items():
+        if on_start:
+            on_start(name)
+        yield execute(path)
+
+
+def execute(path: Path) -> Executed:
+    """Execute one chapter; it is only written if every cell went through."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=TIMEOUT,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    began, cost, failure, last = time.perf_counter(), [0.0, 0.0], "", 0
+    with client.setup_kernel(env=os.environ | STILL):
+        try:
+            for last, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, last)
+            cost = _cost(client)
+        except CellExecutionError as error:
+            failure = f"cell {last + 1} raised {error.ename}: {' '.join(str(error.evalue).split())}"
+        except (CellTimeoutError, DeadKernelError) as error:
+            failure = f"cell {last + 1}: {' '.join(str(error).split())}"
+    seconds = time.perf_counter() - began
+    if not failure:
+        text = nbformat.writes(normalise(notebook)) + "\n"
+        if text != path.read_text(encoding="utf-8"):
+            write_atomically(path, text)
+    return Executed(
+        chapter=path.stem,
+        cells=cells,
+        seconds=round(seconds, 1),
+        cpu_seconds=round(cost[0], 1),
+        peak_mb=round(cost[1]),
+        kb=round(path.stat().st_size / 1024),
+        failure=failure,
+        faults=() if failure else tuple(faults(path)),
+        close=() if failure else tuple(close_calls(notebook)),
+    )
+
+
+def close_calls(notebook) -> Iterator[str]:
+    """Facts that another processor may round to something else: within a twentieth of a step of the next one."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            for name, margin in output.get("metadata", {}).get("vlmlab", {}).get("margins", {}).items():
+                if margin < 0.05:
+                    yield f"the fact '{name}' is {margin:.0%} of a step from another value; choose another step"
+
+
+def _cost(client) -> list[float]:
+    """[CPU seconds, peak MiB] of the kernel so far."""
+    import nbformat
+
+    cell = nbformat.v4.new_code_cell(COST)
+    client.nb.cells.append(cell)
+    client.execute_cell(cell, len(client.nb.cells) - 1)
+    client.nb.cells.pop()
+    return json.loads(cell.outputs[-1].text.splitlines()[-1])

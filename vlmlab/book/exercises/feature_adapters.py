@@ -1,0 +1,124 @@
+"""Exercises of chapter 6.4, feature adapters."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, number, same_shape
+
+
+def _cache():
+    """Unit features [6, 8], unit keys [12, 8], one-hot values [12, 4]."""
+    f = F.normalize(torch.randn(6, 8, generator=generator(1)), dim=-1)
+    keys = F.normalize(torch.randn(12, 8, generator=generator(2)), dim=-1)
+    return f, keys, F.one_hot(torch.arange(4).repeat_interleave(3), 4).float()
+
+
+def vote(f, keys, values, beta):
+    affinity = f @ keys.T  # A [B, N] (2)
+    return (-beta * (1 - affinity)).exp() @ values  # [B, C] (3)
+
+
+@exercise(
+    "06_4.vote",
+    solution=vote,
+    hints=(
+        "First the cosines of every picture with every key, A = f Kᵀ [B, N]. Then a weight per key, exp(−β(1 − A)). Then sum the weights "
+        "of each class.",
+        "Summing by class is a matrix product with the one-hot values: [B, N] @ [N, C].",
+    ),
+    seen="No training, and still something was learned: the answer depends on the labelled pictures. A key that equals the picture votes with "
+    "weight 1, a key at a right angle with exp(−β).",
+)
+def _vote(answer) -> None:
+    f, keys, values = _cache()
+    expected = vote(f, keys, values, 3.0)
+    given = same_shape(ask(answer, f, keys, values, 3.0), expected, "[B, C]")
+    if torch.allclose(given, f @ keys.T @ values, atol=1e-5):
+        raise Wrong("these are sums of cosines: the kernel exp(−β(1 − A)) of equation (3) is missing.")
+    if torch.allclose(given, (3.0 * (1 - f @ keys.T)).exp() @ values, atol=1e-5):
+        raise Wrong("the far keys count most: the exponent of equation (3) is negative.")
+    if torch.allclose(given, (3.0 * f @ keys.T).exp() @ values, atol=1e-3):
+        raise Wrong("the votes are exp(β) too large: equation (3) has exp(−β(1 − A)), which is at most 1 per key.")
+    close(given, expected, "compare with equations (2) and (3).")
+
+
+def nearest(f, keys, values):
+    return values[(f @ keys.T).argmax(dim=-1)]  # [B, C]
+
+
+@exercise(
+    "06_4.nearest",
+    solution=nearest,
+    hints=(
+        "As β grows, exp(−β(1 − A)) falls off ever faster. Relative to the largest vote, whose vote is left in the end?",
+        "`(f @ keys.T).argmax(dim=-1)` is the place of the nearest key, [B]; indexing `values` with it gives that key's one-hot label.",
+    ),
+    seen="β moves the cache between two old acquaintances: at β = 0 every key counts the same and the vote says nothing, for large β it is "
+    "the nearest neighbour. The useful values lie between.",
+)
+def _nearest(answer) -> None:
+    f, keys, values = _cache()
+    expected = nearest(f, keys, values)
+    given = same_shape(ask(answer, f, keys, values), expected, "[B, C]").float()
+    if not torch.equal(given.sum(-1), torch.ones(len(f))):
+        raise Wrong("every row should have a single 1, the label of one key.")
+    sharp = vote(f.double(), keys.double(), values.double(), 400.0).argmax(-1)  # float32 would underflow
+    if not torch.equal(given.argmax(-1), sharp):
+        raise Wrong(
+            "for β = 400 the vote of equation (3) is decided by another key than yours: take the one with the highest cosine."
+        )
+    close(given, expected, "the row should be the one-hot label of the nearest key.")
+
+
+def flattery(on_val, on_test):
+    honest = on_test.flatten()[on_val.argmax()]
+    return float(on_test.max() - honest)
+
+
+@exercise(
+    "06_4.flattery",
+    solution=flattery,
+    hints=(
+        "Two numbers are compared: the best test accuracy of the grid, and the test accuracy of the setting that validation chose.",
+        "`on_val.argmax()` counts through the flattened grid, so look it up in `on_test.flatten()`.",
+    ),
+    seen="It can never be negative, and that is the point: whoever chooses on test pictures reports a maximum over noise. With few validation "
+    "pictures it is points, not decimals.",
+)
+def _flattery(answer) -> None:
+    for seed in (1, 2, 3):
+        on_val = (10 * torch.rand(5, 4, generator=generator(seed))).round() / 10
+        on_test = torch.rand(5, 4, generator=generator(10 + seed))
+        given, expected = (
+            number(ask(answer, on_val, on_test), -1, 1, "a difference of accuracies"),
+            flattery(on_val, on_test),
+        )
+        if abs(given - float(on_test.max() - on_val.max())) < 1e-6 and abs(given - expected) > 1e-6:
+            raise Wrong(
+                "that compares the best test accuracy with the best validation accuracy; both sides should be test accuracies."
+            )
+        if given < -1e-6:
+            raise Wrong(f"{given:.3f} is negative: take the best test accuracy first, and subtract the honest one.")
+        if abs(given - expected) > 1e-6:
+            raise Wrong(f"{given:.3f} is not it: find the setting on validation, and read its accuracy on test.")
+
+
+@exercise(
+    "06_4.megabytes",
+    solution=65.536,
+    hints=(
+        "The keys are one feature vector per labelled picture: N = classes times shots rows of e numbers, 4 bytes each.",
+        "1000 · 16 rows, 1024 numbers each, 4 bytes: divide by 10⁶.",
+    ),
+    seen="CoOp keeps 16 · 512 numbers for the same task, 0.03 MB, and that does not grow with the shots. The cache answers without training and "
+    "pays in memory, and in one product with every key per picture.",
+)
+def _megabytes(answer) -> None:
+    given = number(answer, 0, 1e9, "megabytes")
+    if abs(given - 65.536) > 0.6 and abs(given - 62.5) > 0.6:  # in units of 2^20 bytes it is 62.5
+        factor = given / 65.536
+        raise Wrong(
+            f"{given:g} is {factor:.3g} times what it should be: N rows, e numbers per row, 4 bytes per number."
+        )
