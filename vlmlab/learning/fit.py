@@ -79,7 +79,7 @@ def fit(
         torch.manual_seed(task.seed)
         method.prepare(task)
         losses, steps, stopped = [], 0, False
-        if method.trainable_parameters:
+        if next(method.parameters(), None) is not None:
             run = _Run(method, task, bank, views)
             stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
             losses, steps = run.losses, run.steps
@@ -123,6 +123,7 @@ class _Run:
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
                     loss = self.method.loss(self._batch(len(self.losses)))
                 loss.backward()
+                self.method.before_step()
                 self.optimizer.step()
                 self.schedule.step()
                 self.losses.append(self._finite(loss))

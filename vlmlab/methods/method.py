@@ -118,6 +118,9 @@ class Method(nn.Module):
         """The scalar that is minimised: mean cross-entropy unless the system says otherwise."""
         return F.cross_entropy(self.logits(batch), batch.labels)
 
+    def before_step(self) -> None:
+        """Called between the backward pass and the optimiser's step: gradients may be changed here; usually nothing."""
+
     def finish(self, task) -> None:
         """Called once after training, for what is chosen on validation pictures; usually nothing."""
 
