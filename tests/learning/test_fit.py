@@ -111,3 +111,26 @@ def test_a_system_that_learns_nothing_is_only_prepared(backbone, task):
 def test_learning_without_pictures_is_refused(backbone):
     with pytest.raises(VlmlabError, match="at least one shot"):
         fit(Probe(backbone), ToyTask(coloured(0, 1), coloured(1, 2)))
+
+
+def test_a_system_may_change_gradients_before_every_step_and_choose_its_pictures(backbone, task):
+    class Halving(Probe):
+        info, changed = Probe.info, 0
+
+        def learns_from(self, task):
+            return task.support.subset([0, 1, 4, 5])
+
+        def before_step(self):
+            self.changed += 1
+            for parameter in self.parameters():
+                parameter.grad.zero_()
+
+    method = Halving(backbone, Halving.configure(backbone, weight_decay=0.0))
+    start = {}
+    record = fit(method, task, on_step=lambda *a: start.setdefault("first", parts(method)))
+    assert method.changed == record.steps > 1
+    assert all(torch.equal(v, start["first"][k]) for k, v in method.state_dict().items())
+
+
+def parts(method):
+    return {k: v.clone() for k, v in method.state_dict().items()}

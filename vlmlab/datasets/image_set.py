@@ -202,8 +202,10 @@ class ImageSet:
         return self._with(labels, [self.ids[i] for i in kept], self._positions[kept], annotate)
 
     def relabelled(self, labels: Tensor) -> ImageSet:
-        """The same pictures with other labels, [N] or [N, C]."""
-        return self._with(labels, self.ids, self._positions)
+        """The same pictures with other labels, [N] or [N, C]; labels that were hidden stay unknown, these can be read."""
+        new = self._with(labels, self.ids, self._positions)
+        new._hidden = False
+        return new
 
     def unlabelled(self) -> ImageSet:
         """The same pictures with their labels out of reach."""

@@ -92,7 +92,7 @@ class _Run:
 
     def __init__(self, method: Method, task, bank: FeatureBank, views: int) -> None:
         self.method, self.task, self.views = method, task, views
-        self.pictures = task.support
+        self.pictures = method.learns_from(task)
         if not len(self.pictures):
             raise VlmlabError(f"{method.info.key} learns from pictures; ask for at least one shot")
         self.labels = self.pictures.labels.to(method.backbone.device)

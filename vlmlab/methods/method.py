@@ -118,6 +118,10 @@ class Method(nn.Module):
         """The scalar that is minimised: mean cross-entropy unless the system says otherwise."""
         return F.cross_entropy(self.logits(batch), batch.labels)
 
+    def learns_from(self, task):
+        """The labelled pictures of training: the task's support, unless the system labels pictures itself."""
+        return task.support
+
     def before_step(self) -> None:
         """Called between the backward pass and the optimiser's step: gradients may be changed here; usually nothing."""
 
