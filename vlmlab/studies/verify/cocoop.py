@@ -1,0 +1,14 @@
+"""CoCoOp wins back new classes that CoOp loses (arXiv 2203.05557, table 1)."""
+
+from __future__ import annotations
+
+from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify._measure import against_coop
+
+claim = "with a context that depends on the picture, CoCoOp is better on new classes than CoOp"
+
+
+def measure() -> Verdict:
+    """objects-silhouette, 16 shots of the base half; holds if the mean on new classes over three seeds is higher."""
+    measured = against_coop("cocoop", "objects-silhouette")
+    return Verdict("cocoop", claim, measured, measured["new"] > measured["coop_new"])
