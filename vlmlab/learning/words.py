@@ -38,7 +38,7 @@ class NearWords:
 def vocabulary(tower) -> tuple[list[str], Tensor]:
     """The whole words of a text tower's tokenizer and their token ids [V]; pieces of words and symbols are left out."""
     inner = getattr(tower.tokenizer, "tokenizer", tower.tokenizer)
-    if hasattr(inner, "decoder"):  # CLIP's byte-pair tokenizer marks the end of a word
+    if isinstance(getattr(inner, "decoder", None), dict):  # CLIP's byte-pair tokenizer marks the end of a word
         pairs = [(t.removesuffix(WORD_END), i) for i, t in inner.decoder.items() if t.endswith(WORD_END)]
     else:  # WordPiece marks what is not the beginning of one
         pairs = [(t, i) for t, i in inner.get_vocab().items() if not t.startswith("##")]

@@ -161,7 +161,7 @@ class PromptMicroscope(Panel):
 
 def _pieces(text, ids: list[int]) -> list[str]:
     inner = getattr(text.tokenizer, "tokenizer", text.tokenizer)
-    if hasattr(inner, "decoder"):
+    if isinstance(getattr(inner, "decoder", None), dict):
         return [inner.decoder.get(i, str(i)).replace("</w>", "·") for i in ids]
     return inner.convert_ids_to_tokens(ids)
 
