@@ -101,6 +101,7 @@ def execute(path: Path) -> Executed:
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
     )
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)

@@ -48,14 +48,14 @@ def _classifier(answer) -> None:
     close(given, expected, "the rows should be the sentences' features in the order of the names, and nothing else.")
 
 
-def zero_shot(features, w, scale):
+def zero_shot_probabilities(features, w, scale):
     f = F.normalize(features, dim=-1)  # [B, e]
     return (scale * f @ w.T).softmax(dim=-1)  # [B, C]
 
 
 @exercise(
     "00.zero_shot",
-    solution=zero_shot,
+    solution=zero_shot_probabilities,
     hints=(
         "Equation (2) is one line once the picture's features have unit length. The rows of `w` have it already.",
         "Probabilities are the softmax of the logits over the classes, the last axis: `.softmax(dim=-1)`.",
@@ -66,7 +66,7 @@ def zero_shot(features, w, scale):
 def _zero_shot(answer) -> None:
     features = 3 * torch.randn(5, 8, generator=generator(1))
     w = F.normalize(torch.randn(4, 8, generator=generator(2)), dim=-1)
-    expected = zero_shot(features, w, 20.0)
+    expected = zero_shot_probabilities(features, w, 20.0)
     given = same_shape(ask(answer, features, w, 20.0), expected, "[B, C]")
     if float((given.sum(-1) - 1).abs().max()) > 1e-4:
         raise Wrong("the rows do not sum to 1: take the softmax over the classes, which are the last axis.")

@@ -1,0 +1,104 @@
+"""Charts that chapters of the book draw. Accuracies are in percent; each function returns a figure that shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vlmlab.views.style import GRID, INK, MUTED, OKABE_ITO, SPLITS, Still, figure, tidy
+
+
+def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = "") -> Still:
+    """One bar per row (name, accuracy, half of its interval, chance), in the given order; a tick marks chance."""
+    fig = figure(6.6, 0.9 + 0.32 * len(rows))
+    axes = fig.subplots()
+    for y, (_, accuracy, half, chance) in enumerate(rows):
+        axes.barh(y, accuracy, xerr=half, color=SPLITS["base"], height=0.66, alpha=0.85, error_kw={"ecolor": INK})
+        axes.plot([chance, chance], [y - 0.42, y + 0.42], color=SPLITS["new"], linewidth=2.2)
+        axes.text(min(accuracy + half + 1.5, 101), y, f"{accuracy:.0f}", va="center", fontsize=8.5, color=INK)
+    axes.plot([], [], color=SPLITS["new"], linewidth=2.2, label="chance")
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 108)
+    tidy(axes, title, "accuracy (%), with its 95 % interval", "")
+    axes.grid(axis="y", visible=False)
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+    return fig
+
+
+def dots(groups: Mapping[str, Sequence[tuple[str, float]]], title: str = "", x: str = "accuracy (%)") -> Still:
+    """A row of dots per group: (label, value) each, the lowest and the highest with their labels."""
+    fig = figure(8.2, 1.0 + 0.42 * len(groups))
+    axes = fig.subplots()
+    for y, points in enumerate(groups.values()):
+        values = [value for _, value in points]
+        axes.plot([min(values), max(values)], [y, y], color=GRID, linewidth=3, zorder=0)
+        axes.scatter(values, [y] * len(values), color=SPLITS["base"], alpha=0.7, s=30)
+        (low, a), (high, b) = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
+        axes.text(a - 2, y, low, ha="right", va="center", fontsize=7.5, color=INK)
+        axes.text(b + 2, y, high, ha="left", va="center", fontsize=7.5, color=INK)
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(-34, 134)
+    axes.set_xticks(range(0, 101, 20))
+    tidy(axes, title, x, "")
+    axes.grid(axis="y", visible=False)
+    return fig
+
+
+def surface(
+    alphas: np.ndarray,
+    betas: np.ndarray,
+    accuracy: np.ndarray,
+    marks: Mapping[str, tuple[float, float]],
+    title: str = "",
+) -> Still:
+    """Accuracy [betas, alphas] of every pair of settings as a map; `marks` are named (alpha, beta) points."""
+    fig = figure(5.2, 3.6)
+    axes = fig.subplots()
+    extent = (float(alphas[0]), float(alphas[-1]), float(betas[0]), float(betas[-1]))
+    image = axes.imshow(accuracy, origin="lower", aspect="auto", extent=extent, cmap="cividis")
+    for (name, (alpha, beta)), marker in zip(marks.items(), "oD^s", strict=False):
+        axes.plot(
+            alpha,
+            beta,
+            marker,
+            color="white",
+            markeredgecolor=INK,
+            markersize=9,
+            linestyle="",
+            label=name,
+            clip_on=False,
+        )
+    tidy(axes, title, "alpha, weight of the vote", "beta, sharpness of the kernel")
+    axes.grid(visible=False)
+    fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    fig.colorbar(image, ax=axes).set_label("accuracy (%)", color=MUTED)
+    return fig
+
+
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    title: str = "",
+    across: str = "",
+    up: str = "accuracy (%)",
+    levels: Mapping[str, float] | None = None,
+) -> Still:
+    """Curves over x with a band of one standard deviation; each curve is a list of runs [seeds][len(x)].
+
+    `levels` are horizontal lines of reference.
+    """
+    fig = figure(6.6, 3.6)
+    axes = fig.subplots()
+    for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
+        axes.axhline(level, color=INK, linestyle=style, linewidth=1.3, label=name)
+    for (name, runs), colour, marker in zip(curves.items(), OKABE_ITO, "os^Dv", strict=False):
+        values = np.asarray(runs, float)
+        mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+        axes.plot(x, mean, color=colour, marker=marker, markersize=5, label=name)
+        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+    tidy(axes, title, across, up)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
