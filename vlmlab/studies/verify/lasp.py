@@ -1,0 +1,14 @@
+"""LASP wins back new classes that CoOp loses (arXiv 2210.01115, table 1)."""
+
+from __future__ import annotations
+
+from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify._measure import against_coop
+
+claim = "reminded of language by sentences, LASP is better on new classes than CoOp"
+
+
+def measure() -> Verdict:
+    """creatures, 16 shots of the base half; holds if the mean on new classes over three seeds is higher."""
+    measured = against_coop("lasp", "creatures")
+    return Verdict("lasp", claim, measured, measured["new"] > measured["coop_new"])
