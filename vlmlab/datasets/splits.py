@@ -121,3 +121,13 @@ def _class_count(images: ImageSet) -> int:
     if images.multi_label:
         return labels.shape[1]
     return int(labels.max()) + 1 if len(labels) else 0
+
+
+def partially_known(labels: LongTensor, proportion: float, seed: int) -> LongTensor:
+    """Multi-label annotation of which only a `proportion` (0 to 1) is known: labels [N, C] of 0 and 1, -1 where hidden.
+
+    Every entry is hidden or not by itself, as in DualCoOp's protocol (arXiv 2206.09541, section 4.1).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.rand(labels.shape, generator=generator) >= proportion
+    return labels.masked_fill(hidden, -1)

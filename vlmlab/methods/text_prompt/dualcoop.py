@@ -1,0 +1,174 @@
+"""DualCoOp: Fast Adaptation to Multi-Label Recognition with Limited Annotations (arXiv:2206.09541, NeurIPS 2022).
+
+Survey, section 6.3.1. A picture may show many things, and of most pictures only some labels are known. One softmax over all classes
+cannot say that two are there. DualCoOp asks every class by itself, with two learned prompts: one for "it is there", one for
+"it is not". Small things would drown in a global feature, so each class looks where its positive prompt finds it.
+
+    F = n(regions)                        [B, P, e], the value path of the attention pool, mean token first      (1)
+    R+ = 20 F w+^T,  R- = 20 F w-^T       w+, w- [C, e] unit features of the two prompts                         (2)
+    a = softmax_P(R+),  z+ = 5 sum_P a R+,  z- = 5 sum_P a R-                                                    (3)
+    p = softmax(z-, z+)_+                 the class is there if p > 1/2                                          (4)
+    loss = weight * ASL(p, y)             y in {1, 0}; unknown labels take no part                               (5)
+
+ASL, the asymmetric loss: -y (1 - p)^g+ log p - (1 - y) (1 - q)^g- log q with q = min(1 - p + 0.05, 1); the factors in
+front of the logarithms get no gradient; summed over pictures and classes.
+
+For mean average precision the score of a class is z+ - z-, which orders as p does.
+
+What differs from the release: float32; regions of the training pictures are computed once (nothing is augmented). A ViT has no
+attention pool: its regions are MaskCLIP's path, with the class token's feature in the place of the mean token's.
+
+Dimensions: B batch, C classes, P places and the mean, M context vectors, d text width, e joint width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmlab.backbones.image_tower import resized_positions
+from vlmlab.datasets.splits import partially_known
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, Recipe, option
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.registry import register
+
+SPATIAL, FINAL = 20.0, 5.0  # their product is CLIP's 100
+
+
+@register(
+    "dualcoop",
+    title="DualCoOp: Fast Adaptation to Multi-Label Recognition with Limited Annotations",
+    paper="arXiv:2206.09541",
+    year=2022,
+    section="6.3.1",
+    family="text_prompt",
+    setup="supervised",
+    tasks=("multi-label classification",),
+    learns="a positive and a negative context",
+    needs=("text tokens", "local features"),
+)
+class DualCoOp(Method):
+    """A prompt for "there" and one for "not there"."""
+
+    @dataclasses.dataclass
+    class Config(Recipe):
+        n_pos: int = option(16, "context vectors of the positive prompt", 1, 64)
+        n_neg: int = option(16, "context vectors of the negative prompt", 1, 64)
+        init_pos: str = option("", "words that the positive context starts from; they set its length")
+        init_neg: str = option("", "words that the negative context starts from; they set its length")
+        csc: bool = option(False, "contexts of their own for every class")
+        known: float = option(1.0, "share of the training labels that is known", 0.0, 1.0)
+        weight: float = option(0.03, "weight of the loss", 0.0, 1000.0)
+        gamma_pos: float = option(1.0, "focus on hard positives", 0.0, 10.0)
+        gamma_neg: float = option(2.0, "focus on hard negatives", 0.0, 10.0)
+        clip: float = option(0.05, "what is added to the probability of absence", 0.0, 1.0)
+
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 20}
+    eats = "images"
+
+    def prepare(self, task) -> None:
+        self.seed = task.seed
+        config, d = self.config, self.backbone.text.width
+        self.learned_on: list[str] = list(task.classes)
+        self.set_classes(task.classes, task.templates)
+        noise = torch.Generator().manual_seed(task.seed)
+
+        def start(words: str, length: int, prompts: Prompts) -> nn.Parameter:
+            if words:
+                first = prompts.words.float()
+                first = first.expand(len(task.classes), -1, -1).clone() if config.csc else first.clone()
+            else:
+                shape = (len(task.classes), length, d) if config.csc else (length, d)
+                first = 0.02 * torch.randn(shape, generator=noise)
+            return nn.Parameter(first.to(self.backbone.device))
+
+        self.positive = start(config.init_pos, config.n_pos, self.prompts[0])  # [M, d], or [C, M, d]
+        self.negative = start(config.init_neg, config.n_neg, self.prompts[1])
+        self.kept: Tensor | None = None  # regions of the support pictures
+        if len(task.support):
+            support, chunks = task.support, []
+            for first in range(0, len(support), PICTURES_AT_ONCE):
+                raw = support.images(range(first, min(first + PICTURES_AT_ONCE, len(support))))
+                chunks.append(self.regions(self.preprocess(raw)))
+            self.kept = torch.cat(chunks)
+
+    def learns_from(self, task):
+        """The support pictures, of whose labels a share is known."""
+        support = task.support
+        if support.labels.ndim != 2:
+            raise VlmlabError("DualCoOp learns from pictures with several labels each; choose tableau")
+        return support.relabelled(partially_known(support.labels, self.config.known, self.seed))
+
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        """Other classes with the same contexts (zero-shot recognition); `VlmlabError` if each class has its own."""
+        if self.config.csc and list(classes) != self.learned_on:
+            raise VlmlabError("contexts of their own belong to their classes; use csc=false for new ones")
+        super().set_classes(classes, templates)
+        config, text = self.config, self.backbone.text
+        words = [
+            init.replace("_", " ") or " ".join(["X"] * length)
+            for init, length in ((config.init_pos, config.n_pos), (config.init_neg, config.n_neg))
+        ]
+        self.prompts = [assemble(text, classes, own) for own in words]
+
+    @torch.no_grad()
+    def regions(self, images: Tensor) -> Tensor:
+        """Unit F of (1), [B, P, e]."""
+        image = self.backbone.image
+        if image.kind == "resnet":
+            pool, x = image.visual.attnpool, image.last_map(images)
+            tokens = x.flatten(2).transpose(1, 2)
+            tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+            side = round((len(pool.positional_embedding) - 1) ** 0.5)
+            tokens = tokens + resized_positions(pool.positional_embedding, (side, side), x.shape[-2:]).to(tokens)
+            return F.normalize(pool.c_proj(pool.v_proj(tokens)).float(), dim=-1)
+        local = image.local_features(images).flatten(2).transpose(1, 2)
+        return F.normalize(torch.cat([self.backbone.encode_image(images)[:, None], local], 1), dim=-1)
+
+    def class_features(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Unit features [C, e] of one of the two prompts."""
+        text = self.backbone.text
+        if context.dim() == 2:
+            return F.normalize(prompts.features(text, context), dim=-1)
+        start = prompts.start.expand(len(context), -1, -1)
+        sequence = torch.cat([start, context.type_as(start), prompts.rest], 1)
+        return F.normalize(text.forward(sequence, prompts.end + start.shape[1] + context.shape[1]), dim=-1)
+
+    def both(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """z- and z+ of (3), each [B, C], for unit regions [B, P, e]."""
+        there, absent = (
+            SPATIAL * regions @ self.class_features(p, c).T
+            for p, c in zip(self.prompts, (self.positive, self.negative), strict=True)
+        )  # R+, R- [B, P, C] (2)
+        a = there.softmax(1)
+        return FINAL * (a * absent).sum(1), FINAL * (a * there).sum(1)
+
+    def logits(self, batch: Batch) -> Tensor:
+        absent, there = self.both(self.regions(batch.images))
+        return there - absent  # [B, C]; sigmoid gives p of (4)
+
+    def loss(self, batch: Batch) -> Tensor:
+        known = self.kept is not None and batch.index is not None
+        regions = self.kept[batch.index] if known else self.regions(batch.images)
+        config = self.config
+        asymmetric = asymmetric_loss(*self.both(regions), batch.labels, config.gamma_pos, config.gamma_neg, config.clip)
+        return config.weight * asymmetric
+
+
+def asymmetric_loss(
+    absent: Tensor, there: Tensor, labels: Tensor, gamma_pos: float = 1.0, gamma_neg: float = 2.0, clip: float = 0.05
+) -> Tensor:
+    """ASL of (5), a sum, for logits [B, C] of both prompts and labels [B, C] in {1, 0, -1}; -1 takes no part."""
+    p = torch.stack([absent, there]).softmax(0)[1]
+    q = (1 - p + clip).clamp(max=1)
+    y = (labels == 1).to(p)
+    log = y * p.clamp(min=1e-8).log() + (1 - y) * q.clamp(min=1e-8).log()
+    with torch.no_grad():
+        focus = (1 - y * p - (1 - y) * q) ** (gamma_pos * y + gamma_neg * (1 - y))
+    return -(focus * log)[labels != -1].sum()
