@@ -78,11 +78,11 @@ class Recipe:
 RECIPES = {
     "micro-vit": Recipe("micro_vit.json", "micro_vit.safetensors", steps=4600, pool=160_000, lr=1.3e-3, warmup=300),
     "micro-vit-fine": Recipe(
-        "micro_vit_fine.json", "micro_vit_fine.safetensors", steps=350, pool=16_000, size=128, batch=128,
+        "micro_vit_fine.json", "micro_vit_fine.safetensors", steps=300, pool=16_000, size=128, batch=128,
         lr=5e-4, warmup=50, locked_text=True, distil_weight=5.0, patch_dropout=(0.5, 0.5, 0.0), zoomed=0.0, blurred=0.0,
     ),
     "micro-rn": Recipe(
-        "micro_rn.json", "micro_rn.safetensors", steps=1500, pool=160_000, lr=2e-3, region_weight=0.0, locked_text=True,
+        "micro_rn.json", "micro_rn.safetensors", steps=800, pool=160_000, lr=2e-3, region_weight=0.0, locked_text=True,
         distil_weight=10.0,
     ),
 }  # fmt: skip
