@@ -14,7 +14,7 @@ from vlmlab.datasets.catalog import DATASETS
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
 from vlmlab.views.live import fit_progress, run_label
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png, static_only
 from vlmlab.widgets.settings import Settings
 
 DRAW_EVERY = 0.3  # seconds between two drawings of a fit
@@ -166,6 +166,8 @@ class MethodLab(Panel):
 
     def _draw(self, force: bool = False) -> None:
         self._drawn = time.monotonic()
+        if static_only() and not force:
+            return  # nobody watches; drawing would take longer than the fit
         self.chart.value = png(self.static())
         if not force:
             self._repaint_done()
