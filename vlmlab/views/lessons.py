@@ -85,6 +85,7 @@ def lines(
     across: str = "",
     up: str = "accuracy (%)",
     levels: Mapping[str, float] | None = None,
+    markers: bool = True,
 ) -> Still:
     """Curves over x with a band of one standard deviation; each curve is a list of runs [seeds][len(x)].
 
@@ -97,7 +98,7 @@ def lines(
     for (name, runs), colour, marker in zip(curves.items(), OKABE_ITO, "os^Dv", strict=False):
         values = np.asarray(runs, float)
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-        axes.plot(x, mean, color=colour, marker=marker, markersize=5, label=name)
+        axes.plot(x, mean, color=colour, marker=marker if markers else "", markersize=5, label=name)
         axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     tidy(axes, title, across, up)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -52,7 +52,7 @@ class CLIPAdapter(Method):
         templates: str = option("dataset", HELP)
         epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.002, "epochs": 60}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.02, "epochs": 60}
     eats = "features"
 
     def prepare(self, task) -> None:

@@ -54,7 +54,7 @@ class TaskRes(Method):
         templates: str = option("dataset", HELP)
         epochs: int | None = option(None, "passes over the pictures; none: 100 up to 4 shots, else 200", 1, 10000)
 
-    embedded: ClassVar[dict] = {"lr": 0.01}
+    embedded: ClassVar[dict] = {"lr": 0.05}
     eats = "features"
 
     def prepare(self, task) -> None:

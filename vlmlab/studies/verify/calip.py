@@ -6,7 +6,7 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import gain
 
 claim = "attention without weights between patches and texts gains over zero-shot, averaged over five datasets"
-DATASETS = ("objects", "objects-mosaic", "objects-sketch", "vehicles", "actions")
+DATASETS = ("objects-v2", "objects-sketch", "objects-mosaic", "textures", "aerial")
 
 
 def measure() -> Verdict:

@@ -9,6 +9,6 @@ claim = "reminded of language by sentences, LASP is better on new classes than C
 
 
 def measure() -> Verdict:
-    """creatures, 16 shots of the base half; holds if the mean on new classes over three seeds is higher."""
-    measured = against_coop("lasp", "creatures")
+    """aerial and textures, 16 shots of the base half; holds if the mean on new classes over three seeds is higher."""
+    measured = against_coop("lasp")
     return Verdict("lasp", claim, measured, measured["new"] > measured["coop_new"])

@@ -9,8 +9,8 @@ claim = "a linear probe is below zero-shot at one shot per class and above it at
 
 
 def measure() -> Verdict:
-    """objects-mosaic, three seeds; holds if both signs agree on the means."""
-    one, gain_one = gain("linear_probe", "objects-mosaic", shots=1)
-    many, gain_many = gain("linear_probe", "objects-mosaic", shots=16)
+    """objects-v2, three seeds; holds if both signs agree on the means."""
+    one, gain_one = gain("linear_probe", "objects-v2", shots=1)
+    many, gain_many = gain("linear_probe", "objects-v2", shots=16)
     measured = {"one_shot": one, "one_shot_gain": gain_one, "sixteen_shots": many, "sixteen_shots_gain": gain_many}
     return Verdict("linear_probe", claim, measured, gain_one < 0 < gain_many)

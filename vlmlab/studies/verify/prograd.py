@@ -11,9 +11,9 @@ claim = "at one shot some gradients oppose zero-shot; without them accuracy is h
 
 
 def measure() -> Verdict:
-    """objects-mosaic, one shot, three seeds; holds if both parts do."""
-    own, coop = results("prograd", "objects-mosaic", 1), results("coop", "objects-mosaic", 1)
-    adapted = adapt(Experiment("prograd", "objects-mosaic", BACKBONE, 1, 1))
+    """objects-v2, one shot, three seeds; holds if both parts do."""
+    own, coop = results("prograd", "objects-v2", 1), results("coop", "objects-v2", 1)
+    adapted = adapt(Experiment("prograd", "objects-v2", BACKBONE, 1, 1))
     share = adapted.method.opposed / adapted.record.steps
     measured = {
         "prograd": over_seeds(own)[0],

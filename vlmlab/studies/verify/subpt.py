@@ -20,7 +20,7 @@ def _curve(key: str, seed: int) -> list[float]:
     bank = shared_bank(BACKBONE)
     system = load_system(key)
     method = system(bank.backbone, system.configure(bank.backbone, epochs=150))
-    task = Task(bank.backbone, shared_dataset("objects-mosaic"), 4, seed)
+    task = Task(bank.backbone, shared_dataset("textures"), 4, seed)
     features, labels, curve = bank.features(task.test), task.test.labels, []
 
     @torch.no_grad()
@@ -33,7 +33,7 @@ def _curve(key: str, seed: int) -> list[float]:
 
 
 def measure() -> Verdict:
-    """objects-mosaic, 4 shots, 150 epochs, three seeds; the fall is the highest accuracy minus the last, mean over seeds."""
+    """textures, 4 shots, 150 epochs, three seeds; the fall is the highest accuracy minus the last, mean over seeds."""
     measured = {}
     for key in ("coop", "subpt"):
         curves = [_curve(key, seed) for seed in SEEDS]

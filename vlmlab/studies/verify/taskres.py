@@ -17,12 +17,12 @@ claim = (
 
 
 def measure() -> Verdict:
-    """objects-silhouette, three seeds; holds if the gain and the mean rank correlation over the classes are positive."""
-    rows = results("taskres", "objects-silhouette")
+    """objects-v2, three seeds; holds if the gain and the mean rank correlation over the classes are positive."""
+    rows = results("taskres", "objects-v2")
     own, zero = over_seeds(rows)[0], over_seeds(rows, of="zero_shot")[0]
     correlations = []
     for seed in SEEDS:
-        adapted = adapt(Experiment("taskres", "objects-silhouette", BACKBONE, 16, seed))
+        adapted = adapt(Experiment("taskres", "objects-v2", BACKBONE, 16, seed))
         method = adapted.method
         relative = method.config.alpha * method.residual.norm(dim=-1) / method.base.norm(dim=-1)
         baseline = load_system("zero_shot")(adapted.bank.backbone)

@@ -6,7 +6,7 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import gain
 
 claim = "prompts learned from pseudo-labels alone are better than the zero-shot prediction that made these labels"
-DATASETS = ("objects-silhouette", "creatures", "vehicles", "actions")
+DATASETS = ("vehicles", "textures", "aerial", "actions")
 
 
 def measure() -> Verdict:

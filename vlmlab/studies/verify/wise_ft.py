@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from vlmlab.learning.evaluate import evaluate
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt, shared_dataset
@@ -9,10 +11,11 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE
 
 claim = "the accuracy on shifted pictures is highest between the zero-shot and the fine-tuned weights"
-SHIFTED = ("objects-mosaic", "objects-sketch", "objects-v2")
+SHIFTED = ("objects-sketch", "objects-v2")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
+@functools.cache
 def frontier(shots: int = 4, seed: int = 1) -> list[dict[str, float]]:
     """Accuracy in percent on `objects` and on its shifted versions (their mean), for every alpha."""
     adapted = adapt(Experiment("wise_ft", "objects", BACKBONE, shots, seed))
