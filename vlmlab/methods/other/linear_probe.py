@@ -100,7 +100,9 @@ class LinearProbe(Method):
 def solve(h: Tensor, y: Tensor, classes: int, c: float) -> tuple[Tensor, Tensor]:
     """W [C, e] and b [C] of (2) for features h [N, e] and labels y [N] in 0 to C-1."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # at the ends of the search there is no need to converge
+        # At the ends of the search there is no need to converge; and at one shot every class is "rare".
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", UserWarning)
         fitted = LogisticRegression(C=c, max_iter=1000, random_state=0).fit(h.cpu().numpy(), y.cpu().numpy())
     weight, bias = (torch.as_tensor(x, dtype=torch.float32) for x in (fitted.coef_, fitted.intercept_))
     if len(weight) == 1:  # scikit-learn writes two classes as one row
