@@ -90,3 +90,12 @@ def test_a_figure_shows_itself_with_a_text_for_those_who_do_not_see_it():
     data, metadata = charts.learning_curve([3.0, 2.0, 1.0]).described("the loss falls")._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"] == data["text/plain"] == "the loss falls"
+
+
+def test_the_picture_of_the_readme_has_a_panel_for_everything(image):
+    from vlmlab.views.overview import SUITE, suite
+
+    seen = ("what it sees", [(image, "a"), (image, "b")], [("cat", "#0072B2")])
+    fig = suite([image] * len(SUITE), list(SUITE), [seen, seen])
+    shown = [axes.get_title() for axes in fig.axes if axes.get_images()]
+    assert set(SUITE) <= set(shown) and shown.count("a") == 2
