@@ -89,3 +89,12 @@ def test_mistakes_are_told_before_anything_is_computed(toys, monkeypatch, experi
     monkeypatch.setattr("vlmlab.studies.run.fit", None)
     with pytest.raises(VlmlabError, match=message):
         run_experiment(experiment)
+
+
+def test_a_system_asked_for_what_it_does_not_do_names_what_it_does():
+    from vlmlab.errors import VlmlabError
+    from vlmlab.studies.experiment import Experiment
+    from vlmlab.studies.run import adapt
+
+    with pytest.raises(VlmlabError, match=r"dualcoop does multi-label classification; digits has .* choose tableau"):
+        adapt(Experiment("dualcoop", "digits", "micro-vit", 1, 1))

@@ -74,6 +74,12 @@ def adapt(
     size = min(bank.backbone.image_size, LARGEST_DRAWN)
     segments = system.info.tasks[0] == "segmentation"
     dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken, size, segments)
+    able = system.info.tasks
+    if "classification" not in able and not set(able) & set(dataset.tasks):
+        raise VlmlabError(
+            f"{experiment.system} does {', '.join(able)}; {dataset.name} has ground truth for {', '.join(dataset.tasks)}: "
+            "choose tableau"
+        )
     learned_on = "all" if experiment.split == "all" else "base"
     task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on)
     method = system(bank.backbone, config)
