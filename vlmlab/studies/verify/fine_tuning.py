@@ -9,7 +9,7 @@ claim = "fine-tuning all weights gains on pictures of its own kind, and gains le
 
 
 def measure() -> Verdict:
-    """4 shots of objects, one seed; holds if the gain on objects is positive and larger than on the shifted versions."""
+    """4 shots of objects-v2, one seed; holds if the gain on them is positive and larger than on two other styles."""
     rows = frontier()
     same, shifted = (rows[-1][name] - rows[0][name] for name in ("same", "shifted"))
     measured = {"gain": round(same, 2), "gain_under_shift": round(shifted, 2)}
