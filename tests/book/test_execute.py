@@ -126,5 +126,6 @@ def test_small_pictures_stay_and_charts_keep_their_edges():
     kind, content = smaller(buffer.getvalue())
     assert len(buffer.getvalue()) > SMALL_PNG and kind == "image/png" and len(content) < len(buffer.getvalue())
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), chart)
+    assert smaller(content) == (kind, content), "what was made smaller stays"
     kind, content = smaller(noise(300))
     assert kind == "image/jpeg" and np.asarray(Image.open(io.BytesIO(content))).shape == (300, 300, 3)

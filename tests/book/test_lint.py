@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from vlmlab.book.execute import chapters
+from vlmlab.book.exercise import exercises
 from vlmlab.book.recipe import faults
 from vlmlab.views.style import OKABE_ITO
 
@@ -17,6 +18,11 @@ CHAPTERS = chapters()
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_the_chapter_holds_to_the_recipe(name):
     assert faults(CHAPTERS[name]) == []
+
+
+def test_every_exercise_is_in_a_chapter():
+    text = "".join(path.read_text(encoding="utf-8") for path in CHAPTERS.values())
+    assert [key for key in exercises() if f'check(\\"{key}\\"' not in text] == []
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

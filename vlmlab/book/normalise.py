@@ -92,7 +92,10 @@ def smaller(png: bytes) -> tuple[str, bytes]:
     """(kind, bytes) of a picture: itself if it is small, else with a palette, or as a JPEG if that is smaller still."""
     if len(png) <= SMALL_PNG:
         return "image/png", png
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = Image.open(io.BytesIO(png))
+    if picture.mode == "P":  # was made smaller before
+        return "image/png", png
+    picture = picture.convert("RGB")
     few = picture.quantize(PALETTE, dither=Image.Dither.NONE)
     charted = _bytes(few, "PNG", optimize=True)
     jpeg = _bytes(picture, "JPEG", quality=JPEG_QUALITY, subsampling=0)
