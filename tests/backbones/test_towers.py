@@ -123,7 +123,7 @@ def test_attention_is_the_towers_own(tiny, name):
         feature = pool.c_proj((maps[0][:, :, :1] @ values).transpose(1, 2).flatten(2))[:, 0]
     else:
         block = backbone.model.visual.transformer.resblocks[0]
-        normed = block.ln_1(backbone.image._tokens(images))
+        normed = block.ln_1(backbone.image._tokens(images)[0])
         expected = block.attn(normed, normed, normed, average_attn_weights=False)[1]
         assert (maps[0] - expected).abs().max() < 1e-5
         return
@@ -140,10 +140,33 @@ def test_prompts_among_the_tokens(tiny):
     assert (each - prompted).abs().max() < 1e-5
     deep = image.forward(images, prompts, deep=[prompts + 1.0])
     assert (deep - prompted).abs().max() > 1e-3
-    with pytest.raises(ValueError, match="as many"):
-        image.forward(images, prompts, deep=[torch.zeros(3, image.width)])
+    behind = image.forward(images, prompts, behind_norm=True)
+    assert (behind - prompted).abs().max() > 1e-3
+    normed = image.forward(images, image.visual.ln_pre(prompts), behind_norm=True)
+    assert (normed - prompted).abs().max() < 1e-5
     with pytest.raises(VlmlabError, match="blocks exceed"):
         image.forward(images, prompts, deep=[prompts] * 3)
+
+
+@torch.no_grad()
+def test_deep_prompts_that_look_at_the_picture(tiny):
+    image, images = tiny["asym"].image, pictures("asym")
+    prompts = 0.1 * torch.randn(2, image.width)
+    seen = []
+
+    def means(tokens):
+        seen.append(tokens)
+        return tokens.mean(1, keepdim=True).expand(-1, 3, -1)  # as many as they like
+
+    found = image.forward(images, prompts, deep=[means])
+    assert [tokens.shape for tokens in seen] == [(8, 17, image.width)]  # class token and patches, no prompts
+    joined, _ = image._tokens(images, prompts)
+    first = image.visual.transformer.resblocks[0](joined)[:, :17]
+    assert (seen[0] - first).abs().max() < 1e-5
+    fixed = image.forward(images, prompts, deep=[first.mean(1, keepdim=True).expand(-1, 3, -1)])
+    assert (found - fixed).abs().max() < 1e-5
+    maps = image.attention(images, prompts, deep=[means])
+    assert [weights.shape[-1] for weights in maps] == [19, 20, 20]
 
 
 @torch.no_grad()
@@ -151,6 +174,14 @@ def test_a_tower_without_tokens_names_one_that_has_them(tiny):
     with pytest.raises(VlmlabError, match=r"MaPLe.*micro-vit"):
         tiny["rn"].image.forward(pictures("rn"), torch.zeros(2, 512))
     assert "tokens" not in tiny["rn"].image.supports
+    for closed in (tiny["rn"].image, variant("timm").image):
+        with pytest.raises(VlmlabError, match=r"the visual prompts of UPT need a ViT: use micro-vit"):
+            closed.check_prompts("UPT", 1)
+    with pytest.raises(VlmlabError, match=r"UPT asks for prompts in 5 blocks and the image tower of tiny-vit has 4"):
+        tiny["vit"].image.check_prompts("UPT", 5)
+    tiny["vit"].image.check_prompts("UPT", 4)
+    with pytest.raises(VlmlabError, match="no prompt tokens"):
+        tiny["rn"].image.attention(pictures("rn"), torch.zeros(2, 512))
     with pytest.raises(VlmlabError, match="attention maps"):
         variant("timm").image.attention(torch.zeros(1, 3, 64, 64))
 

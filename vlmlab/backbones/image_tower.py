@@ -9,7 +9,7 @@ Legend: B batch, H x W picture, h x w grid of locations, T tokens, n prompt toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,11 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vlmlab.backbones.blocks import attention_map, check_blocks, finish, output, project, replace_rows, run_block
+from vlmlab.backbones.blocks import attention_map, check_blocks, finish, output, project, run_block
 from vlmlab.errors import VlmlabError
+
+Deep = Sequence[Tensor | Callable[[Tensor], Tensor]]
+"""Prompts of the blocks behind the first: each [n, d] or [B, n, d], or what makes [B, n, d] of the tokens there."""
 
 WITH_TOKENS = "micro-vit, or a ViT of open_clip such as ViT-B-16/openai"
 
@@ -44,13 +47,16 @@ class ImageTower:
         """How many locations (h, w) a picture of that size has."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+    ) -> Tensor:
         """Features [B, e] of normalised images [B, 3, H, W].
 
-        `prompts` [n, d] or [B, n, d] join the tokens behind the last patch, after positions, before the first norm;
-        `deep[j]` takes their place at the input of block j+1 (counted from 0), as in VPT-deep (arXiv:2203.12119) and
-        MaPLe (arXiv:2210.03117).
-        Raises `VlmlabError` if the tower has no tokens.
+        `prompts` [n, d] or [B, n, d] join the tokens behind the last patch, after positions, before the first norm
+        (MaPLe, arXiv:2210.03117) or, with `behind_norm`, after it (VPT, arXiv:2203.12119). `deep[j]` takes the place of
+        what prompts there are at the input of block j+1 (counted from 0); its number of tokens is its own. A function
+        makes it of the class and patch tokens [B, 1 + h*w, d] at that place, so that prompts may look at the picture.
+        Raises `VlmlabError` if the tower has no tokens, or fewer blocks than prompts.
         """
         if prompts is not None or deep:
             raise self._refusal("prompt tokens", "visual prompts among the tokens (MaPLe, VPT)")
@@ -67,9 +73,24 @@ class ImageTower:
         """
         raise NotImplementedError
 
-    def attention(self, images: Tensor) -> list[Tensor]:
-        """Attention weights per layer, each [B, heads, T, T]; row t is where token t looks, token 0 is the pooled one."""
+    def attention(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+    ) -> list[Tensor]:
+        """Attention weights per layer, each [B, heads, T, T]; row t is where token t looks, token 0 is the pooled one.
+
+        Prompts are as for `forward`, and the last of the T tokens.
+        """
         raise self._refusal("attention maps", "attention pictures")
+
+    def check_prompts(self, system: str, blocks: int) -> None:
+        """Raises `VlmlabError` if `system` cannot have prompts in the first `blocks` blocks of this tower."""
+        if "tokens" not in self.supports:
+            raise self._refusal("prompt tokens", f"the visual prompts of {system}")
+        if blocks > self.depth:
+            raise VlmlabError(
+                f"{system} asks for prompts in {blocks} blocks and the image tower of {self.name} has {self.depth}; use "
+                "fewer"
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -98,22 +119,21 @@ class VitTower(ImageTower):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.visual.patch_size[0], width // self.visual.patch_size[1]
 
-    def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+    ) -> Tensor:
         visual, blocks = self.visual, self.visual.transformer.resblocks
-        x = self._tokens(images, prompts)
-        count = 0 if prompts is None else prompts.shape[-2]
-        self._check_deep(deep, count)
+        x, own = self._tokens(images, prompts, behind_norm)
+        self._check_deep(deep)
         pooled_only = visual.attn_pool is None and visual.pool_type == "tok"
         for j, block in enumerate(blocks):
-            if deep and 0 < j <= len(deep):
-                x = replace_rows(x, x.shape[1] - count, deep[j - 1])
+            x = _with_prompts(x, own, deep, j)
             if pooled_only and j == self.depth - 1:
                 x = run_block(block, x, rows=torch.zeros(len(x), dtype=torch.long, device=x.device))
             else:
                 x = run_block(block, x)
-        if not pooled_only:
-            x = x[:, : x.shape[1] - count]  # prompts do not take part in an average or in a pool with queries
-        pooled, _ = visual._pool(x)
+        # Prompts do not take part in an average or in a pool with queries.
+        pooled, _ = visual._pool(x[:, :own])
         return self._project(pooled).float()
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
@@ -121,7 +141,7 @@ class VitTower(ImageTower):
         if self.visual.attn_pool is not None and kind != "key":
             raise VlmlabError(f"{self.name} pools by learned queries, no location has features; use {WITH_TOKENS}")
         *first, last = self.visual.transformer.resblocks
-        x = self._tokens(images)
+        x, _ = self._tokens(images)
         for block in first:
             x = run_block(block, x)
         if kind == "key":
@@ -136,36 +156,50 @@ class VitTower(ImageTower):
             raise _unknown_kind(kind)
         return x[:, 1:].transpose(1, 2).unflatten(2, self.grid(*images.shape[-2:])).float()
 
-    def attention(self, images: Tensor) -> list[Tensor]:
-        x, maps = self._tokens(images), []
-        for block in self.visual.transformer.resblocks:
-            weights, x = attention_map(block, x)
+    def attention(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+    ) -> list[Tensor]:
+        x, own = self._tokens(images, prompts, behind_norm)
+        self._check_deep(deep)
+        maps = []
+        for j, block in enumerate(self.visual.transformer.resblocks):
+            weights, x = attention_map(block, _with_prompts(x, own, deep, j))
             maps.append(weights.float())
         return maps
 
-    def _tokens(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
-        """The input of the first block, [B, 1 + h*w + n, d]."""
+    def _tokens(self, images: Tensor, prompts: Tensor | None = None, behind_norm: bool = False) -> tuple[Tensor, int]:
+        """The input of the first block, [B, 1 + h*w + n, d], and how many of its tokens are no prompts, 1 + h*w."""
         visual = self.visual
         x = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         x = x + resized_positions(visual.positional_embedding, visual.grid_size, self.grid(*images.shape[-2:])).to(x.dtype)
-        if prompts is not None:
-            x = torch.cat([x, prompts.to(x.dtype).expand(len(x), -1, -1)], dim=1)
-        return visual.ln_pre(x)
+        own = x.shape[1]
+        if behind_norm:
+            return _joined(visual.ln_pre(x), prompts), own
+        return visual.ln_pre(_joined(x, prompts)), own
 
     def _project(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else x @ self.visual.proj
 
-    def _check_deep(self, deep: Sequence[Tensor] | None, count: int) -> None:
-        if not deep:
-            return
-        if len(deep) > self.depth - 1:
+    def _check_deep(self, deep: Deep | None) -> None:
+        if deep and len(deep) > self.depth - 1:
             raise VlmlabError(
                 f"deep prompts in {len(deep) + 1} blocks exceed the {self.depth} of the image tower of {self.name}; "
                 "use fewer"
             )
-        if any(d.shape[-2] != count for d in deep):
-            raise ValueError(f"deep prompts must be as many as the {count} prompts that they replace")
+
+
+def _joined(x: Tensor, prompts: Tensor | None) -> Tensor:
+    """Tokens [B, T, d] with `prompts` [n, d] or [B, n, d] behind the last."""
+    return x if prompts is None else torch.cat([x, prompts.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+
+
+def _with_prompts(x: Tensor, own: int, deep: Deep | None, j: int) -> Tensor:
+    """The input of block j: the `own` first tokens of `x` [B, T, d], and the block's prompts if it has new ones."""
+    if not deep or not 0 < j <= len(deep):
+        return x
+    x, prompts = x[:, :own], deep[j - 1]
+    return _joined(x, prompts(x) if callable(prompts) else prompts)
 
 
 class ResNetTower(ImageTower):
@@ -190,7 +224,9 @@ class ResNetTower(ImageTower):
             x = stage(x)
         return x
 
-    def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+    ) -> Tensor:
         if prompts is not None or deep:
             return super().forward(images, prompts, deep)
         return self._pool(self.last_map(images), positions=True, queries=1)[0][:, 0].float()
@@ -209,8 +245,12 @@ class ResNetTower(ImageTower):
             raise _unknown_kind(kind)
         return y.transpose(1, 2).unflatten(2, size).float()
 
-    def attention(self, images: Tensor) -> list[Tensor]:
+    def attention(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+    ) -> list[Tensor]:
         """One map [B, heads, 1 + h*w, 1 + h*w]; token 0 is the mean of the map."""
+        if prompts is not None or deep:
+            raise self._refusal("prompt tokens", "visual prompts among the tokens (MaPLe, VPT)")
         return [self._pool(self.last_map(images), positions=True)[1].float()]
 
     def _pool(self, x: Tensor, positions: bool, queries: int | None = None) -> tuple[Tensor, Tensor]:
