@@ -24,6 +24,7 @@ from vlmlab.widgets import (
     PromptMicroscope,
     ProtocolBox,
     SegmentationPlayground,
+    TransportPlan,
     tableau_pictures,
 )
 from vlmlab.widgets.panel import Panel, image_view, uploaded
@@ -38,6 +39,7 @@ QUICK = {
     "equation lens": EquationLens,
     "method lab": lambda: MethodLab(system="tip_adapter"),
     "context microscope": ContextMicroscope,
+    "transport plan": lambda: TransportPlan(shots=1),
     "guess": lambda: Guess("How many of a hundred?", 40.0),
 }
 
@@ -290,3 +292,19 @@ def test_choosing_on_test_never_looks_worse(strict):
     assert all(flattered >= honest for honest, flattered in box.flattered)
     assert box.facts()["flattery"] >= 0
     box.close()
+
+
+def test_the_plan_gives_every_place_away_and_every_prompt_as_much(strict):
+    panel = TransportPlan(shots=1, n_prompts=3)
+    share = panel.answer["share"]  # [N, h, w]
+    assert share.shape == (3, 8, 8) and np.allclose(share.sum(0), 1, atol=1e-5)
+    assert np.allclose(share.mean((1, 2)), 1 / 3, atol=0.02)
+    panel.eps.value = 10.0  # an expensive plan is an even one
+    assert np.allclose(panel.answer["share"], 1 / 3, atol=0.02)
+    panel.eps.value, panel.moment.value = 0.1, 0
+    start = panel.answer["alike"]
+    panel.moment.value = panel.moment.max
+    assert panel.answer["alike"] < start, "the prompts of a class part while they learn"
+    panel.chooser.number.value = 5
+    assert panel.answer["class"] == panel.answer["picture"] == panel.chooser.name
+    panel.close()

@@ -19,11 +19,16 @@ def resized(values: np.ndarray, height: int, width: int, smooth: bool = True) ->
     return np.asarray(Image.fromarray(np.asarray(values, np.float32)).resize((width, height), method))
 
 
-def heat(pixels: np.ndarray, values: np.ndarray, strength: float = 0.65) -> np.ndarray:
-    """Pixels [H, W, 3] uint8 with a map [h, w] laid over: dark where it is low, warm where it is high."""
+def heat(
+    pixels: np.ndarray, values: np.ndarray, strength: float = 0.65, span: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Pixels [H, W, 3] uint8 with a map [h, w] laid over: dark where it is low, warm where it is high.
+
+    `span` are the values of darkest and brightest, for maps to be compared; the map's own extremes, if there is none.
+    """
     from matplotlib import colormaps
 
-    low, high = float(np.min(values)), float(np.max(values))
+    low, high = span or (float(np.min(values)), float(np.max(values)))
     scaled = resized((values - low) / max(high - low, 1e-9), *pixels.shape[:2])
     warm = colormaps["inferno"](np.clip(scaled, 0, 1))[..., :3] * 255
     return (pixels * (1 - strength) + warm * strength).round().astype(np.uint8)

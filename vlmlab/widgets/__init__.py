@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
     from vlmlab.widgets.protocol_box import ProtocolBox
     from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
+    from vlmlab.widgets.transport_plan import TransportPlan
 
 _HOMES = {
     "AttentionViewer": "attention_viewer",
@@ -28,6 +29,7 @@ _HOMES = {
     "PromptMicroscope": "prompt_microscope",
     "ProtocolBox": "protocol_box",
     "SegmentationPlayground": "segmentation_playground",
+    "TransportPlan": "transport_plan",
     "tableau_pictures": "segmentation_playground",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "PromptMicroscope",
     "ProtocolBox",
     "SegmentationPlayground",
+    "TransportPlan",
     "tableau_pictures",
 ]
 
