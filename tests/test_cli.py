@@ -71,7 +71,7 @@ def test_listings_and_help_import_nothing_heavy(arguments):
 def test_every_command_explains_itself(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    names = ("systems", "backbones", "datasets", "run", "sweep", "report", "verify", "bench", "doctor", "build")
+    names = ("systems", "backbones", "datasets", "run", "sweep", "table", "report", "verify", "bench", "doctor", "build")
     for name in names:
         assert f"\n  {name} " in text
         assert main([name, "--help"]) == 0
@@ -144,6 +144,17 @@ def test_a_whole_run_in_a_process_of_its_own(tmp_path):
 
 
 # --- sweeps --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_of_a_section_has_its_systems_and_their_settings(capsys, tmp_path, fake_run):
+    command = ["sweep", "--section", "6.3.2", "--datasets", "digits", "--seeds", "1", "--split", "all,base", "--workers", "0"]
+    command += ["--shots", "1,16"]
+    assert main([*command, "--set", "tip_adapter.passes=0", "--store", str(tmp_path)]) == 0
+    asked = {(e.system, e.shots, e.split, e.config) for e in fake_run}
+    assert ("zero_shot", 0, "all", ()) in asked and ("tip_adapter", 16, "base", (("passes", "0"),)) in asked
+    assert {shots for system, shots, split, _ in asked if (system, split) == ("clip_adapter", "all")} == {1, 16}
+    capsys.readouterr()
+    assert "either --section or --systems" in refused(capsys, *command, "--systems", "coop", "--store", str(tmp_path))
 
 
 def test_a_sweep_with_a_failure_ends_with_1_and_keeps_the_rest(capsys, tmp_path, fake_run):

@@ -131,7 +131,11 @@ def run(
     shots: Annotated[int, typer.Option(help="Training pictures per class.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the choice of pictures and of training.")] = 0,
     split: Annotated[
-        str, typer.Option(help="all classes; base: learn and test on half of them; new: test on the other half.")
+        str,
+        typer.Option(
+            help="all classes; base: learn and test on half of them; new: test on the other half; shift: all, and also "
+            "in other styles."
+        ),
     ] = "all",
     settings: Settings = None,
     views: Views = 0,
@@ -171,15 +175,23 @@ def run(
 @app.command()
 def sweep(
     store: Annotated[Path, typer.Option(help="Folder of the results; what it holds is not computed again.")],
-    systems: Annotated[str, typer.Option(help="Keys, separated by commas.")] = "zero_shot,coop,tip_adapter",
-    datasets: Annotated[str, typer.Option(help="Names or folders, separated by commas.")] = "digits",
+    systems: Annotated[str | None, typer.Option(help="Keys, separated by commas.")] = None,
+    section: Annotated[
+        str | None,
+        typer.Option(help="All systems of a section of the survey, such as 6 or 6.3.1, each where it makes sense."),
+    ] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="Names or folders, separated by commas; default: digits, or all with --section.")
+    ] = None,
     backbones: Annotated[str, typer.Option(help="Names, separated by commas.")] = "micro-vit",
-    shots: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "1,2,4,8,16",
+    shots: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "1,4,16",
     seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0,1,2",
-    split: Annotated[str, typer.Option(help="all, base or new.")] = "all",
+    split: Annotated[str, typer.Option(help="all, base, new or shift; several separated by commas.")] = "all",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all; may be repeated."),
+        typer.Option(
+            "--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all; may be repeated."
+        ),
     ] = None,
     views: Views = 0,
     root: Root = None,
@@ -191,27 +203,42 @@ def sweep(
 ) -> None:
     """Run every combination and keep the results.
 
-    Killed or stopped, it goes on where it was when it is run again.
+    Killed or stopped, it goes on where it was when it is run again. With --section, systems that take no shots run once
+    per dataset and seed, and the splits base and shift take the most shots.
     Exit code 1 if an experiment failed; the others are kept, and it is tried again by the next run.
     """
     from vlmlab.registry import registry
     from vlmlab.studies.experiment import grid
     from vlmlab.studies.store import ResultStore
 
-    for key in _names(systems):
+    if section and systems:
+        raise VlmlabError("--section names its systems itself; give either --section or --systems")
+    keys = _names(systems or "zero_shot,coop,tip_adapter")
+    if section:
+        from vlmlab.studies.sweep import suited, systems_of
+
+        keys = systems_of(section)
+    for key in keys:
         if key not in registry():
             raise unknown("system", key, registry())
-    lists = _names(datasets), _names(backbones), _numbers("shots", shots), _numbers("seeds", seeds)
-    others = {"split": split, "views": views, "root": root and str(root), "skip_broken": skip_broken}
+    others = {"views": views, "root": root and str(root), "skip_broken": skip_broken}
     given = _settings(settings)
-    experiments = [
-        experiment
-        for key in _names(systems)
-        for experiment in grid([key], *lists, config=_settings_of(key, given), **others)
-    ]
     for name, _ in given:
-        if "." in name and name.partition(".")[0] not in _names(systems):
-            raise unknown("system of the sweep", name.partition(".")[0], _names(systems))
+        if "." in name and name.partition(".")[0] not in keys:
+            raise unknown("system of the sweep", name.partition(".")[0], keys)
+    lists = _names(backbones), _numbers("shots", shots), _numbers("seeds", seeds)
+    if section:
+        names = datasets and _names(datasets)
+        experiments = suited(keys, names, *lists, _names(split), config=lambda key: _settings_of(key, given), **others)
+    else:
+        experiments = [
+            experiment
+            for key in keys
+            for one in _names(split)
+            for experiment in grid(
+                [key], _names(datasets or "digits"), *lists, split=one, config=_settings_of(key, given), **others
+            )
+        ]
     results = ResultStore(store)
     with _work():
         from vlmlab.studies.sweep import sweep as run_all
@@ -223,6 +250,32 @@ def sweep(
         _show([_outcome_cells(outcome) for outcome in outcomes], False)
     if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the results of a sweep.")],
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; without it, the table is printed.")] = None,
+    json_: Json = False,
+) -> None:
+    """Sum up the results of a sweep.
+
+    One line per system, dataset, backbone, shots and split: means and standard deviations over the seeds, what is
+    learned, seconds and memory.
+    """
+    with _work():
+        from vlmlab.studies.store import ResultStore
+        from vlmlab.studies.table import table as lines_of
+        from vlmlab.studies.table import write_table
+
+        if not store.is_dir():
+            raise VlmlabError(f"there is no folder {store} with results; make one by `vlmlab sweep --store {store}`")
+        lines = lines_of(ResultStore(store).results())
+        if out is not None:
+            write_table(lines, out)
+    if json_ or out is None:
+        return _show(lines, json_)
+    print(f"{out}: {len(lines)} lines")
 
 
 @app.command()

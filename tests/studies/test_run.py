@@ -1,5 +1,10 @@
+import dataclasses
+
+import numpy as np
 import pytest
 
+from vlmlab.datasets import ImageSet
+from vlmlab.datasets.image_set import ArrayPictures
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt, run_experiment
@@ -53,6 +58,25 @@ def test_base_and_new_come_from_one_learning_on_base(toys):
     assert base["harmonic_mean"] == pytest.approx(mean, abs=1e-3)
     task = adapt(colours("coop", split="new", config=QUICK)).task
     assert task.split == "base" and task.classes == ["red", "green"], "new classes must not be learned on"
+
+
+def test_under_shift_the_same_system_meets_every_other_style(toys, monkeypatch):
+    from vlmlab.studies import run
+
+    black = ArrayPictures(lambda: np.zeros((4, 32, 32, 3), np.uint8), "black")
+    night = dataclasses.replace(toys, name="colours-night", test=ImageSet(black, np.arange(4), list("abcd")))
+    monkeypatch.setattr(run, "shifted_versions", lambda name: ("colours-night", "colours-again"))
+    monkeypatch.setattr(run, "load_dataset", lambda name, **how: night if name == "colours-night" else toys)
+    metrics = run_experiment(colours("tip_adapter", split="shift", config=(("passes", "0"),)))["metrics"]
+    alone = run_experiment(colours("tip_adapter", config=(("passes", "0"),)))["metrics"]
+    assert metrics["accuracy"] == metrics["colours-again"] == alone["accuracy"]
+    assert metrics["colours-night"] == 25.0 < metrics["accuracy"], "at night all cows are black"
+    assert metrics["shift"] == pytest.approx((metrics["colours-night"] + metrics["colours-again"]) / 2, abs=1e-3)
+
+
+def test_a_dataset_without_other_styles_has_no_shift(toys):
+    with pytest.raises(VlmlabError, match=r"no shifted versions of colours .*; choose objects"):
+        run_experiment(colours("coop", split="shift"))
 
 
 def test_a_system_bound_to_its_classes_has_no_new(toys):

@@ -197,3 +197,33 @@ def test_a_kill_while_writing_leaves_whole_files(tmp_path):
 def test_handing_out_work_does_not_import_torch():
     code = "import sys, vlmlab.studies.sweep, vlmlab.studies.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- a whole section ---------------------------------------------------------------------------------------------------
+
+
+def test_a_section_is_its_systems_after_zero_shot():
+    from vlmlab.studies.sweep import systems_of
+
+    assert systems_of("6.3.2")[:1] == ["zero_shot"] and "tip_adapter" in systems_of("6.3.2")
+    assert "coop" not in systems_of("6.3.2") and set(systems_of("6.3.2")) < set(systems_of("6"))
+    with pytest.raises(VlmlabError, match=r"unknown section '6\.9'"):
+        systems_of("6.9")
+    with pytest.raises(VlmlabError, match="unknown section ''"):
+        systems_of("")
+
+
+def test_a_section_asks_only_what_makes_sense():
+    from vlmlab.studies.sweep import suited
+
+    every = suited(["zero_shot", "coop", "upl", "maskclip", "dualcoop"], shots=[1, 16], splits=["all", "base", "shift"])
+    asked = {(e.system, e.dataset, e.shots, e.split) for e in every}
+    assert len(asked) * 3 == len(every) == len({e.key for e in every})
+    assert {e.dataset for e in every if e.system in ("maskclip", "dualcoop")} == {"tableau"}
+    assert {e.shots for e in every if e.system in ("zero_shot", "upl", "maskclip")} == {0}
+    assert {(e.shots, e.split) for e in every if e.system == "coop"} == {(1, "all"), (16, "all"), (16, "base"), (16, "shift")}
+    assert {e.dataset for e in every if e.split == "shift"} == {"objects"}
+    datasets = {e.dataset for e in every if e.system == "coop"}
+    assert {"digits", "objects-sketch", "aerial"} <= datasets and not datasets & {"tableau", "photographs", "caltech101"}
+    (own,) = suited(["coop"], ["./pictures"], shots=[2], seeds=[1], config=lambda key: (("n_ctx", key),))
+    assert own.config == (("n_ctx", "coop"),) and own.dataset.endswith("/pictures")

@@ -100,3 +100,13 @@ DATASETS: tuple[DatasetInfo, ...] = (
 )  # fmt: skip
 
 BY_NAME: dict[str, DatasetInfo] = {info.name: info for info in DATASETS}
+
+
+def shifted_versions(name: str) -> tuple[str, ...]:
+    """The embedded datasets that show the classes of `name` in another style, such as objects-sketch of objects."""
+    own = BY_NAME.get(name)
+    return tuple(
+        info.name
+        for info in DATASETS
+        if own and info.offline and info.name.startswith(f"{name}-") and info.classes == own.classes
+    )

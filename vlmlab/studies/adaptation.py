@@ -19,12 +19,9 @@ from vlmlab.files import write_atomically
 from vlmlab.registry import registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.sweep import sweep
+from vlmlab.studies.sweep import WITHOUT_SHOTS, sweep, takes_shots
 from vlmlab.views.charts import spread
 from vlmlab.views.style import system_label
-
-WITHOUT_SHOTS = ("zero-shot", "test-time")
-"""Setups that learn from no labelled picture: they run once per dataset and seed."""
 
 TEMPLATE = "a photo of a {}."
 
@@ -49,7 +46,7 @@ class Plan:
         table, few, base = registry(), [], []
         for system in self.systems:
             info = table.get(system)
-            without = info is not None and info.setup in WITHOUT_SHOTS
+            without = info is not None and not takes_shots(info)
             for dataset in self.datasets:
                 for seed in self.seeds:
                     common = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vlmlab.errors import VlmlabError, unknown
 
-SPLITS = ("all", "base", "new")
+SPLITS = ("all", "base", "new", "shift")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Experiment:
         dataset: a name of `vlmlab datasets`, or the path of a folder of pictures (kept as an absolute path).
         shots: training pictures per class.
         seed: of the choice of those pictures and of training.
-        split: "all" classes; "base": learn and report on the base half; "new": learn on base, report on the other half.
+        split: "all" classes; "base": learn and report on the base half; "new": learn on base, report on the other half;
+            "shift": learn on all classes, report also on the same classes in other styles (objects has four).
         config: settings of the system that differ from its defaults, as (name, value) pairs in order of name.
         views: random crops per training picture, 0 for none (see `learning.fit`).
         root: folder of the standard datasets, where one is used.

@@ -13,6 +13,7 @@ from pathlib import Path
 from vlmlab import __version__
 from vlmlab.backbones import load_backbone
 from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
+from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.evaluate import evaluate, harmonic_mean
 from vlmlab.learning.features import FeatureBank
@@ -80,7 +81,9 @@ def adapt(
             f"{experiment.system} does {', '.join(able)}; {dataset.name} has ground truth for {', '.join(dataset.tasks)}: "
             "choose tableau"
         )
-    learned_on = "all" if experiment.split == "all" else "base"
+    if experiment.split == "shift":
+        _versions_of(dataset.name)  # a mistake is told before anything is computed
+    learned_on = "all" if experiment.split in ("all", "shift") else "base"
     task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on)
     method = system(bank.backbone, config)
     seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test pictures first of all
@@ -99,7 +102,8 @@ def run_experiment(
     """Adapt and evaluate; gives what `vlmlab run --json` prints.
 
     `metrics` are in percent, on the test pictures: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy"; for
-    splits "base" and "new" also "base", "new" and "harmonic_mean", where "accuracy" is that of the split asked for. A
+    splits "base" and "new" also "base", "new" and "harmonic_mean", where "accuracy" is that of the split asked for; for
+    split "shift" also the figure on every shifted version of the dataset, by its name, and their mean as "shift". A
     system that cannot carry over what it learned has no "new"; to ask it for that split is an error. `zero_shot` holds
     the figures of zero-shot prediction with the same backbone, templates and pictures (of whole pictures, also beside a
     system that segments). `seconds` is adaptation
@@ -142,6 +146,13 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     if experiment.split == "all":
         return base
     main = next(iter(base))
+    if experiment.split == "shift":
+        size = min(adapted.bank.backbone.image_size, LARGEST_DRAWN)
+        shifted = {
+            name: _figures(method, shared_dataset(name, size=size).test, adapted, experiment)[main]
+            for name in _versions_of(learned.dataset.name)
+        }
+        return base | shifted | {"shift": round(sum(shifted.values()) / len(shifted), 4)}
     task = learned.for_classes("new")
     try:
         method.set_classes(task.classes, task.templates)
@@ -155,6 +166,15 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     asked = base if experiment.split == "base" else new
     mean = round(harmonic_mean(base[main], new[main]), 4)
     return asked | {"base": base[main], "new": new[main], "harmonic_mean": mean}
+
+
+def _versions_of(name: str) -> list[str]:
+    """The datasets that show the classes of `name` in another style; `VlmlabError` if there are none."""
+    found = shifted_versions(name)
+    if not found:
+        able = ", ".join(info.name for info in DATASETS if shifted_versions(info.name))
+        raise VlmlabError(f"there are no shifted versions of {name} to measure the shift on; choose {able}")
+    return list(found)
 
 
 def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: Experiment) -> dict[str, float]:

@@ -12,17 +12,81 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 
 from distributed import Client
 
-from vlmlab.errors import VlmlabError
+from vlmlab.datasets.catalog import DATASETS, shifted_versions
+from vlmlab.errors import VlmlabError, unknown
+from vlmlab.registry import SystemInfo, registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
+
+WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised")
+"""Setups that learn from no labelled picture: what they do does not depend on the shots."""
+
+
+def takes_shots(info: SystemInfo) -> bool:
+    """Whether a system's figures depend on the shots; without them it needs one run per dataset and seed."""
+    trains = info.setup != "training-free" or "classification" in info.tasks
+    return trains and info.setup not in WITHOUT_SHOTS
+
+
+def systems_of(section: str) -> list[str]:
+    """Keys of the systems of a section of the survey, such as "6" or "6.3.1", after zero-shot prediction.
+
+    Raises `VlmlabError` for a section that no system is from.
+    """
+    table = registry()
+    found = [key for key, info in table.items() if f"{info.section}.".startswith(f"{section}.") and key != "zero_shot"]
+    if not found:
+        raise unknown("section", section, sorted({info.section for info in table.values()}))
+    return ["zero_shot", *found]
+
+
+def suited(
+    systems: Sequence[str],
+    datasets: Sequence[str] | None = None,
+    backbones: Sequence[str] = ("micro-vit",),
+    shots: Sequence[int] = (1, 4, 16),
+    seeds: Sequence[int] = (0, 1, 2),
+    splits: Sequence[str] = ("all",),
+    **same,
+) -> list[Experiment]:
+    """Every combination that makes sense; `same` are other fields of `Experiment`, a callable one is asked per system.
+
+    A system that takes no shots is run once per dataset and seed, with 0. A system that does not classify meets the
+    datasets whose ground truth it needs. Splits other than "all" take the most shots; "shift" is for datasets that have
+    shifted versions, and "base" and "new" for systems that classify.
+
+    Args:
+        datasets: names or folders; all embedded ones with training pictures if None.
+    """
+    table = registry()
+    names = datasets or [info.name for info in DATASETS if info.offline and info.splits["train"]]
+    experiments = []
+    # Dataset by dataset, as in `grid`: a sweep that is stopped early has all systems on the first ones.
+    for backbone, name, key, split in itertools.product(backbones, names, systems, splits):
+        info = table[key]
+        if not _fits(info, name) or (split == "shift" and not shifted_versions(name)):
+            continue
+        if split != "all" and "classification" not in info.tasks:
+            continue
+        few = [0] if not takes_shots(info) else shots if split == "all" else [max(shots)]
+        fields = {field: value(key) if callable(value) else value for field, value in same.items()}
+        experiments += [Experiment(key, name, backbone, k, seed, split, **fields) for k in few for seed in seeds]
+    return experiments
+
+
+def _fits(info: SystemInfo, dataset: str) -> bool:
+    """Whether the ground truth of a dataset is of a kind that the system solves; folders have classes."""
+    kinds = next((set(d.tasks) for d in DATASETS if d.name == dataset), {"classification"})
+    return bool(set(info.tasks) & kinds)
 
 
 @dataclasses.dataclass
@@ -67,7 +131,9 @@ def sweep(
         some = min(workers if workers is not None else os.cpu_count() or 1, len(pending))
         folder = str(store.folder.resolve())
         with _executor(some, scheduler) as executor:
-            futures = {executor.submit(work, experiment, folder, download): experiment for experiment in pending.values()}
+            futures = {
+                executor.submit(work, experiment, folder, download): experiment for experiment in pending.values()
+            }
             try:
                 for future in as_completed(futures):
                     outcome = _ended(future, futures[future])

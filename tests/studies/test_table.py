@@ -1,0 +1,82 @@
+import pytest
+
+from vlmlab.cli import main
+from vlmlab.errors import VlmlabError
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.store import ResultStore
+from vlmlab.studies.table import COLUMNS, read_table, table, write_table
+
+
+def result(
+    system="coop", shots=16, seed=0, split="all", dataset="digits", zero=15.0, seconds=2.0, peak=700.0, **metrics
+):
+    return {
+        "system": system, "dataset": dataset, "backbone": "micro-vit", "shots": shots, "seed": seed, "split": split,
+        "metrics": metrics, "zero_shot": {"accuracy": zero}, "trainable_parameters": 2048, "seconds": seconds,
+        "peak_mb": peak,
+    }  # fmt: skip
+
+
+def test_one_line_per_setting_with_the_spread_over_seeds():
+    (line,) = table([result(seed=s, seconds=1.0 + s, peak=700 + s, accuracy=60.0 + s, ece=3.0) for s in range(3)])
+    assert list(line) == list(COLUMNS)
+    assert (line["seeds"], line["metric"], line["mean"], line["sd"]) == (3, "accuracy", 61.0, 1.0)
+    assert (line["zero_shot"], line["seconds"], line["peak_mb"]) == (15.0, 2.0, 702)
+    assert line["new"] == line["shift_sd"] == "", "what was not measured stays empty"
+
+
+def test_the_splits_have_their_own_figures():
+    lines = table([
+        result(split="base", seed=1, accuracy=80.0, base=80.0, new=0.0, harmonic_mean=0.0),
+        result(split="shift", seed=1, accuracy=90.0, shift=50.0),
+        result(seed=1, accuracy=70.0),
+    ])  # fmt: skip
+    assert [line["split"] for line in lines] == ["all", "base", "shift"]
+    assert [(line["base"], line["new"], line["shift"]) for line in lines] == [("", "", ""), (80, 0, ""), ("", "", 50)]
+
+
+def test_the_order_is_that_of_the_catalogue_and_the_survey():
+    mixed = [
+        result("tip_adapter", accuracy=1.0), result("mine", accuracy=1.0), result("coop", shots=4, accuracy=1.0),
+        result("coop", shots=1, accuracy=1.0), result("tip_adapter", dataset="objects", accuracy=1.0),
+        result("coop", dataset="/pictures", accuracy=1.0),
+    ]  # fmt: skip
+    assert [(line["dataset"], line["system"], line["shots"]) for line in table(mixed)] == [
+        ("objects", "tip_adapter", 16), ("digits", "coop", 1), ("digits", "coop", 4), ("digits", "tip_adapter", 16),
+        ("digits", "mine", 16), ("/pictures", "coop", 16),
+    ]  # fmt: skip
+
+
+def test_two_settings_of_one_system_are_not_averaged():
+    with pytest.raises(VlmlabError, match=r"coop on digits .* seed 0, split all with more than one setting"):
+        table([result(accuracy=1.0), result(accuracy=2.0)])
+
+
+def test_written_and_read_again(tmp_path):
+    lines = table([result(split="base", accuracy=80.0, base=80.0), result("maskclip", shots=0, miou=30.0)])
+    found = read_table(write_table(lines, tmp_path / "measured" / "some.csv"))
+    assert list(found.columns) == list(COLUMNS) and len(found) == 2
+    assert found.set_index("system").loc["coop", "base"] == 80.0 and found["new"].isna().all()
+    assert found.set_index("system").loc["maskclip", "metric"] == "miou"
+
+
+def test_tables_that_are_none(tmp_path):
+    with pytest.raises(VlmlabError, match="no result"):
+        write_table([], tmp_path / "empty.csv")
+    with pytest.raises(VlmlabError, match="vlmlab table STORE"):
+        read_table(tmp_path / "missing.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(VlmlabError, match="no column system"):
+        read_table(tmp_path / "other.csv")
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    store = ResultStore(tmp_path / "store")
+    store.add(Experiment("coop", "digits"), result(accuracy=60.0))
+    out = tmp_path / "out.csv"
+    assert main(["table", str(store.folder), "--out", str(out)]) == 0
+    assert f"{out}: 1 lines" in capsys.readouterr().out and read_table(out)["mean"].tolist() == [60.0]
+    assert main(["table", str(store.folder)]) == 0
+    assert "coop" in capsys.readouterr().out
+    assert main(["table", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
