@@ -85,31 +85,17 @@ class CoOp(Method):
         super().set_classes(classes, templates)
         words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
         self.prompts = assemble(self.backbone.text, classes, words)
-        self.order = self._order()
+        m = len(self.prompts.words)
+        before = {"end": m, "middle": m // 2, "front": 0}[self.config.position]  # context vectors ahead of the name
+        self.order = self.prompts.order(before)
 
     def class_features(self) -> Tensor:
         """E_T(t_c) of (1): [C, e], not normalised."""
         text, prompts = self.backbone.text, self.prompts
         if self.config.position == "end" and self.context.dim() == 2:
             return prompts.features(text, self.context)
-        start, rest = prompts.start.expand(len(self.classes), -1, -1), prompts.rest
-        context = self.context.expand(len(self.classes), -1, -1).type_as(rest)
-        sequence = torch.cat([start, context, rest], dim=1)  # [C, L, d], the name at the end
-        sequence = sequence.gather(1, self.order[..., None].expand_as(sequence))
-        return text.forward(sequence, prompts.end + start.shape[1] + context.shape[1])
+        return prompts.features_around(text, self.context, self.order)
 
     def logits(self, batch: Batch) -> Tensor:
         w = F.normalize(self.class_features(), dim=-1)  # [C, e] (2)
         return self.backbone.logit_scale * self.image_features(batch) @ w.T  # [B, C] (3)
-
-    def _order(self) -> Tensor:
-        """Per class, which token of [start, context, name, rest] stands where, [C, L]: `position` as a permutation."""
-        prompts = self.prompts
-        s, m = len(prompts.start), len(prompts.words)
-        before = {"end": m, "middle": m // 2, "front": 0}[self.config.position]  # context vectors ahead of the name
-        length = s + m + prompts.rest.shape[1]
-        rows = []
-        for n in prompts.names.tolist():
-            context, name, tail = range(s, s + m), range(s + m, s + m + n), range(s + m + n, length)
-            rows.append([*range(s), *context[:before], *name, *context[before:], *tail])
-        return torch.tensor(rows, device=prompts.rest.device)

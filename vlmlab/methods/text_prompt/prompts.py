@@ -4,8 +4,8 @@ A sentence "X X X X golden retriever." is tokenised as it stands; the embeddings
 by M learned vectors. The end-of-text token, whose last state is the text's feature, is found in the tokens of that
 sentence, so as many vectors must go in as words were written: `assemble` sees to it.
 
-Dimensions: C classes, M context vectors, s start tokens, S tokens after the context, d text width, e joint width, B
-contexts.
+Dimensions: C classes, M context vectors, s start tokens, S tokens after the context, L tokens of a prompt, d text width,
+e joint width, B contexts.
 """
 
 from __future__ import annotations
@@ -43,6 +43,28 @@ class Prompts:
         start = self.start.expand(*context.shape[:-2], -1, -1)
         prefix = torch.cat([start, context.type_as(start)], dim=-2)
         return text.forward_shared_prefix(prefix, self.rest, self.end, deep=deep)
+
+    def order(self, before: int) -> Tensor:
+        """Per class, which token of [start, context, rest] stands where, [C, L], with `before` context vectors ahead
+        of the class name and the others after it."""
+        s, m = len(self.start), len(self.words)
+        length = s + m + self.rest.shape[1]
+        rows = []
+        for n in self.names.tolist():
+            context, name, tail = range(s, s + m), range(s + m, s + m + n), range(s + m + n, length)
+            rows.append([*range(s), *context[:before], *name, *context[before:], *tail])
+        return torch.tensor(rows, device=self.rest.device)
+
+    def features_around(self, text, context: Tensor, order: Tensor) -> Tensor:
+        """As `features` of a `context` [M, d] or, one per class, [C, M, d], with the tokens in an `order` [C, L].
+
+        Nothing is shared between the classes, so this is for names that do not stand at the end.
+        """
+        start, rest = self.start.expand(len(self.rest), -1, -1), self.rest
+        context = context.expand(len(rest), -1, -1).type_as(rest)
+        sequence = torch.cat([start, context, rest], dim=1)  # [C, L, d], the name at the end
+        sequence = sequence.gather(1, order[..., None].expand_as(sequence))
+        return text.forward(sequence, self.end + start.shape[1] + context.shape[1])
 
 
 @torch.no_grad()
