@@ -172,7 +172,9 @@ class VitTower(ImageTower):
         visual = self.visual
         x = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-        x = x + resized_positions(visual.positional_embedding, visual.grid_size, self.grid(*images.shape[-2:])).to(x.dtype)
+        x = x + resized_positions(visual.positional_embedding, visual.grid_size, self.grid(*images.shape[-2:])).to(
+            x.dtype
+        )
         own = x.shape[1]
         if behind_norm:
             return _joined(visual.ln_pre(x), prompts), own
@@ -229,7 +231,7 @@ class ResNetTower(ImageTower):
     ) -> Tensor:
         if prompts is not None or deep:
             return super().forward(images, prompts, deep)
-        return self._pool(self.last_map(images), positions=True, queries=1)[0][:, 0].float()
+        return self.pool(self.last_map(images), positions=True, queries=1)[0][:, 0].float()
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
         """As for `ImageTower`; "value" and "key" are the pool's projections as 1x1 convolutions, without positions."""
@@ -240,7 +242,7 @@ class ResNetTower(ImageTower):
         elif kind == "key":
             y = pool.k_proj(tokens)
         elif kind in ("plain", "pooled"):
-            y = self._pool(x, positions=kind == "pooled")[0][:, 1:]
+            y = self.pool(x, positions=kind == "pooled")[0][:, 1:]
         else:
             raise _unknown_kind(kind)
         return y.transpose(1, 2).unflatten(2, size).float()
@@ -251,9 +253,9 @@ class ResNetTower(ImageTower):
         """One map [B, heads, 1 + h*w, 1 + h*w]; token 0 is the mean of the map."""
         if prompts is not None or deep:
             raise self._refusal("prompt tokens", "visual prompts among the tokens (MaPLe, VPT)")
-        return [self._pool(self.last_map(images), positions=True)[1].float()]
+        return [self.pool(self.last_map(images), positions=True)[1].float()]
 
-    def _pool(self, x: Tensor, positions: bool, queries: int | None = None) -> tuple[Tensor, Tensor]:
+    def pool(self, x: Tensor, positions: bool, queries: int | None = None) -> tuple[Tensor, Tensor]:
         """The attention pool on a map [B, d, h, w]: its output [B, q, e] for the first `queries` tokens (the mean of
         the map, then its locations; None is all), and its weights [B, heads, q, 1 + h*w]."""
         pool, size = self.visual.attnpool, x.shape[-2:]

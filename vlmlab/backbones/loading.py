@@ -216,7 +216,9 @@ def _hub(name: str) -> Backbone:
     except OSError as error:
         raise _not_here(name, f"the configuration of {arch}") from error
     except RuntimeError as error:
-        raise VlmlabError(f"{path} does not hold the weights of {name}; delete it, so that it is fetched again") from error
+        raise VlmlabError(
+            f"{path} does not hold the weights of {name}; delete it, so that it is fetched again"
+        ) from error
     return _with_tokenizer(name, model, arch)
 
 

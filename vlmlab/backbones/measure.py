@@ -49,9 +49,7 @@ def word_features(backbone: Backbone, phrases: Sequence[str]) -> Tensor:
 
 def named(words: Sequence[str]) -> list[str]:
     """Names with their article, as captions have them."""
-    return [
-        w if w in ("scissors", "glasses", "spectacles") else with_article(w) for w in words
-    ]
+    return [w if w in ("scissors", "glasses", "spectacles") else with_article(w) for w in words]
 
 
 def singles(

@@ -138,7 +138,12 @@ def load_photo() -> Backbone:
     alignment = {key: value.float() for key, value in load_file(path).items()}
     folder = _sentence_encoder()
     vision = {"timm_model_name": NETWORK, "timm_pool": "avg", "timm_proj": "linear", "image_size": SIDE}
-    text = {"hf_model_name": str(folder), "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear", "context_length": CONTEXT}
+    text = {
+        "hf_model_name": str(folder),
+        "hf_pooler_type": "mean_pooler",
+        "hf_proj_type": "linear",
+        "context_length": CONTEXT,
+    }
     with quiet_transformers():
         model = CustomTextCLIP(WIDTH, vision, text, init_logit_scale=math.log(manifest["logit_scale"]))
     trunk = _network_weights()
