@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vlmlab.errors import VlmlabError, unknown
 
-SETUPS = ("zero-shot", "few-shot", "supervised", "unsupervised", "training-free", "test-time")
+SETUPS = ("zero-shot", "few-shot", "supervised", "unsupervised", "training-free", "test-time", "transductive")
 STATUSES = ("complete", "extra", "planned")
 
 

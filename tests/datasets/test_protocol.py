@@ -48,7 +48,7 @@ def test_other_datasets_must_be_named(key):
         PROTOCOLS[key].tasks(None, dataset(), shots=1)
 
 
-@pytest.mark.parametrize("key", ["test-time", "unsupervised"])
+@pytest.mark.parametrize("key", ["test-time", "unsupervised", "transductive"])
 def test_protocols_without_labels_draw_no_support(key):
     learned, _ = PROTOCOLS[key].tasks(None, dataset(), shots=4)
     assert len(learned.support) == 0
@@ -59,6 +59,8 @@ def test_impossible_pairs_are_refused_with_the_reason():
     assert reason == "some is few-shot and needs labels, which the test-time protocol does not show"
     assert "unlabelled pictures" in PROTOCOLS["few-shot"].refusal(system("unsupervised"))
     assert PROTOCOLS["few-shot"].refusal(system("few-shot")) is None
+    reason = PROTOCOLS["few-shot"].refusal(system("transductive"))
+    assert reason == "some is transductive and needs all test pictures at once, which the few-shot protocol does not show"
 
 
 def test_a_system_needs_ground_truth_of_its_task():

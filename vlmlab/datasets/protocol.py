@@ -1,6 +1,6 @@
 """Protocols: on which classes and pictures a system learns, on which it is judged, and what it may see on the way.
 
-The same accuracy means six different things under the six protocols of the field; a table must say which it is.
+The same accuracy means seven different things under the seven protocols of the field; a table must say which it is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "few-shot": frozenset({"labels"}),
     "supervised": frozenset({"labels"}),
     "unsupervised": frozenset({"unlabelled pictures"}),
+    "transductive": frozenset({"all test pictures at once"}),
 }
 """Setup of a system -> what it cannot do without."""
 
@@ -38,7 +39,7 @@ class Protocol:
         key, title: its names.
         learns: what a system learns from, in words.
         judged: what it is judged on, in words.
-        offers: what of the training pictures a system may see.
+        offers: what of the pictures a system may see beyond one test picture at a time.
         paper: who introduced it in this form.
         judge: (learned task, source, targets) -> name -> the task whose test pictures are judged.
     """
@@ -110,6 +111,7 @@ def _other_pictures(learned: Task, source: Dataset, targets: Sequence[Dataset]) 
 
 
 LABELS, UNLABELLED = frozenset({"labels"}), frozenset({"unlabelled pictures"})
+TOGETHER = frozenset({"all test pictures at once"})
 
 PROTOCOLS: dict[str, Protocol] = {
     p.key: p
@@ -139,6 +141,11 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "unsupervised", "Unsupervised", "training pictures without labels, and the class names",
             "test pictures of the same classes", UNLABELLED, "UPL, arXiv 2204.03649", _itself,
+        ),
+        Protocol(
+            "transductive", "Transductive", "nothing beforehand; the class names",
+            "all test pictures together, without labels: each prediction may use the others",
+            TOGETHER, "TransCLIP, arXiv 2406.01837", _itself,
         ),
     )
 }  # fmt: skip

@@ -25,8 +25,10 @@ SEES: dict[str, frozenset[str]] = {
     "few-shot": frozenset({"support", "val"}),
     "supervised": frozenset({"support", "val"}),
     "unsupervised": frozenset({"unlabelled"}),
+    "transductive": frozenset({"support", "val"}),
 }
-"""Setup of a system -> the pictures that it may look at before it is measured. Test pictures are in none."""
+"""Setup of a system -> the pictures that it may look at before it is measured. Test pictures are in none: a
+transductive system meets them when it predicts, all together and without labels."""
 
 
 class Task:

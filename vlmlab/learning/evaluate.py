@@ -58,6 +58,8 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
     features = bank.features(pictures).to(method.backbone.device) if method.eats == "features" else None
     rows = []
     most = AT_ONCE.get(method.eats) or min(32, max(1, PROMPTS_AT_ONCE // len(method.classes)))
+    if method.info.setup == "transductive":
+        most = len(pictures)  # it predicts for all of them together
     for positions in chunked(len(pictures), most, f"{method.info.key}: evaluating"):
         batch = Batch(index=torch.tensor(positions))
         if features is not None:
