@@ -1,0 +1,160 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
+from tests.methods.fakes import Pictures, task
+from tests.methods.parity import of_variant, same
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.method import Batch
+from vlmlab.methods.text_visual_prompt.promptsrc import PromptSRC
+
+LABELS = torch.arange(8) % 5
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone("vit")
+
+
+def prepared(backbone, classes=CLASSES, support=None, **settings):
+    method = PromptSRC(backbone, PromptSRC.configure(backbone, **({"depth": 3, "templates": "photo"} | settings)))
+    method.prepare(task(classes, support=support))
+    return method
+
+
+def given():
+    return Batch(images=noise_images(32), labels=LABELS)
+
+
+def test_logits_are_those_of_the_official_independent_prompts(backbone):
+    """PromptSRC's model is that of IVLP, whose numbers are stored with MaPLe's."""
+    numbers = of_variant(golden("maple"), "ivlp_v2_t2_depth3")
+    method = prepared(backbone, n_ctx=2)
+    block = "encoder.transformer.resblocks.{}.VPT_shallow"
+    with torch.no_grad():
+        for j in range(3):
+            text = f"text_{block.format(j)}" if j else "prompt_learner.ctx"
+            image = f"image_{block.format(j)}" if j else "image_encoder.VPT"
+            method.context[j] = torch.from_numpy(numbers[f"param/{text}"])
+            method.visual[j] = torch.from_numpy(numbers[f"param/{image}"])
+    same(method.logits(given()), numbers["out/eval_logits"])
+
+
+def test_all_that_is_learned_gets_a_gradient_and_nothing_else(backbone):
+    method = prepared(backbone)
+    method.loss(given()).backward()
+    for parameter in method.parameters():
+        assert (parameter.grad.abs().amax((1, 2)) > 0).all()  # every prompted layer
+    assert all(p.grad is None for p in backbone.parameters())
+    assert method.trainable_parameters == 3 * 4 * (64 + 64)
+
+
+def test_the_loss_is_the_sum_of_its_terms(backbone):
+    method, images, s = prepared(backbone, templates="imagenet7"), noise_images(32), backbone.logit_scale
+    f, w = method.features(images)
+    f0 = F.normalize(backbone.encode_image(images), dim=-1)
+    logits = s * f @ w.T
+    p0 = (s * f0 @ method.written.T).softmax(-1)
+    kl = (p0 * (p0.log() - logits.log_softmax(-1))).sum() / logits.numel()
+    near = 25 * (w - method.written).abs().mean() + 10 * (f - f0).abs().mean()
+    torch.testing.assert_close(method.loss(given()), F.cross_entropy(logits, LABELS) + near + kl)
+    free = prepared(backbone, text_weight=0, image_weight=0, logits_weight=0)
+    torch.testing.assert_close(free.loss(given()), F.cross_entropy(free.logits(given()), LABELS))
+
+
+def test_frozen_class_features_are_means_before_they_are_normalised(backbone):
+    method = prepared(backbone, templates="imagenet7")
+    from vlmlab.methods.templates import SETS
+
+    own = torch.stack([backbone.encode_text([t.format(name) for t in SETS["imagenet7"]]).mean(0) for name in CLASSES])
+    torch.testing.assert_close(method.written, F.normalize(own, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_kept_features_are_those_of_the_pictures(backbone):
+    support = Pictures([0, 1, 2, 3])
+    method = prepared(backbone, support=support)
+    images = method.preprocess(support.images([2, 0]))
+    kept = method.loss(Batch(images=images, labels=torch.tensor([2, 0]), index=torch.tensor([2, 0])))
+    torch.testing.assert_close(kept, method.loss(Batch(images=images, labels=torch.tensor([2, 0]))))
+
+
+def trained(method, epochs, batches=2):
+    """As `fit` trains; the parameters at the end of every epoch."""
+    optimizer, schedule = method.optimizer(epochs * batches)
+    ends = []
+    for step in range(epochs * batches):
+        optimizer.zero_grad()
+        method.loss(given()).backward()
+        method.before_step()
+        optimizer.step()
+        schedule.step()
+        if step % batches == batches - 1:
+            ends.append((method.context.detach().clone(), method.visual.detach().clone()))
+    return ends
+
+
+def test_what_is_kept_is_a_weighted_mean_over_the_epochs(backbone):
+    method = prepared(backbone, epochs=4, mean_epoch=0.75, sd_epoch=0.25, lr=0.5, warmup_epochs=0)
+    ends = trained(method, 4)
+    method.finish(None)
+    g = torch.tensor([math.exp(-((t - 3) ** 2) / 2) for t in (1, 2, 3, 4)])
+    for found, parts in zip((method.context, method.visual), zip(*ends, strict=True), strict=True):
+        expected = sum(weight * part for weight, part in zip(g / g.sum(), parts, strict=True))
+        torch.testing.assert_close(found.data, expected)
+        assert (found - parts[-1]).abs().max() > 1e-4
+
+
+def test_without_a_width_the_last_epoch_is_kept(backbone):
+    method = prepared(backbone, epochs=2, sd_epoch=0.0, lr=0.5, warmup_epochs=0)
+    (*_, (context, visual)) = trained(method, 2)
+    method.finish(None)
+    assert torch.equal(method.context, context) and torch.equal(method.visual, visual)
+
+
+def test_a_resumed_run_goes_on_with_its_mean(backbone):
+    settings = {"epochs": 4, "sd_epoch": 0.25, "lr": 0.5, "warmup_epochs": 0}
+    whole, first, second = (prepared(backbone, **settings) for _ in range(3))
+    trained(whole, 4)
+    half = first.optimizer(8)
+    for _ in range(4):
+        half[0].zero_grad()
+        first.loss(given()).backward()
+        first.before_step()
+        half[0].step()
+        half[1].step()
+    rest = second.optimizer(8)
+    second.load_state_dict(first.state_dict())
+    rest[0].load_state_dict(half[0].state_dict())
+    rest[1].load_state_dict(half[1].state_dict())
+    for _ in range(4):
+        rest[0].zero_grad()
+        second.loss(given()).backward()
+        second.before_step()
+        rest[0].step()
+        rest[1].step()
+    whole.finish(None)
+    second.finish(None)
+    assert torch.equal(whole.context, second.context) and torch.equal(whole.visual, second.visual)
+
+
+def test_prompts_move_to_new_classes(backbone):
+    method = prepared(backbone, CLASSES[:3])
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    method.set_classes(CLASSES[3:], [])
+    assert method.logits(given()).shape == (8, 2)
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+
+
+def test_official_defaults_and_what_it_cannot_do(backbone):
+    config = PromptSRC.Config()
+    assert (config.n_ctx, config.depth, config.lr, config.epochs, config.batch_size) == (4, 9, 0.0025, 20, 4)
+    assert (config.mean_epoch * config.epochs, config.sd_epoch * config.epochs) == (15, 1)
+    with pytest.raises(VlmlabError, match="the visual prompts of PromptSRC need a ViT: use micro-vit"):
+        PromptSRC(tiny_backbone("rn"))
+    with pytest.raises(
+        VlmlabError, match="PromptSRC asks for prompts in 9 blocks and the image tower of tiny-vit has 4"
+    ):
+        PromptSRC(backbone)
