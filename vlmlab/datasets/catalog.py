@@ -1,7 +1,7 @@
 """Which datasets there are, as plain facts: imports neither torch nor numpy, so that a listing answers at once.
 
 Counts of MicroWorld's sets, digits and photographs are those of `load_dataset` (a test compares them). Counts of the
-standard sets are those of CoOp's split files (arXiv 2109.01134, appendix); CIFAR, which CoOp leaves out, has its own.
+standard sets are those of CoOp's split files (arXiv 2109.01134, appendix); CIFAR, VOC and COCO have their own.
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ def drawn_counts(classes: int) -> dict[str, int]:
     }
 
 
-def _standard(name: str, classes: int, train: int, val: int, test: int, mirrors: str) -> DatasetInfo:
-    return DatasetInfo(name, classes, {"train": train, "val": val, "test": test}, CLASSIFICATION, mirrors, False)
+def _standard(
+    name: str, classes: int, train: int, val: int, test: int, mirrors: str, tasks: tuple[str, ...] = CLASSIFICATION
+) -> DatasetInfo:
+    return DatasetInfo(name, classes, {"train": train, "val": val, "test": test}, tasks, mirrors, False)
 
 
 DATASETS: tuple[DatasetInfo, ...] = (
@@ -97,6 +99,10 @@ DATASETS: tuple[DatasetInfo, ...] = (
     _standard("eurosat", 10, 13500, 5400, 8100, "EuroSAT, land use from a satellite"),
     _standard("cifar10", 10, 40000, 10000, 10000, "CIFAR-10"),
     _standard("cifar100", 100, 40000, 10000, 10000, "CIFAR-100"),
+    _standard("voc2007", 20, 2501, 2510, 4952, "Pascal VOC 2007", DENSE[:2]),
+    _standard("voc2012", 20, 1318, 146, 1449, "Pascal VOC 2012, the pictures with masks", DENSE),
+    _standard("coco2014", 80, 74504, 8279, 40504, "COCO 2014", DENSE),
+    _standard("coco2017", 80, 106458, 11829, 5000, "COCO 2017", DENSE),
 )  # fmt: skip
 
 BY_NAME: dict[str, DatasetInfo] = {info.name: info for info in DATASETS}

@@ -22,6 +22,7 @@ from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.folder import Entry, assemble, read_class_folders
 from vlmlab.datasets.image_set import ArrayPictures, ImageSet
+from vlmlab.datasets.scenes import SCENES, load_scenes
 from vlmlab.datasets.splits import held_out
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path
@@ -145,8 +146,10 @@ def load_standard(
         VlmlabError: it is not there and `download` is not set (the message says what was expected where), or it cannot
             be downloaded, or its files are incomplete.
     """
-    how = STANDARD[name]
     root = (root or cache_path("standard")).expanduser()
+    if name in SCENES:
+        return load_scenes(name, root, download, seed)
+    how = STANDARD[name]
     if how.coop and (found := _coop_files(root, how)):
         entries, classes = read_coop_split(*found)
         dataset = assemble(name, entries, seed, spoken=str, order=classes, check=False)
