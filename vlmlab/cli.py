@@ -287,6 +287,10 @@ def report(
     seeds: Annotated[str | None, typer.Option(help="Numbers, separated by commas.")] = None,
     words: Annotated[str | None, typer.Option(help="Words to look for in photographs, separated by commas.")] = None,
     folder: Annotated[str | None, typer.Option(help="A folder of your own photographs.")] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the notebook; may be repeated."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the report is written to.")] = Path("reports/adaptation"),
     template: Annotated[str, typer.Option(help="Name of the notebook in notebooks/reports.")] = "adaptation",
     json_: Json = False,
@@ -305,8 +309,11 @@ def report(
         "folder": folder,
     }
     with _work():
+        from vlmlab.studies.report import from_text, parameters_of, template_named
         from vlmlab.studies.report import report as write
 
+        defaults = parameters_of(template_named(template))
+        given |= {name: from_text(name, text, defaults) for name, text in _settings(others)}
         files = write({name: value for name, value in given.items() if value is not None}, out, template, echo=_say)
     if json_:
         return _print_json({name: str(path) for name, path in files.items()})
@@ -412,7 +419,11 @@ def build(
     name: Annotated[str, typer.Argument(metavar="name", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
     json_: Json = False,
 ) -> None:
-    """Make an embedded backbone anew."""
+    """Make an embedded backbone anew and write it to data/backbones.
+
+    photo takes half a minute; micro-vit two to three hours on one core, and the two that learn from it half an hour. A
+    build of theirs that was stopped goes on where it was.
+    """
     from vlmlab.backbones.catalog import BACKBONES
 
     embedded = [info.name for info in BACKBONES if info.offline]
@@ -437,8 +448,22 @@ def build(
 
 @contextlib.contextmanager
 def _work() -> Iterator[None]:
-    """Whatever is printed within goes to standard error: libraries must not mix their lines with the result."""
-    with contextlib.redirect_stdout(sys.stderr):
+    """Whatever is printed within goes to standard error: libraries must not mix their lines with the result.
+
+    Our own warnings are lines like any other; those of libraries stay as they are.
+    """
+    import warnings
+
+    ordinary = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], file: str, line: int, *rest: Any) -> None:
+        if Path(__file__).parent in Path(file).parents:
+            _say(f"vlmlab: {message}")
+        else:
+            ordinary(message, category, file, line, *rest)
+
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.showwarning = show
         yield
 
 

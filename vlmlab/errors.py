@@ -18,10 +18,8 @@ class VlmlabError(Exception):
 def unknown(kind: str, name: str, known: Iterable[str]) -> VlmlabError:
     """The error for a `name` that is not among the `known` names of that `kind`, with the closest ones."""
     known = sorted(known)
-    close = difflib.get_close_matches(
-        name.lower().replace("-", "_"), [k.replace("-", "_") for k in known], n=3, cutoff=0.5
-    )
-    originals = {k.replace("-", "_"): k for k in known}
+    originals = {k.lower().replace("-", "_"): k for k in known}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(originals), n=3, cutoff=0.5)
     if close:
         hint = "did you mean " + " or ".join(originals[c] for c in close) + "?"
     else:

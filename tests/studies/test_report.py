@@ -89,3 +89,40 @@ def test_a_mistake_in_a_cell_keeps_the_old_report_and_its_one_line(template, tmp
 def test_an_unknown_template_offers_the_closest(tmp_path):
     with pytest.raises(VlmlabError, match="adaptation"):
         report({}, tmp_path, "adaption")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"systems": ["coop", "mapel"]}, "unknown system 'mapel'; did you mean maple"),
+        ({"datasets": ["digts"]}, "unknown dataset 'digts'; did you mean digits"),
+        ({"folder": "./nowhere"}, "there is no folder ./nowhere"),
+        ({"backbone": "micro-vitt"}, "unknown backbone 'micro-vitt'; did you mean micro-vit"),
+        ({"photo_backbone": "foto"}, "unknown backbone 'foto'; did you mean photo"),
+        ({"shots": []}, "'shots' is an empty list"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_written(given, said, tmp_path):
+    with pytest.raises(VlmlabError, match=said):
+        report(given, tmp_path / "out", echo=lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("shots", "1, 2", [1, 2]),
+        ("words", "cat,cup of tea", ["cat", "cup of tea"]),
+        ("backbone", "3", "3"),
+        ("workers", "1", 1),
+        ("workers", "two", "two"),
+        ("rate", "0.1", 0.1),
+    ],
+)
+def test_a_parameter_from_the_command_line_gets_the_type_of_its_default(name, text, value):
+    assert module.from_text(name, text, DEFAULTS) == value
+
+
+def test_an_unknown_parameter_from_the_command_line_is_one_line():
+    with pytest.raises(VlmlabError, match="did you mean workers"):
+        module.from_text("worker", "2", DEFAULTS)

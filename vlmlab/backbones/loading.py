@@ -236,10 +236,10 @@ def _cached(facts: dict) -> Path | None:
 def _fetched(name: str, facts: dict) -> str:
     """The weights file, fetched; says so first. Without a network it fails at once, not after the hub's retries."""
     address = constants.ENDPOINT if facts.get("hf_hub") else facts["url"]
-    source = facts.get("hf_hub") or address
-    print(f"vlmlab: {name} is not in the cache, fetching {source} from the hub", file=sys.stderr)
+    source = (facts.get("hf_hub") or address).strip("/")
     if constants.HF_HUB_OFFLINE or not _reachable(address):
         raise _not_here(name, source)
+    print(f"vlmlab: {name} is not in the cache, fetching {source} from the hub", file=sys.stderr)
     try:
         return download_pretrained(facts)
     except (OSError, RuntimeError) as error:

@@ -130,4 +130,4 @@ def looks_like_a_path(name: str) -> bool:
 
 def _unknown(name: str) -> VlmlabError:
     error = unknown("dataset", name, BY_NAME)
-    return VlmlabError(f"{error}; a folder of your own is named by its path, such as ./{name}")
+    return VlmlabError(f"{str(error).removesuffix('?')}, or the path of a folder of your own, such as ./{name}")

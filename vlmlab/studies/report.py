@@ -17,8 +17,12 @@ from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
+from vlmlab.backbones.catalog import BACKBONES
+from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import write_atomically
+from vlmlab.registry import registry
+from vlmlab.studies.experiment import is_path
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "notebooks" / "reports"
 PAGE = "main { max-width: 1040px; margin: 0 auto; padding: 0 16px 48px } img { max-width: 100% }"
@@ -29,6 +33,13 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 def templates() -> dict[str, Path]:
     """The report templates by name."""
     return {path.stem: path for path in sorted(TEMPLATES.glob("*.ipynb"))}
+
+
+def template_named(name: str) -> Path:
+    """The notebook of a template; raises `VlmlabError` if there is none of that name."""
+    if name not in templates():
+        raise unknown("report", name, templates())
+    return templates()[name]
 
 
 def parameters_of(template: Path) -> dict[str, Any]:
@@ -72,6 +83,52 @@ def checked(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     return defaults | given
 
 
+def from_text(name: str, text: str, defaults: dict[str, Any]) -> Any:
+    """The value that `text`, from the command line, stands for: of the type of the default, lists separated by commas.
+
+    Raises `VlmlabError` for an unknown name; a text that is no such value comes back as it is, for `checked` to refuse.
+    """
+    if name not in defaults:
+        raise unknown("report parameter", name, defaults)
+    default = defaults[name]
+    if isinstance(default, str):
+        return text
+    if isinstance(default, list):
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        return items if not default or isinstance(default[0], str) else [_literal(item) for item in items]
+    return _literal(text)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def check_names(values: dict[str, Any]) -> None:
+    """Refuse systems, datasets and backbones that are not known, before a kernel is started for them.
+
+    Every template uses these parameters' names for the same things. Raises `VlmlabError` in one line.
+    """
+    for key in values.get("systems", ()):
+        if key not in registry():
+            raise unknown("system", key, registry())
+    for name in [*values.get("datasets", ()), *filter(None, [values.get("folder")])]:
+        if is_path(name):
+            if not Path(name).expanduser().is_dir():
+                raise VlmlabError(f"there is no folder {name}; give the path of a folder of pictures")
+        elif name.lower().replace("_", "-") not in BY_NAME:
+            raise unknown("dataset", name, BY_NAME)
+    offline = [info.name for info in BACKBONES if info.offline]
+    for name in filter(None, (values.get("backbone"), values.get("photo_backbone"))):
+        if name not in offline and "/" not in name and "@" not in name:
+            raise unknown("backbone", name, [info.name for info in BACKBONES])
+    for name in ("systems", "datasets", "shots", "seeds", "words"):
+        if values.get(name) == []:
+            raise VlmlabError(f"report parameter '{name}' is an empty list; give at least one")
+
+
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -100,10 +157,9 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
     Raises `VlmlabError` for an unknown template or parameter, a parameter of the wrong type, a folder that cannot be
     written, or a cell that failed for a reason that the user can mend (the cell's own one-line message).
     """
-    known = templates()
-    if template not in known:
-        raise unknown("report", template, known)
-    values = checked(parameters, parameters_of(known[template]))
+    source = template_named(template)
+    values = checked(parameters, parameters_of(source))
+    check_names(values)
     out = Path(out)
     write_atomically(out / "parameters.json", json.dumps(values, indent=1, ensure_ascii=False))
 
@@ -120,10 +176,11 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
         try:
             # The kernel must not fall back on another Python than the one that runs us.
             execute_notebook(
-                str(known[template]),
+                str(source),
                 str(notebook),
                 parameters=values,
                 kernel_name="python3",
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
                 progress_bar=os.isatty(2),
                 cwd=str(Path.cwd()),
             )
