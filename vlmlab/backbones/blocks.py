@@ -29,6 +29,8 @@ def project(block: nn.Module, normed: Tensor, parts: str) -> tuple[Tensor, ...]:
     first, last = "qkv".index(parts[0]) * width, ("qkv".index(parts[-1]) + 1) * width
     bias = None if attn.in_proj_bias is None else attn.in_proj_bias[first:last]
     joined, found = F.linear(normed, attn.in_proj_weight[first:last], bias), []
+    if hasattr(attn, "low_rank"):  # CLIP-LoRA hangs its learned updates into blocks of its own
+        joined = joined + attn.low_rank(normed, parts)
     for part, rows in zip(parts, joined.chunk(len(parts), -1), strict=True):
         rows = rows.unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2)
         if part != "v" and hasattr(attn, f"ln_{part}"):  # custom blocks may normalise queries and keys

@@ -1,0 +1,167 @@
+"""CLIP-LoRA: Low-Rank Few-Shot Adaptation of Vision-Language Models (arXiv:2405.18541, CVPR Workshops 2024). An extra: the survey
+does not name it.
+
+Prompts and adapters stand before or behind the frozen towers. LoRA goes inside: every query, key and value projection of both
+towers gets an update of rank r, two thin matrices, and everything else stays as it was. After learning, the update can be added to
+the weights, so that a prediction costs what it cost before. One recipe serves all datasets and shots.
+
+    y = x W0^T + b + s' drop(x) A^T B^T,   A [r, d], B [d, r],   s' = alpha / sqrt(r)        (1)
+    A ~ U(-1/sqrt(d), 1/sqrt(d)),   B = 0 at the start, which is zero-shot prediction        (2)
+    logits = s f W^T,   f and W unit features of the changed towers, one template            (3)
+    loss = cross-entropy; 500 K steps for K shots, AdamW, cosine at every step               (4)
+
+The factor is alpha / sqrt(r), not alpha / r as in the first LoRA. Dropout acts on what enters A, and in learning alone. The
+backbone itself is not touched: the updates hang in a copy of its modules that shares all of its tensors.
+
+What differs from the release: float32, or bfloat16 on a GPU (the release: half precision); the steps are whole passes over the
+pictures, so there may be up to one pass more than 500 K; the update is kept apart from the weights (the release adds it when it
+predicts: same numbers); no picture is cropped unless training asks for views.
+
+Dimensions: B batch, C classes, T tokens, d width of a tower, r rank, e joint width.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmlab.backbones.image_tower import open_image_tower
+from vlmlab.backbones.text_tower import TextTower, open_text_tower
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.method import Batch, Method, option
+from vlmlab.methods.templates import spoken
+from vlmlab.registry import register
+
+
+@register(
+    "clip_lora",
+    title="CLIP-LoRA: Low-Rank Few-Shot Adaptation of Vision-Language Models",
+    paper="arXiv:2405.18541",
+    year=2024,
+    section="6.3.3",
+    family="other",
+    setup="few-shot",
+    learns="low-rank updates of the attention's projections in both towers",
+    needs=("text tokens", "image tokens"),
+    status="extra",
+)
+class CLIPLoRA(Method):
+    """Both towers, with a low-rank update in every attention."""
+
+    @dataclasses.dataclass
+    class Config:
+        rank: int = option(2, "rank r of an update", 1, 256)
+        alpha: float = option(1.0, "numerator of the factor alpha / sqrt(r)", 0.0, 1000.0)
+        dropout: float = option(0.25, "share of the inputs of A that is dropped in learning", 0.0, 0.99)
+        parts: str = option("qkv", "projections with an update", choices=("qkv", "qv", "kv", "qk", "q", "k", "v"))
+        towers: str = option("both", "towers with updates", choices=("both", "image", "text"))
+        last: int | None = option(None, "only in so many last blocks of a tower; none: in all", 1, 100)
+        steps: int | None = option(None, "steps; none: 500 times the shots", 1, 1000000)
+        batch_size: int = option(32, "training pictures a step", 1, 4096)
+        lr: float = option(2e-4, "learning rate of AdamW at the start", 0.0, 10.0)
+        lr_end: float = option(1e-6, "learning rate at the end", 0.0, 1.0)
+        weight_decay: float = option(0.01, "weight decay", 0.0, 1.0)
+
+    embedded: ClassVar[dict] = {"lr": 0.01, "steps": 50}
+    eats = "images"
+
+    def prepare(self, task) -> None:
+        pictures = max(1, len(task.support))
+        batches = max(1, pictures // min(self.config.batch_size, pictures))
+        self.passes = math.ceil((self.config.steps or 500 * max(1, task.shots)) / batches)
+        self._build(task.seed)
+        self.set_classes(task.classes, task.templates)
+
+    @property
+    def epochs(self) -> int:
+        return self.passes
+
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        super().set_classes(classes, templates)
+        self.tokens = self.towers[1].tokenize([templates[0].format(name) for name in spoken(classes)])
+
+    def logits(self, batch: Batch) -> Tensor:
+        image, text = self.towers
+        f = F.normalize(image.forward(batch.images), dim=-1)
+        w = F.normalize(text.encode(self.tokens), dim=-1)  # [C, e]
+        return self.backbone.logit_scale * f @ w.T  # [B, C] (3)
+
+    def loss(self, batch: Batch) -> Tensor:
+        for update in self.updates:
+            update.dropout = self.config.dropout
+        try:
+            return super().loss(batch)
+        finally:
+            for update in self.updates:
+                update.dropout = 0.0
+
+    def optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """AdamW, with a cosine to `lr_end` that falls at every step (4)."""
+        config = self.config
+        optimizer = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay)
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, config.lr_end)
+
+    def _build(self, seed: int) -> None:
+        """The towers over a copy of the backbone's modules, and the updates that hang in them."""
+        frozen, config = self.backbone, self.config
+        image, text = frozen.image, frozen.text
+        if config.towers != "text" and image.kind != "vit":
+            raise VlmlabError(
+                f"CLIP-LoRA changes attention blocks, and the image tower of {frozen.name} ({image.kind}) has none; "
+                "use micro-vit or another ViT, or towers=text"
+            )
+        if config.towers != "image" and type(text) is not TextTower:
+            raise VlmlabError(
+                f"CLIP-LoRA cannot change the text tower of {frozen.name}; use micro-vit, or towers=image"
+            )
+        # Every tensor stands for itself in the copy: new modules around the same weights, no memory, no change.
+        tensors = itertools.chain(frozen.model.parameters(), frozen.model.buffers())
+        twin = copy.deepcopy(frozen.model, {id(tensor): tensor for tensor in tensors})
+        image = open_image_tower(twin.visual, frozen.name)
+        text = open_text_tower(twin, text.tokenizer, frozen.name)
+        self.towers = (image, text)
+        blocks = []
+        if config.towers != "text":
+            blocks += list(image.visual.transformer.resblocks)[-(config.last or 0) :]
+        if config.towers != "image":
+            blocks += list(text.blocks)[-(config.last or 0) :]
+        noise = torch.Generator().manual_seed(seed)
+        made = []
+        for block in blocks:
+            width = block.attn.in_proj_weight.shape[1]
+            update = LowRank(width, config.parts, config.rank, config.alpha, noise).to(frozen.device)
+            block.attn.low_rank = update
+            made.append(update)
+        self.updates = nn.ModuleList(made)
+
+
+class LowRank(nn.Module):
+    """The updates of one attention's projections: A and B of (1) for each of `parts`, out of "qkv"."""
+
+    def __init__(self, width: int, parts: str, rank: int, alpha: float, noise: torch.Generator):
+        super().__init__()
+        self.factor, self.dropout = alpha / math.sqrt(rank), 0.0
+        bound = 1 / math.sqrt(width)
+        self.down = nn.ParameterDict(
+            {part: nn.Parameter(bound * (2 * torch.rand(rank, width, generator=noise) - 1)) for part in parts}
+        )  # A (2)
+        self.up = nn.ParameterDict({part: nn.Parameter(torch.zeros(width, rank)) for part in parts})  # B (2)
+
+    def forward(self, x: Tensor, parts: str) -> Tensor:
+        """What is added to the projections `parts` of tokens x [N, T, d], side by side: [N, T, d len(parts)]."""
+        added = []
+        for part in parts:
+            if part not in self.down:
+                added.append(torch.zeros_like(x))
+                continue
+            entering = F.dropout(x, self.dropout) if self.dropout else x
+            added.append(self.factor * entering @ self.down[part].T.to(x) @ self.up[part].T.to(x))
+        return torch.cat(added, -1)
