@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tests.learning.conftest import PixelProbe, Probe, ToyTask, coloured
+from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import VlmlabError
 from vlmlab.learning import fit as fitting
 from vlmlab.learning.evaluate import evaluate
@@ -130,6 +131,54 @@ def test_a_system_may_change_gradients_before_every_step_and_choose_its_pictures
     record = fit(method, task, on_step=lambda *a: start.setdefault("first", parts(method)))
     assert method.changed == record.steps > 1
     assert all(torch.equal(v, start["first"][k]) for k, v in method.state_dict().items())
+
+
+class TwoStages(Probe):
+    """Learns from pictures of two tasks at once, then from those of the first alone."""
+
+    info = Probe.info
+
+    def prepare(self, task) -> None:
+        super().prepare(task)
+        self.seen = []
+
+    def stages(self, task):
+        return [JointSet({1: task.support, 3: coloured(2, seed=5)}), task.support]
+
+    def loss(self, batch):
+        self.seen.append((batch.index, batch.tasks, batch.labels))
+        return super().loss(batch)
+
+
+def test_stages_follow_each_other_and_batches_name_their_tasks(backbone, task):
+    method = TwoStages(backbone)
+    rates = []
+    record = fit(method, task, on_step=lambda step, steps, loss: rates.append((step, steps)))
+    first, second = 20 * (18 // 5), 20 * (12 // 5)
+    assert record.steps == len(record.losses) == first + second and rates[-1] == (first + second, first + second)
+    joint = method.stages(task)[0]
+    for index, tasks, labels in method.seen[:first]:
+        assert tasks.tolist() == joint.tasks[index].tolist() and labels.tolist() == joint.labels[index].tolist()
+    assert {t for _, tasks, _ in method.seen[:first] for t in tasks.tolist()} == {1, 3}
+    assert all(tasks is None and index.max() < 12 for index, tasks, _ in method.seen[first:])
+
+
+def test_every_stage_has_the_whole_schedule(backbone, task, monkeypatch):
+    method, asked = TwoStages(backbone), []
+    whole = method.optimizer
+    monkeypatch.setattr(method, "optimizer", lambda steps: asked.append(steps) or whole(steps))
+    fit(method, task)
+    assert asked[-2:] == [60, 40]  # a new optimiser for either stage
+
+
+@pytest.mark.parametrize("stop_at", [13, 60, 61, 99])
+def test_a_run_in_stages_resumes_bit_for_bit(backbone, task, tmp_path, stop_at):
+    whole = fit(TwoStages(backbone), task)
+    asked = iter(range(1000))
+    fit(TwoStages(backbone), task, should_stop=lambda: next(asked) >= stop_at, checkpoint=tmp_path / "run.pt")
+    resumed = TwoStages(backbone)
+    assert fit(resumed, task, checkpoint=tmp_path / "run.pt").losses == whole.losses
+    assert len(resumed.seen) == 100 - stop_at
 
 
 def parts(method):

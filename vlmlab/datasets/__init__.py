@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlmlab.datasets.dataset import Dataset, load_dataset
     from vlmlab.datasets.image_set import Annotation, ImageSet
+    from vlmlab.datasets.multi_task import MultiTask
     from vlmlab.datasets.protocol import PROTOCOLS, Protocol
     from vlmlab.datasets.splits import base_new, few_shot
     from vlmlab.datasets.task import Task
@@ -20,6 +21,7 @@ _HOMES = {
     "Annotation": "image_set",
     "Dataset": "dataset",
     "ImageSet": "image_set",
+    "MultiTask": "multi_task",
     "PROTOCOLS": "protocol",
     "Protocol": "protocol",
     "Task": "task",
@@ -33,6 +35,7 @@ __all__ = [
     "Annotation",
     "Dataset",
     "ImageSet",
+    "MultiTask",
     "Protocol",
     "Task",
     "base_new",

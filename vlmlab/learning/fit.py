@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
 from vlmlab.learning.features import FeatureBank, augmented, evaluated
@@ -57,6 +58,9 @@ def fit(
 ) -> FitRecord:
     """Prepare `method` for `task` and, if it learns, train it on the task's support pictures.
 
+    A system that learns in stages (MVLPT: source tasks, then the target) has the whole recipe in each; steps and losses
+    count through.
+
     Random numbers come from `task.seed` alone, and the caller's generators are left as they were: the same call gives
     the same result. On a GPU the forward pass is in bfloat16 (autocast), on a CPU in float32.
 
@@ -87,26 +91,53 @@ def fit(
     return FitRecord(losses, steps, stopped, round(time.perf_counter() - began, 3), memory.peak_mb)
 
 
+class _Stage:
+    """One picture set that is learned from, and its batches."""
+
+    def __init__(self, method: Method, pictures, seed: int, bank: FeatureBank, views: int) -> None:
+        if not len(pictures):
+            raise VlmlabError(f"{method.info.key} learns from pictures; ask for at least one shot")
+        self.method, self.pictures, self.seed, self.views = method, pictures, seed, views
+        device = method.backbone.device
+        self.labels = pictures.labels.to(device)
+        self.tasks = pictures.tasks.to(device) if isinstance(pictures, JointSet) else None
+        # A batch larger than the support set is the whole set; otherwise an incomplete last batch is left out, as in
+        # the field's code.
+        self.batch_size = min(method.config.batch_size, len(pictures))
+        self.batches = len(pictures) // self.batch_size
+        self.steps = method.epochs * self.batches
+        self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
+        if method.eats == "features":
+            kept = bank.views(pictures, views, seed) if views else bank.features(pictures)[None]
+            self.features = kept.to(device)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step; it follows from the seed and the step, so a resumed run sees the same."""
+        epoch, place = divmod(step, self.batches)
+        order = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        index = torch.randperm(len(self.pictures), generator=order)
+        index = index[place * self.batch_size : (place + 1) * self.batch_size]
+        there = index.to(self.labels.device)
+        batch = Batch(labels=self.labels[there], index=index, tasks=None if self.tasks is None else self.tasks[there])
+        view = epoch % self.views if self.views else 0
+        if self.features is not None:
+            batch.features = self.features[view][there]
+        elif self.method.eats == "images" and self.views:
+            batch.images = augmented(self.method.backbone, self.pictures, index.tolist(), self.seed, view)
+        else:
+            batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
+        return batch
+
+
 class _Run:
     """The state of one training run: everything that a checkpoint must hold."""
 
     def __init__(self, method: Method, task, bank: FeatureBank, views: int) -> None:
         self.method, self.task, self.views = method, task, views
-        self.pictures = method.learns_from(task)
-        if not len(self.pictures):
-            raise VlmlabError(f"{method.info.key} learns from pictures; ask for at least one shot")
-        self.labels = self.pictures.labels.to(method.backbone.device)
-        # A batch larger than the support set is the whole set; otherwise an incomplete last batch is left out, as in
-        # the field's code.
-        self.batch_size = min(method.config.batch_size, len(self.pictures))
-        self.batches = len(self.pictures) // self.batch_size
-        self.steps = method.epochs * self.batches
-        self.optimizer, self.schedule = method.optimizer(self.steps)
+        self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
+        self.steps = sum(stage.steps for stage in self.stages)
         self.losses: list[float] = []
-        self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
-        if method.eats == "features":
-            kept = bank.views(self.pictures, views, task.seed) if views else bank.features(self.pictures)[None]
-            self.features = kept.to(method.backbone.device)
+        self._begin(self.stages[0])
 
     def train(self, on_step, should_stop, checkpoint: Path | None) -> bool:
         """Steps until the last one, or until the user stops it; returns whether the user did."""
@@ -119,9 +150,12 @@ class _Run:
             while len(self.losses) < self.steps:
                 if should_stop and should_stop():
                     break
+                stage, step = self._at(len(self.losses))
+                if step == 0:
+                    self._begin(stage)
                 self.optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-                    loss = self.method.loss(self._batch(len(self.losses)))
+                    loss = self.method.loss(stage.batch(step))
                 loss.backward()
                 self.method.before_step()
                 self.optimizer.step()
@@ -138,21 +172,17 @@ class _Run:
             self._save(checkpoint)
         return len(self.losses) < self.steps
 
-    def _batch(self, step: int) -> Batch:
-        """The batch of one step; it follows from the seed and the step, so a resumed run sees the same."""
-        epoch, place = divmod(step, self.batches)
-        order = torch.Generator().manual_seed(self.task.seed * 1_000_003 + epoch)
-        index = torch.randperm(len(self.pictures), generator=order)
-        index = index[place * self.batch_size : (place + 1) * self.batch_size]
-        batch = Batch(labels=self.labels[index.to(self.labels.device)], index=index)
-        view = epoch % self.views if self.views else 0
-        if self.features is not None:
-            batch.features = self.features[view][index.to(self.features.device)]
-        elif self.method.eats == "images" and self.views:
-            batch.images = augmented(self.method.backbone, self.pictures, index.tolist(), self.task.seed, view)
-        else:
-            batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
-        return batch
+    def _at(self, step: int) -> tuple[_Stage, int]:
+        """The stage of a step of the run, and its place in there."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        raise IndexError(step)
+
+    def _begin(self, stage: _Stage) -> None:
+        """Every stage has an optimiser and a schedule of its own."""
+        self.optimizer, self.schedule = self.method.optimizer(stage.steps)
 
     def _finite(self, loss: Tensor) -> float:
         value = float(loss.detach())
@@ -169,7 +199,7 @@ class _Run:
             "system": self.method.info.key,
             "backbone": self.method.backbone.fingerprint(),
             "config": dataclasses.asdict(self.method.config),
-            "pictures": self.pictures.fingerprint(),
+            "pictures": [stage.pictures.fingerprint() for stage in self.stages],
             "classes": list(self.task.classes),
             "seed": self.task.seed,
             "views": self.views,
@@ -199,10 +229,11 @@ class _Run:
             raise VlmlabError(f"{path} is not a checkpoint that vlmlab wrote; delete it to begin anew") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity():
             raise VlmlabError(f"the checkpoint {path} belongs to another run; delete it or name another file")
+        self.losses = list(state["losses"])
+        self._begin(self._at(max(0, len(self.losses) - 1))[0])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.losses = list(state["losses"])
         torch.set_rng_state(state["generator"])
         if state["gpu_generator"] is not None and torch.device(device).type == "cuda":
             torch.cuda.set_rng_state(state["gpu_generator"], device)

@@ -30,13 +30,16 @@ class Batch:
 
     images [B, 3, S, S] normalised as the backbone wants ([B, V, 3, S, S] for a system that eats views), or None;
     features [B, e] of the frozen image encoder, not normalised, or None;
-    labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the picture set.
+    labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the picture set;
+    tasks [B] the task that each picture belongs to, and whose classes its label counts, where a system learns several
+    tasks at once (`datasets.multi_task`), or None.
     """
 
     images: Tensor | None = None
     features: Tensor | None = None
     labels: Tensor | None = None
     index: Tensor | None = None
+    tasks: Tensor | None = None
 
 
 def option(default: typing.Any, text: str, low: float | None = None, high: float | None = None, choices=()):
@@ -121,6 +124,10 @@ class Method(nn.Module):
     def learns_from(self, task):
         """The labelled pictures of training: the task's support, unless the system labels pictures itself."""
         return task.support
+
+    def stages(self, task) -> list:
+        """The picture sets that are learned from one after the other, each with the whole recipe; usually one."""
+        return [self.learns_from(task)]
 
     def before_step(self) -> None:
         """Called between the backward pass and the optimiser's step: gradients may be changed here; usually nothing."""

@@ -1,0 +1,172 @@
+"""Several few-shot tasks at once: a target and its companions.
+
+Tasks that have something in common can be learned together (SoftCPT, arXiv 2208.13474) or one after the other (MVLPT,
+arXiv 2211.11720). Each of them keeps its own label space: class 3 of flowers and class 3 of creatures have the same label,
+and what tells them apart is the number of the task, which travels with every picture (`JointSet.tasks`, `Batch.tasks`).
+A system is judged on the target alone, so that its figures stand beside those of any other.
+
+Letters: N pictures, T tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import LongTensor
+
+from vlmlab.datasets.dataset import Dataset
+from vlmlab.datasets.image_set import ImageSet, Pixels
+from vlmlab.datasets.task import Task
+from vlmlab.errors import VlmlabError
+
+if TYPE_CHECKING:
+    from vlmlab.backbones.backbone import Backbone
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "fine-grained": ("creatures", "flowers", "vehicles", "food"),
+    "places and acts": ("aerial", "scenes", "textures", "actions"),
+    "styles of objects": ("objects-sketch", "objects-silhouette", "objects-mosaic", "digits"),
+    "objects": ("objects", "objects-v2", "objects-unnamed"),
+    "fine-grained photographs": ("oxford-pets", "flowers102", "stanford-cars", "food101", "fgvc-aircraft"),
+    "photographs of places and textures": ("sun397", "eurosat", "dtd"),
+    "photographs of objects": ("caltech101", "cifar10", "cifar100"),
+}
+"""Which datasets are related. Nobody has measured this: they are put together by what they show."""
+
+HELP = "datasets to learn from besides the target: 'related', 'none', or names with commas between"
+
+
+class JointSet(ImageSet):
+    """Pictures of several tasks as one set; `labels` [N] count the classes of each picture's own task.
+
+    Attributes:
+        tasks: LongTensor [N], the number of the task that each picture belongs to.
+    """
+
+    def __init__(self, parts: dict[int, ImageSet]) -> None:
+        """Join the picture sets of tasks by their numbers; the pictures stay where they are."""
+        sets = list(parts.values())
+        ids = [f"{number}/{name}" for number, part in parts.items() for name in part.ids]
+        super().__init__(_Joined(sets), torch.cat([part.labels for part in sets]), ids)
+        self.tasks: LongTensor = torch.repeat_interleave(
+            torch.tensor(list(parts)), torch.tensor([len(part) for part in sets])
+        )
+
+
+class _Joined:
+    """Pictures of several sets, counted through."""
+
+    def __init__(self, sets: Sequence[ImageSet]) -> None:
+        self.sets = sets
+        self.first = np.cumsum([0, *(len(part) for part in sets)])
+
+    def identity(self) -> str:
+        text = "\n".join(part.fingerprint() for part in self.sets)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def read(self, positions: Sequence[int]) -> list[Pixels]:
+        owner = np.searchsorted(self.first, positions, side="right") - 1
+        return [self.sets[k].images(int(p - self.first[k])) for k, p in zip(owner, positions, strict=True)]
+
+
+class MultiTask(Task):
+    """A target task with companions: everything that a `Task` has is the target's.
+
+    Attributes:
+        companions: the other tasks.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | None,
+        dataset: Dataset,
+        companions: Sequence[Dataset],
+        shots: int = 16,
+        seed: int = 0,
+        split: str = "all",
+        companion_shots: int | None = None,
+    ) -> None:
+        """Draw the support sets.
+
+        Args:
+            backbone, dataset, shots, seed: of the target, as for `Task`.
+            companions: the other datasets.
+            split: of all tasks; with "base", no class of a companion's new half is seen either, since companions may
+                share classes with the target.
+            companion_shots: labelled pictures per class of the companions; as many as of the target, if None.
+
+        Raises:
+            VlmlabError: as for `Task`; a companion is the target, is named twice, or has no labels of one class a picture.
+        """
+        super().__init__(backbone, dataset, shots, seed, split)
+        taken = {dataset.name}
+        for other in (dataset, *companions):
+            if "classification" not in other.tasks or not len(other.train):
+                raise VlmlabError(
+                    f"{other.name} cannot be learned together with other datasets: it has no training pictures of one "
+                    "class each; choose others, or companions=none"
+                )
+            if other is not dataset and other.name in taken:
+                raise VlmlabError(f"{other.name} is there twice; name every dataset once, and the target not at all")
+            taken.add(other.name)
+        each = shots if companion_shots is None else companion_shots
+        self.companions = [Task(backbone, other, each, seed, split) for other in companions]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All T tasks, the target first: their places are their numbers."""
+        return [self, *self.companions]
+
+    def together(self) -> JointSet:
+        """The support pictures of all tasks."""
+        return JointSet({number: task.support for number, task in enumerate(self.tasks)})
+
+    def sources(self) -> JointSet:
+        """The support pictures of the companions; `VlmlabError` if there are none."""
+        if not self.companions:
+            raise VlmlabError("a source stage needs at least one companion")
+        return JointSet({number: task.support for number, task in enumerate(self.tasks) if number})
+
+    def seen_by(self, setup: str) -> MultiTask:
+        """As for `Task`; the companions are restricted alike."""
+        seen = super().seen_by(setup)
+        seen.companions = [task.seen_by(setup) for task in self.companions]
+        return seen
+
+    def __repr__(self) -> str:
+        return f"Multi{super().__repr__()} with {', '.join(t.dataset.name for t in self.companions) or 'no other'}"
+
+
+def companions_of(dataset: str, wanted: str) -> list[str]:
+    """The names of the companions of a dataset, from a setting: "related", "none", or names with commas between.
+
+    Raises `VlmlabError` if nothing is known to be related to the dataset.
+    """
+    if wanted == "none":
+        return []
+    if wanted != "related":
+        return [name.strip() for name in wanted.split(",") if name.strip()]
+    for group in KINDS.values():
+        if dataset in group:
+            return [name for name in group if name != dataset]
+    raise VlmlabError(
+        f"no dataset is known to be related to {dataset}; name some with --set companions=NAME,NAME or learn alone with "
+        "--set companions=none"
+    )
+
+
+def with_companions(task: Task, config, load: Callable[[str], Dataset]) -> Task:
+    """`task` with the companions that a system's Config asks for (settings `companions`, `companion_shots`).
+
+    The task itself if the Config has no such setting, or asks for none. `load` gives a dataset by its name.
+    """
+    wanted = getattr(config, "companions", "none")
+    names = companions_of(task.dataset.name, wanted)
+    if not names:
+        return task
+    others, shots = [load(name) for name in names], getattr(config, "companion_shots", None)
+    return MultiTask(task.backbone, task.dataset, others, task.shots, task.seed, task.split, shots)
