@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmlab.datasets.image_set import ArrayPictures, ImageSet
-from vlmlab.datasets.splits import at_most, base_new, few_shot, held_out, seeded_split
+from vlmlab.datasets.splits import at_most, base_new, few_shot, held_out, mislabelled, seeded_split
 from vlmlab.errors import VlmlabError
 
 
@@ -131,3 +131,15 @@ def test_held_out_takes_its_share_of_every_class():
     images = named([10, 20])
     held = held_out(images.ids, images.labels.tolist(), 0.2, 0)
     assert torch.bincount(images.labels[sorted(held)]).tolist() == [2, 4]
+
+
+def test_wrong_labels_are_a_share_of_every_class_and_grow_with_it():
+    labels = torch.arange(4).repeat_interleave(16)
+    half, quarter = mislabelled(labels, 4, 0.5, 3), mislabelled(labels, 4, 0.25, 3)
+    assert [int((half[labels == c] != c).sum()) for c in range(4)] == [8] * 4
+    assert [int((quarter[labels == c] != c).sum()) for c in range(4)] == [4] * 4
+    assert (half[quarter != labels] == quarter[quarter != labels]).all() and int(half.max()) < 4
+    assert torch.equal(half, mislabelled(labels, 4, 0.5, 3)) and not torch.equal(half, mislabelled(labels, 4, 0.5, 4))
+    assert torch.equal(mislabelled(labels, 4, 0.0, 3), labels)
+    with pytest.raises(VlmlabError, match="one label each"):
+        mislabelled(torch.zeros(3, 2, dtype=torch.long), 2, 0.5, 0)

@@ -123,6 +123,24 @@ def _class_count(images: ImageSet) -> int:
     return int(labels.max()) + 1 if len(labels) else 0
 
 
+def mislabelled(labels: LongTensor, classes: int, share: float, seed: int) -> LongTensor:
+    """Labels [N] of which a `share` (0 to 1) of every class is replaced by another class, all others equally likely.
+
+    The wrong ones grow with the share: those of 25 % are wrong at 50 % too. Raises `VlmlabError` for labels [N, C].
+    """
+    if labels.ndim == 2:
+        raise VlmlabError("wrong labels are drawn for pictures with one label each; choose a dataset that has them")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    others = torch.randint(1, max(classes, 2), labels.shape, generator=generator)
+    noisy = labels.clone()
+    for c in range(classes):
+        own = order[labels[order] == c]
+        wrong = own[: round(share * len(own))]
+        noisy[wrong] = (c + others[wrong]) % classes
+    return noisy
+
+
 def partially_known(labels: LongTensor, proportion: float, seed: int) -> LongTensor:
     """Multi-label annotation of which only a `proportion` (0 to 1) is known: labels [N, C] of 0 and 1, -1 where hidden.
 
