@@ -20,7 +20,7 @@ def farm(**facts) -> Dataset:
 
 
 def test_everything_but_the_companions_is_the_target_s():
-    alone, multi = Task(None, dataset(), 3, 1), MultiTask(None, dataset(), [farm()], 3, 1)
+    alone, multi = Task(None, dataset(), 3, 1), MultiTask(Task(None, dataset(), 3, 1), [farm()])
     assert multi.classes == alone.classes
     assert multi.support.ids == alone.support.ids and multi.test.ids == alone.test.ids
     assert [t.dataset.name for t in multi.tasks] == ["zoo", "farm"] and multi.tasks[0] is multi
@@ -28,7 +28,7 @@ def test_everything_but_the_companions_is_the_target_s():
 
 
 def test_a_joint_set_keeps_label_spaces_apart_and_finds_its_pictures():
-    multi = MultiTask(None, dataset(), [farm()], shots=2, companion_shots=3)
+    multi = MultiTask(Task(None, dataset(), shots=2), [farm()], shots=3)
     joint = multi.together()
     assert joint.tasks.tolist() == [0] * 10 + [1] * 12
     assert joint.labels.tolist() == shown(joint)  # each picture shows the class of its own task
@@ -41,12 +41,12 @@ def test_a_joint_set_keeps_label_spaces_apart_and_finds_its_pictures():
 
 
 def test_the_target_s_split_is_the_companions_too():
-    multi = MultiTask(None, dataset(), [farm()], shots=2, split="base")
+    multi = MultiTask(Task(None, dataset(), shots=2, split="base"), [farm()])
     assert [t.classes for t in multi.tasks] == [["ant", "bee", "cow"], ["a", "b"]]
 
 
 def test_what_a_system_may_see_holds_for_companions():
-    seen = MultiTask(None, dataset(), [farm()], shots=2).seen_by("few-shot")
+    seen = MultiTask(Task(None, dataset(), shots=2), [farm()]).seen_by("few-shot")
     assert len(seen.together()) == 18
     for task in seen.tasks:
         with pytest.raises(VlmlabError, match="may not look at the test pictures"):
@@ -64,17 +64,17 @@ def test_what_a_system_may_see_holds_for_companions():
 )
 def test_datasets_that_do_not_go_together(others, message):
     with pytest.raises(VlmlabError, match=message):
-        MultiTask(None, dataset(), others, shots=1)
+        MultiTask(Task(None, dataset(), shots=1), others)
 
 
 def test_a_target_without_labels_of_one_class_is_refused():
     with pytest.raises(VlmlabError, match="zoo cannot be learned together"):
-        MultiTask(None, dataset(tasks=("detection",)), [farm()], shots=1)
+        MultiTask(Task(None, dataset(tasks=("detection",)), shots=1), [farm()])
 
 
 def test_no_companion_no_source_stage():
     with pytest.raises(VlmlabError, match="at least one companion"):
-        MultiTask(None, dataset(), [], shots=1).sources()
+        MultiTask(Task(None, dataset(), shots=1), []).sources()
 
 
 # --- companions from a setting ---------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,9 +21,6 @@ from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.image_set import ImageSet, Pixels
 from vlmlab.datasets.task import Task
 from vlmlab.errors import VlmlabError
-
-if TYPE_CHECKING:
-    from vlmlab.backbones.backbone import Backbone
 
 KINDS: dict[str, tuple[str, ...]] = {
     "fine-grained": ("creatures", "flowers", "vehicles", "food"),
@@ -80,41 +76,31 @@ class MultiTask(Task):
         companions: the other tasks.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone | None,
-        dataset: Dataset,
-        companions: Sequence[Dataset],
-        shots: int = 16,
-        seed: int = 0,
-        split: str = "all",
-        companion_shots: int | None = None,
-    ) -> None:
-        """Draw the support sets.
+    def __init__(self, target: Task, companions: Sequence[Dataset], shots: int | None = None) -> None:
+        """Draw the companions' support sets.
 
         Args:
-            backbone, dataset, shots, seed: of the target, as for `Task`.
-            companions: the other datasets.
-            split: of all tasks; with "base", no class of a companion's new half is seen either, since companions may
-                share classes with the target.
-            companion_shots: labelled pictures per class of the companions; as many as of the target, if None.
+            target: the task to be judged on.
+            companions: the other datasets. They have the target's seed and split: beside base classes no class of a
+                companion's new half is seen either, since datasets may share classes.
+            shots: labelled pictures per class of the companions; as many as of the target, if None.
 
         Raises:
             VlmlabError: as for `Task`; a companion is the target, is named twice, or has no labels of one class a picture.
         """
-        super().__init__(backbone, dataset, shots, seed, split)
-        taken = {dataset.name}
-        for other in (dataset, *companions):
+        vars(self).update(vars(target))
+        taken = {target.dataset.name}
+        for other in (target.dataset, *companions):
             if "classification" not in other.tasks or not len(other.train):
                 raise VlmlabError(
                     f"{other.name} cannot be learned together with other datasets: it has no training pictures of one "
                     "class each; choose others, or companions=none"
                 )
-            if other is not dataset and other.name in taken:
+            if other is not target.dataset and other.name in taken:
                 raise VlmlabError(f"{other.name} is there twice; name every dataset once, and the target not at all")
             taken.add(other.name)
-        each = shots if companion_shots is None else companion_shots
-        self.companions = [Task(backbone, other, each, seed, split) for other in companions]
+        each = target.shots if shots is None else shots
+        self.companions = [Task(target.backbone, other, each, target.seed, target.split) for other in companions]
 
     @property
     def tasks(self) -> list[Task]:
@@ -168,5 +154,4 @@ def with_companions(task: Task, config, load: Callable[[str], Dataset]) -> Task:
     names = companions_of(task.dataset.name, wanted)
     if not names:
         return task
-    others, shots = [load(name) for name in names], getattr(config, "companion_shots", None)
-    return MultiTask(task.backbone, task.dataset, others, task.shots, task.seed, task.split, shots)
+    return MultiTask(task, [load(name) for name in names], getattr(config, "companion_shots", None))
