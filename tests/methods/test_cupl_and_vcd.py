@@ -30,7 +30,9 @@ def files(tmp_path):
 
 def prepared(system, backbone, path, **settings):
     method = system(backbone, system.configure(backbone, descriptions=str(path), **settings))
-    method.prepare(task(CLASSES))
+    given = task(CLASSES)
+    given.dataset = types.SimpleNamespace(name="zoo", classes=CLASSES)
+    method.prepare(given)
     return method
 
 
@@ -85,28 +87,65 @@ def test_embedded_descriptions_cover_every_class_that_they_are_for(backbone):
     from vlmlab.datasets.catalog import DATASETS
     from vlmlab.datasets.descriptions import load_descriptions, of_classes
 
-    drawn = [d.name for d in DATASETS if d.offline and d.tasks == ("classification",) and d.splits["train"]]
-    for name in drawn:
+    embedded = [d.name for d in DATASETS if d.offline]
+    assert {"tableau", "photographs", "objects-mosaic"} < set(embedded)
+    for name in embedded:
         classes = load_dataset(name).classes
         for kind in ("sentences", "descriptors"):
             texts = of_classes(load_descriptions(name, kind), classes)
             assert min(map(len, texts)) >= 2, (name, kind)
 
 
-def test_descriptions_that_lack_something_are_told(tmp_path, backbone):
-    for content, said in (
-        ("[1, 2]", "no JSON of the form"),
-        ('{"cat": []}', "no descriptors for 'cat'"),
-        ("{", "no JSON"),
-    ):
-        (tmp_path / "own.json").write_text(content)
-        with pytest.raises(VlmlabError, match=said):
-            prepared(VCD, backbone, tmp_path / "own.json")
-    (tmp_path / "own.json").write_text('{"Tabby_Cat": ["striped"]}')
-    with pytest.raises(VlmlabError, match="lack 'golden retriever'"):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "own.json is no JSON"),
+        ("[1, 2]", "own.json holds a list"),
+        ('{"cat": "striped"}', "'cat' must have a list of texts"),
+        ('{"cat": [1]}', "'cat' must have a list of texts"),
+        ('{"Tabby_Cat": ["striped"]}', r"lack 'golden retriever', 'sports car', 'oak tree' and 1 more of 5 classes"),
+    ],
+)
+def test_a_file_of_another_form_is_told_in_one_line(content, said, tmp_path, backbone):
+    (tmp_path / "own.json").write_text(content)
+    for system in (CuPL, VCD):
+        with pytest.raises(VlmlabError, match=said) as caught:
+            prepared(system, backbone, tmp_path / "own.json")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_class_without_texts_is_vcds_bare_name_and_cupls_error(tmp_path, backbone):
+    (tmp_path / "own.json").write_text(json.dumps({name: [] for name in CLASSES}))
+    assert prepared(VCD, backbone, tmp_path / "own.json").texts[0] == "golden retriever, which has "
+    with pytest.raises(VlmlabError, match="no sentence for 'golden retriever'"):
         prepared(CuPL, backbone, tmp_path / "own.json")
-    method = CuPL(backbone)
-    with pytest.raises(VlmlabError, match="no descriptions of photographs"):
-        method.prepare(
-            types.SimpleNamespace(dataset=types.SimpleNamespace(name="photographs"), classes=[], templates=[])
-        )
+    with pytest.raises(VlmlabError, match="there is no file"):
+        prepared(CuPL, backbone, tmp_path / "absent.json")
+
+
+def test_published_forms_load_by_name_whatever_the_spelling_and_order(tmp_path, backbone):
+    table = {name.title().replace(" ", "_"): [f"a {name} in two words"] for name in reversed(CLASSES)}
+    (tmp_path / "own.json").write_text(json.dumps(table))
+    method = prepared(VCD, backbone, tmp_path / "own.json")
+    assert [own[0] for own in method.own] == [f"a {name} in two words" for name in CLASSES]
+
+
+def folder(name, classes):
+    return types.SimpleNamespace(
+        dataset=types.SimpleNamespace(name=name, classes=classes), classes=classes, templates=[]
+    )
+
+
+def test_a_folder_finds_the_descriptions_of_its_class_names(backbone):
+    given = folder("my pictures", ["Motorbikes", "ceiling_fan", "platypus"])
+    for system in (CuPL, VCD):
+        method = system(backbone)
+        method.prepare(given)
+        own = system(backbone, system.configure(backbone, descriptions="caltech101"))
+        own.prepare(folder("x", ["motorbike", "ceiling fan", "platypus"]))
+        features = (method.classifier, own.classifier) if system is CuPL else (method.own, own.own)
+        assert torch.equal(*features) if system is CuPL else features[0] == features[1]
+        with pytest.raises(VlmlabError, match=r"no descriptions of x \(the nearest file of vlmlab lacks 'gnu' of 2"):
+            system(backbone).prepare(folder("x", ["platypus", "gnu"]))
+        with pytest.raises(VlmlabError, match="no descriptions of x; write"):
+            system(backbone).prepare(folder("x", ["gnu", "aardvark"]))

@@ -44,14 +44,16 @@ class CuPL(Method):
 
     @dataclasses.dataclass
     class Config:
-        descriptions: str = option("", "a .json file {class: [sentence, ...]}; empty: those of the dataset")
+        descriptions: str = option("", "a .json file {class: [sentence, ...]}, or a dataset's name; empty: this one's")
         both: bool = option(False, "average sentences and templates together")
         templates: str = option("dataset", HELP)
 
     eats = "features"
 
     def prepare(self, task) -> None:
-        self.sentences = load_descriptions(self.config.descriptions or task.dataset.name, "sentences")
+        self.sentences = load_descriptions(
+            self.config.descriptions or task.dataset.name, "sentences", task.dataset.classes
+        )
         self.set_classes(task.classes, task.templates)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

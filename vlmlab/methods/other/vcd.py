@@ -49,7 +49,9 @@ class VCD(Method):
 
     @dataclasses.dataclass
     class Config:
-        descriptions: str = option("", "a .json file {class: [descriptor, ...]}; empty: those of the dataset")
+        descriptions: str = option(
+            "", "a .json file {class: [descriptor, ...]}, or a dataset's name; empty: this one's"
+        )
         name: str = option(
             "before", "where the class name stands; none: descriptors alone", choices=("before", "after", "none")
         )
@@ -58,7 +60,9 @@ class VCD(Method):
     eats = "features"
 
     def prepare(self, task) -> None:
-        self.descriptors = load_descriptions(self.config.descriptions or task.dataset.name, "descriptors")
+        self.descriptors = load_descriptions(
+            self.config.descriptions or task.dataset.name, "descriptors", task.dataset.classes
+        )
         self.set_classes(task.classes, task.templates)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
