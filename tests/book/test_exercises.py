@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from vlmlab.book.exercise import Exercise, check, exercises
-from vlmlab.book.exercises import feature_adapters, start_here, text_prompts
+from vlmlab.book.exercises import feature_adapters, start_here, text_prompts, text_visual_prompts, visual_prompts
 from vlmlab.errors import VlmlabError
 
 EVERY = exercises()
@@ -92,6 +92,47 @@ MISTAKES = {
         ),
     ],
     "06_1.harmonic": [(lambda b, n: (b + n) / 2, "arithmetic"), (lambda b, n: 2 * b * n / (b + n), "ZeroDivisionError")],
+    "06_2.count": [
+        (lambda p, s: 12 * p * s, "counted twice"),
+        (lambda p, s: 4 * p * (s - p), "three colours"),
+        (lambda p, s: 3 * p * s, "draw the frame"),
+    ],
+    "06_2.grey": [
+        (lambda x, std: x * std[:, None, None], "go up to 255"),
+        (lambda x, std: 255 * x / std[:, None, None], "going back multiplies"),
+        (lambda x, std: 255 * x, "undo it"),
+    ],
+    "06_2.votes": [
+        (lambda k, y, c, b: (b * k @ k.T).softmax(-1) @ F.one_hot(y, c).float(), "found itself"),
+        (lambda k, y, c, b: (b * (k @ k.T) * (1 - torch.eye(9))).softmax(-1) @ F.one_hot(y, c).float(), "still gets a weight"),
+        (lambda k, y, c, b: k @ k.T @ F.one_hot(y, c).float(), "sum to 1"),
+    ],
+    "06_2.mixed": [
+        (lambda x, v, share: share * v + (1 - share) * x, "do not add up"),
+        (lambda x, v, share: (1 - share) * v + share * x.softmax(-1), "the other way round"),
+        (lambda x, v, share: v + x.softmax(-1), "should sum to 1"),
+    ],
+    "06_3.numbers": [
+        (lambda n, j, d, w: (j * n * (d + w), j * n * d + j * d * w), "have a bias"),
+        (lambda n, j, d, w: (j * n * (d + w), j * n * (d + w) + j * (d * w + w)), "no visual tokens of their own"),
+        (lambda n, j, d, w: (n * (d + w), j * n * d + j * (d * w + w)), "in both towers"),
+        (lambda n, j, d, w: j * n * (d + w), "two numbers"),
+    ],
+    "06_3.replaced": [
+        (lambda x, p: torch.cat([x, p.expand(len(x), -1, -1)], 1), "the sequence grew"),
+        (lambda x, p: torch.cat([p.expand(len(x), -1, -1), x[:, 2:]], 1), "stand in front"),
+        (lambda x, p: torch.cat([x[:, :-2], x[:, -2:] + p], 1), "added to the old ones"),
+    ],
+    "06_3.attended": [
+        (lambda x, q, k, v: x @ v, "saw itself alone"),
+        (lambda x, q, k, v: ((x @ q) @ (x @ k).T).softmax(-1) @ x @ v, "square root"),
+        (lambda x, q, k, v: ((x @ q) @ (x @ k).T / 2).softmax(0) @ x @ v, "runs over the queries"),
+    ],
+    "06_3.recall": [
+        (lambda x, y, r: 100 * text_visual_prompts.recall(x, y, r), "not percent"),
+        (lambda x, y, r: float((x.topk(r, -1, largest=False).indices == y[:, None]).any(-1).float().mean()), "least likely"),
+        (lambda x, y, r: float((x.argmax(-1) == y).float().mean()), "R = 3"),
+    ],
     "06_4.vote": [
         (lambda f, k, v, b: f @ k.T @ v, "sums of cosines"),
         (lambda f, k, v, b: (b * (1 - f @ k.T)).exp() @ v, "negative"),
@@ -146,6 +187,19 @@ def test_the_solutions_are_what_the_systems_compute():
     shown = {"a {}": [features[0, 0], features[1, 0]], "the {}": [features[0, 1], features[1, 1]]}
     by_hand = [sum(F.normalize(rows[c], dim=0) for rows in shown.values()) / 2 for c in range(2)]
     torch.testing.assert_close(expected, F.normalize(torch.stack(by_hand), dim=-1))
+
+
+def test_the_solutions_of_prompted_images_are_what_the_systems_compute():
+    from vlmlab.methods.retrieval import Store, interpolated
+
+    keys, labels = visual_prompts._stored()
+    store = Store(keys, labels, 3)
+    found = store.nearest(store.keys, 8, 4.0, own=torch.arange(9))
+    torch.testing.assert_close(visual_prompts.votes(keys, labels, 3, 4.0), store.probabilities(found))
+    logits, votes = torch.randn(9, 3), store.probabilities(found)
+    torch.testing.assert_close(visual_prompts.mixed(logits, votes, 0.3), interpolated(logits, votes, 0.3).exp())
+    assert visual_prompts.count(30, 224) == 69_840  # VP's, of the release
+    assert text_visual_prompts.numbers(2, 9, 512, 768) == (23_040, 3_555_072)  # MaPLe's, of the release
 
 
 def test_a_plain_answer_is_shown_as_an_assignment():

@@ -25,7 +25,14 @@ def prepared(backbone, **settings):
     return method
 
 
-@pytest.mark.parametrize("variant", ["padding_4", "padding_7", "fixed_patch_5", "random_patch_5"])
+VARIANTS = ("padding_4", "padding_7", "fixed_patch_5", "random_patch_5")
+
+
+def test_every_stored_variant_is_tested():
+    assert {key.split("/")[0] for key in golden("visual_prompting")} == {*VARIANTS, "templates"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_numbers_of_the_official_implementation(variant, backbone, monkeypatch):
     numbers = of_variant(golden("visual_prompting"), variant)
     kind, _, size = variant.rpartition("_")
@@ -47,6 +54,16 @@ def test_numbers_of_the_official_implementation(variant, backbone, monkeypatch):
     for name, parameter in method.delta.items():
         same_gradient(parameter.grad, numbers[f"grad/{name}"])
     assert all(p.grad is None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("kind", ["padding", "fixed_patch", "random_patch"])
+def test_a_prompt_of_pixels_needs_no_tokens(kind):
+    """A ResNet has none, and takes every kind."""
+    resnet = tiny_backbone("rn")
+    method = prepared(resnet, kind=kind, size=9)
+    method.loss(Batch(images=noise_images(64), labels=LABELS)).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
+    assert all(p.grad is None for p in resnet.parameters())
 
 
 def test_a_pattern_of_nothing_is_zero_shot_and_a_frame_leaves_the_inside_alone(backbone):
