@@ -21,7 +21,7 @@ import open_clip
 import psutil
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlmlab.backbones import load_backbone
@@ -31,8 +31,12 @@ from vlmlab.errors import VlmlabError, unknown
 from vlmlab.learning.features import FeatureBank, evaluated
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
+from vlmlab.methods.text_prompt.cocoop import CoCoOp
 from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.registry import registry
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.run import adapt
 from vlmlab.world.domains import DOMAINS
 from vlmlab.world.objects import OBJECTS
 from vlmlab.world.painter import render
@@ -40,6 +44,16 @@ from vlmlab.world.scene import sample_scene
 
 CLASSES, CONTEXT, BATCH = 100, 16, 32  # the step that is measured: Caltech-101's size, CoOp's defaults
 REPORT_LIMIT_MB = 3 * 1024
+PICTURES = 4  # of a CoCoOp step
+FIT_SHOTS, FIT_LIMIT = 16, 60  # shots per class; seconds that a fit may take on two cores
+FITTED_ON = {
+    "classification": "digits",
+    "hierarchical classification": "objects",
+    "multi-label classification": "tableau",
+    "segmentation": "tableau",
+    "detection": "tableau",
+}
+"""Task that a system solves -> the dataset of its fit."""
 
 
 @dataclasses.dataclass
@@ -56,17 +70,23 @@ class Measurement:
 def bench(names: Sequence[str] = (), on_start: Callable[[str], None] | None = None) -> dict[str, dict]:
     """Measurements by name: {"value", "unit", "baseline", "ratio", "note"}; all of MEASUREMENTS if none is named.
 
+    "fits" measures a fit of every system, "fit.coop" that of CoOp alone.
     Raises `VlmlabError` for an unknown name, before anything is measured.
     """
+    known = MEASUREMENTS | LONG | {f"fit.{key}": functools.partial(_fit, key) for key in registry()}
     for name in names:
-        if name not in MEASUREMENTS:
-            raise unknown("measurement", name, MEASUREMENTS)
+        if name not in known:
+            raise unknown("measurement", name, known if name.startswith("fit.") else MEASUREMENTS | LONG)
     measured = {}
     for name in names or MEASUREMENTS:
         if on_start:
             on_start(f"measuring {name}")
-        facts = dataclasses.asdict(MEASUREMENTS[name]())
-        measured[name] = {key: _rounded(value) if isinstance(value, float) else value for key, value in facts.items()}
+        found = known[name]()
+        for one, measurement in found.items() if isinstance(found, dict) else [(name, found)]:
+            facts = dataclasses.asdict(measurement)
+            measured[one] = {
+                key: _rounded(value) if isinstance(value, float) else value for key, value in facts.items()
+            }
     return measured
 
 
@@ -109,13 +129,18 @@ class _Step:
         return self.prompts.features(self.text, context)
 
     def full_length(self, context: Tensor) -> Tensor:
-        """The same as the field's code has it: every prompt at the full length of 77, by open_clip's own layers."""
-        tower, p = self.text.text, self.prompts
-        before = torch.cat([p.start, context]).expand(len(p.rest), -1, -1)
-        padding = torch.zeros(len(p.rest), self.text.context_length - before.shape[1] - p.rest.shape[1], self.text.width)
-        x = torch.cat([before, p.rest, padding], 1) + tower.positional_embedding
-        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
-        return x[torch.arange(len(x)), p.end + before.shape[1]] @ tower.text_projection
+        """The same as the field's code has it."""
+        return _full_length(self.text.text, self.prompts, context)
+
+
+def _full_length(tower: nn.Module, p: Prompts, context: Tensor) -> Tensor:
+    """Class features [C, e] of a context [M, d], every prompt at the full length of 77, by open_clip's own layers."""
+    before = torch.cat([p.start, context]).expand(len(p.rest), -1, -1)
+    length, width = tower.positional_embedding.shape
+    padding = torch.zeros(len(p.rest), length - before.shape[1] - p.rest.shape[1], width)
+    x = torch.cat([before, p.rest, padding], 1) + tower.positional_embedding
+    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
+    return x[torch.arange(len(x)), p.end + before.shape[1]] @ tower.text_projection
 
 
 @functools.lru_cache(maxsize=1)
@@ -207,6 +232,64 @@ def _coop_fit() -> Measurement:
     return Measurement(record.seconds, "s", None, None, note)
 
 
+def _cocoop_step() -> Measurement:
+    """A batch of pictures at once against CoCoOp's release, which encodes all prompts anew for one picture at a time."""
+    backbone = load_backbone("micro-vit")
+    task = Task(backbone, load_dataset("objects"), shots=1, seed=0)
+    method = CoCoOp(backbone)
+    method.prepare(task)
+    f = F.normalize(torch.randn(PICTURES, backbone.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1)
+    labels = torch.arange(PICTURES)
+    learned = [method.context, *method.meta_net.parameters()]
+
+    def gradient(class_features: Callable[[Tensor], Tensor]) -> Tensor:
+        logits = backbone.logit_scale * torch.einsum("be,bce->bc", f, class_features(f))
+        return torch.cat([g.flatten() for g in torch.autograd.grad(F.cross_entropy(logits, labels), learned)])
+
+    def one_at_a_time(f: Tensor) -> Tensor:
+        shifted = method.context + method.meta_net(f)[:, None]
+        rows = [_full_length(backbone.text.text, method.prompts, context) for context in shifted]
+        return F.normalize(torch.stack(rows), dim=-1)
+
+    together, alone = gradient(method.class_features), gradient(one_at_a_time)  # also warm up
+    difference = float((together - alone).abs().max() / alone.abs().max())
+    value, baseline = (
+        _seconds(lambda: gradient(method.class_features), 3),
+        _seconds(lambda: gradient(one_at_a_time), 1),
+    )
+    return Measurement(
+        value,
+        "s per step",
+        baseline,
+        baseline / value,
+        f"CoCoOp step, {PICTURES} pictures and {len(task.classes)} classes, micro-vit: all pictures at once with a shared "
+        f"prefix each against 77 tokens per class, picture by picture; gradients differ by {difference:.1e} of the largest",
+    )
+
+
+# --- every system --------------------------------------------------------------------------------------------------------
+
+
+def _fit(key: str) -> dict[str, Measurement]:
+    """Seconds and memory of one system's fit with its settings for embedded backbones; features of pictures are kept."""
+    info = registry()[key]
+    name = next((d for kind, d in FITTED_ON.items() if kind in info.tasks), "digits")
+    adapted = adapt(Experiment(key, name, "micro-vit", shots=FIT_SHOTS, seed=0))
+    record, learned = adapted.record, adapted.method.trainable_parameters
+    note = f"{key} on {name}, {FIT_SHOTS} shots, micro-vit: {record.steps} steps, {learned:,} numbers learned"
+    limit, seconds, memory = float(FIT_LIMIT), max(record.seconds, 1e-3), record.peak_mb
+    return {
+        f"fit.{key}.seconds": Measurement(seconds, "s", limit, limit / seconds, f"{note}; baseline: the most allowed"),
+        f"fit.{key}.memory": Measurement(memory, "MB", None, None, f"{note}; the whole process"),
+    }
+
+
+def _fits() -> dict[str, Measurement]:
+    """All systems, after one fit that nobody counts (it loads libraries and the backbone)."""
+    adapt(Experiment("coop", "digits", "micro-vit", shots=1, config=(("epochs", 1),)))
+    return {name: facts for key in registry() for name, facts in _fit(key).items()}
+
+
 # --- the world, the report ---------------------------------------------------------------------------------------------
 
 
@@ -218,7 +301,9 @@ def _world() -> Measurement:
 
     paint(20)
     rate = 300 / _seconds(lambda: paint(300), 3)
-    return Measurement(rate, "pictures/s", 500.0, rate / 500, "MicroWorld scenes of 64 x 64 on one core; baseline: wanted")
+    return Measurement(
+        rate, "pictures/s", 500.0, rate / 500, "MicroWorld scenes of 64 x 64 on one core; baseline: wanted"
+    )
 
 
 def _report() -> Measurement:
@@ -253,11 +338,17 @@ def _resident_mb(process: psutil.Process) -> float:
     return total / 2**20
 
 
-MEASUREMENTS: dict[str, Callable[[], Measurement]] = {
+Measured = Measurement | dict[str, Measurement]
+
+MEASUREMENTS: dict[str, Callable[[], Measured]] = {
     "shared_prefix_step": _shared_prefix,
     "matmul_share": _matmul_share,
     "cached_epoch": _cached_epoch,
     "coop_fit": _coop_fit,
+    "cocoop_step": _cocoop_step,
     "world": _world,
     "report_memory": _report,
 }
+
+LONG: dict[str, Callable[[], Measured]] = {"fits": _fits}
+"""Only measured when they are named: some minutes. One system alone is named fit.KEY, such as fit.coop."""
