@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmlab.widgets.attention_viewer import AttentionViewer
+    from vlmlab.widgets.cache_surface import CacheSurface
+    from vlmlab.widgets.cache_votes import CacheVotes
     from vlmlab.widgets.context_microscope import ContextMicroscope
+    from vlmlab.widgets.descriptor_bars import DescriptorBars
     from vlmlab.widgets.equation_lens import EquationLens
     from vlmlab.widgets.few_shot_board import FewShotBoard
     from vlmlab.widgets.guess import Guess
@@ -15,12 +18,19 @@ if TYPE_CHECKING:
     from vlmlab.widgets.panel import Panel
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
     from vlmlab.widgets.protocol_box import ProtocolBox
+    from vlmlab.widgets.pseudo_labels import PseudoLabels
     from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
     from vlmlab.widgets.transport_plan import TransportPlan
+    from vlmlab.widgets.view_selection import ViewSelection
+    from vlmlab.widgets.visual_prompt_board import VisualPromptBoard
+    from vlmlab.widgets.wise_ft_frontier import WiseFTFrontier
 
 _HOMES = {
     "AttentionViewer": "attention_viewer",
+    "CacheSurface": "cache_surface",
+    "CacheVotes": "cache_votes",
     "ContextMicroscope": "context_microscope",
+    "DescriptorBars": "descriptor_bars",
     "EquationLens": "equation_lens",
     "FewShotBoard": "few_shot_board",
     "Guess": "guess",
@@ -28,14 +38,21 @@ _HOMES = {
     "Panel": "panel",
     "PromptMicroscope": "prompt_microscope",
     "ProtocolBox": "protocol_box",
+    "PseudoLabels": "pseudo_labels",
     "SegmentationPlayground": "segmentation_playground",
     "TransportPlan": "transport_plan",
+    "ViewSelection": "view_selection",
+    "VisualPromptBoard": "visual_prompt_board",
+    "WiseFTFrontier": "wise_ft_frontier",
     "tableau_pictures": "segmentation_playground",
 }
 
 __all__ = [
     "AttentionViewer",
+    "CacheSurface",
+    "CacheVotes",
     "ContextMicroscope",
+    "DescriptorBars",
     "EquationLens",
     "FewShotBoard",
     "Guess",
@@ -43,8 +60,12 @@ __all__ = [
     "Panel",
     "PromptMicroscope",
     "ProtocolBox",
+    "PseudoLabels",
     "SegmentationPlayground",
     "TransportPlan",
+    "ViewSelection",
+    "VisualPromptBoard",
+    "WiseFTFrontier",
     "tableau_pictures",
 ]
 

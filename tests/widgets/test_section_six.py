@@ -1,0 +1,210 @@
+"""Panels of survey section 6, without a browser: what they show is what the systems compute."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.method import Batch
+from vlmlab.widgets import CacheSurface, CacheVotes, DescriptorBars, VisualPromptBoard, WiseFTFrontier
+
+FRONTIER = {
+    "dataset": "digits", "shifted": ("digits",), "shots": 1, "pictures": 30, "alphas": (0.0, 0.5, 1.0),
+    "config": {"epochs": 1},
+}  # fmt: skip
+"""Digits under no shift at all: enough for the machinery, and quick."""
+
+PANELS = {
+    "visual-prompt board": lambda: VisualPromptBoard(kind="patch", pattern="noise"),
+    "cache votes": lambda: CacheVotes(shots=1),
+    "cache surface": lambda: CacheSurface(shots=1),
+    "frontier": lambda: WiseFTFrontier(**FRONTIER),
+    "descriptor bars": DescriptorBars,
+}
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    monkeypatch.setenv("VLMLAB_STRICT", "1")
+
+
+@pytest.fixture
+def live(monkeypatch):
+    monkeypatch.delenv("VLMLAB_STRICT", raising=False)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_panel_has_three_lives_and_leaves_nothing_behind(name, strict):
+    panel = PANELS[name]()
+    still = panel.static()
+    assert isinstance(still, Figure) and len(still.alt) > 40
+    assert all(isinstance(value, int | float | str | bool | list) for value in panel.facts().values())
+    panel.close()
+    panel.close()
+    assert panel.error == "" and panel.box.comm is None and plt.get_fignums() == []
+
+
+# --- visual prompts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_without_strength_is_no_prompt(strict):
+    board = VisualPromptBoard(pattern="noise")
+    assert not np.allclose(board.answer["before"], board.answer["after"], atol=1e-3)
+    board.strength.value = 0.0
+    np.testing.assert_allclose(board.answer["before"], board.answer["after"], atol=1e-6)
+    np.testing.assert_array_equal(board.answer["pixels"], board.answer["plain"])
+    board.close()
+
+
+def test_a_frame_leaves_the_middle_alone_and_a_patch_moves(strict):
+    board = VisualPromptBoard(pattern="noise")
+    changed = (board.answer["pixels"] != board.answer["plain"]).any(-1)
+    side = len(changed)
+    width = side // 8
+    assert changed[:width].mean() > 0.8 and not changed[width:-width, width:-width].any()
+    board.board.children[-1].click()  # the last place: the lower right corner
+    assert board.kind.value == "patch" and (board.row.value, board.column.value) == (7, 7)
+    changed = (board.answer["pixels"] != board.answer["plain"]).any(-1)
+    assert not changed[: side // 2].any() and changed[-width:, -width:].mean() > 0.8
+    place, word = board.answer["map"][7, 7], board.answer["watched"]
+    assert place == pytest.approx(board.answer["after"][word], abs=1e-5), "the map holds what the bars say"
+    board.close()
+
+
+def test_vp_learns_once_and_only_when_it_is_asked_for(strict, monkeypatch):
+    import vlmlab.learning.fit as module
+
+    fits, fit = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))
+    board = VisualPromptBoard(shots=1, pattern="noise")
+    assert not fits
+    board.pattern.value = "learned"
+    board.strength.value = 0.5
+    board.pattern.value = "noise"
+    board.pattern.value = "learned"
+    assert len(fits) == 1
+    board.close()
+
+
+def test_a_prompt_that_is_neither_is_told():
+    with pytest.raises(VlmlabError, match="a frame or a patch"):
+        VisualPromptBoard(kind="circle")
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bars_are_tip_adapter_s_logits(strict):
+    panel = CacheVotes(shots=2, alpha=3.0, beta=4.0)
+    method, support = panel._prepared[2, 1]
+    method.alpha, method.beta = 3.0, 4.0
+    backbone = method.backbone
+    features = backbone.encode_image(backbone.preprocess(panel.chooser.pixels))
+    logits = method.logits(Batch(features=features))[0].detach().numpy()
+    np.testing.assert_allclose(panel.answer["zero_shot"] + panel.answer["votes"], logits, rtol=1e-4, atol=1e-4)
+    by_hand = [panel.answer["weights"][support.labels.numpy() == c].sum() for c in range(len(method.classes))]
+    np.testing.assert_allclose(panel.answer["votes"], 3.0 * np.array(by_hand), rtol=1e-4)
+    panel.close()
+
+
+def test_the_ends_of_the_sliders_are_the_ends_of_the_equation(strict):
+    panel = CacheVotes(shots=2)
+    panel.alpha.value = 0.0
+    assert panel.facts()["with_cache"] == panel.facts()["zero_shot"] and not panel.answer["votes"].any()
+    panel.alpha.value, panel.beta.value = 2.0, 0.0
+    np.testing.assert_allclose(panel.answer["weights"], 1.0)
+    np.testing.assert_allclose(panel.answer["votes"], 4.0, rtol=1e-5)
+    panel.close()
+
+
+def test_the_surface_knows_both_optima_and_yours(strict, monkeypatch):
+    panel = CacheSurface(shots=1)
+    val, test = panel.answer["surfaces"]
+    assert panel.facts()["chosen_on_test"] == round(float(test.max()))
+    assert panel.facts()["chosen_on_validation"] == round(float(test.flatten()[val.argmax()]))
+    monkeypatch.setattr(panel, "_see", lambda *a: pytest.fail("computed for a mark"))
+    before = panel.chart.value
+    panel.alpha.value, panel.beta.value = 5, 7
+    assert panel._places()[2] == (7, 5) and f"{test[7, 5]:.1f} %" in panel.note.value and panel.chart.value != before
+    panel.close()
+
+
+# --- the frontier ------------------------------------------------------------------------------------------------------
+
+
+def test_the_slider_of_the_frontier_computes_nothing(strict, monkeypatch):
+    panel = WiseFTFrontier(**FRONTIER)
+    assert [row["alpha"] for row in panel.rows] == [0.0, 0.5, 1.0]
+    assert all(row["same"] == row["shifted"] == row["digits"] for row in panel.rows), "no shift, no difference"
+    monkeypatch.setattr(panel, "_learn", lambda *a: pytest.fail("fitted for a slider"))
+    before = panel.chart.value
+    panel.alpha.value = 1.0
+    assert panel.chart.value != before and f"{panel.rows[-1]['same']:.1f} %" in panel.told.value
+    panel.close()
+
+
+def test_the_zero_shot_end_of_the_frontier_is_zero_shot(strict):
+    from vlmlab.datasets import Task
+    from vlmlab.learning.evaluate import evaluate
+    from vlmlab.registry import load_system
+    from vlmlab.studies.run import shared_bank, shared_dataset
+    from vlmlab.widgets.wise_ft_frontier import _some
+
+    panel = WiseFTFrontier(**FRONTIER)
+    bank = shared_bank("micro-vit")
+    task = Task(bank.backbone, shared_dataset("digits"), 1, 1)
+    zero_shot = load_system("zero_shot")(bank.backbone)
+    zero_shot.prepare(task)
+    assert panel.rows[0]["same"] == evaluate(zero_shot, _some(task.test, 30), bank)["accuracy"]
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"alpha": 0.3}, "not measured"), ({"shifted": ("aerial",)}, "other classes than digits")]
+)
+def test_a_frontier_that_cannot_be(strict, wrong, message):
+    with pytest.raises(VlmlabError, match=message):
+        WiseFTFrontier(**FRONTIER | wrong)
+
+
+# --- descriptors -------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_the_bars_is_vcd_s_score(strict):
+    panel = DescriptorBars()
+    method = panel.method
+    features = method.backbone.encode_image(method.backbone.preprocess(panel.chooser.pixels))
+    logits = method.logits(Batch(features=features))[0] / method.backbone.logit_scale
+    for name, score, bars in zip(panel.answer["names"], panel.answer["scores"], panel.answer["bars"], strict=True):
+        expected = float(logits[method.classes.index(name)])
+        assert score == pytest.approx(expected, abs=1e-5) == pytest.approx(np.mean([v for _, v in bars]), abs=1e-5)
+    assert panel.answer["names"] == [method.classes[c] for c in torch.topk(logits, 2).indices]
+    panel.close()
+
+
+def test_descriptors_can_be_written_and_taken_back(live):
+    panel = DescriptorBars()
+    panel.wait()
+    first, before = panel.answer["names"][0], panel.answer["bars"][0]
+    panel.first.value = first
+    panel.wait()
+    panel.own.value = "red bricks\n\n  a chimney "
+    panel.wait()
+    assert sorted(text for text, _ in panel.answer["bars"][0]) == ["a chimney", "red bricks"] and panel.error == ""
+    panel.own.value = "\n"
+    assert "at least one descriptor" in panel.error
+    panel.own.value = "\n".join(["a tree"] * 13)
+    assert "13 descriptors are too many" in panel.error
+    panel.restore.click()
+    panel.wait()
+    assert panel.answer["bars"][0] == before and panel.error == ""
+    panel.close()
+
+
+def test_a_class_that_is_not_there_is_told():
+    with pytest.raises(VlmlabError, match="aerial has no class 'moon'"):
+        DescriptorBars(first="moon")
