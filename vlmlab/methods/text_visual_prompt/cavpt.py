@@ -75,7 +75,14 @@ class CAVPT(Method):
         templates: str = option("dataset", f"sentences of W0; {HELP}")
         epochs: int = option(60, "passes over the training pictures", 1, 10000)
 
-    embedded: ClassVar[dict] = {"batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10, "warmup_epochs": 1}
+    embedded: ClassVar[dict] = {
+        "batch_size": 16,
+        "optimizer": "adamw",
+        "lr": 0.006,
+        "text_lr": 0.006,
+        "epochs": 10,
+        "warmup_epochs": 1,
+    }
     eats = "images"
 
     def __init__(self, backbone, config=None):
