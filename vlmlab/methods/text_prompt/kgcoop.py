@@ -51,7 +51,7 @@ class KgCoOp(Method):
         batch_size: int = option(128, "training pictures a step", 1, 4096)
         epochs: int = option(100, "passes over the training pictures", 1, 10000)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60, "batch_size": 32}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.03, "epochs": 60, "batch_size": 32}
     eats = "features"
 
     def prepare(self, task) -> None:

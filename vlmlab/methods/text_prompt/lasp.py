@@ -65,7 +65,7 @@ class LASP(Method):
         epochs: int = option(25, "passes over the training pictures", 1, 10000)
         warmup_epochs: int = option(3, "first epochs, at the constant warm-up rate", 0, 100)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 15, "warmup_epochs": 1}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.03, "epochs": 8, "warmup_epochs": 1, "batch_size": 8}
     eats = "images"
 
     def prepare(self, task) -> None:
