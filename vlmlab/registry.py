@@ -16,7 +16,17 @@ from pathlib import Path
 
 from vlmlab.errors import VlmlabError, unknown
 
-SETUPS = ("zero-shot", "few-shot", "supervised", "unsupervised", "training-free", "test-time", "transductive")
+SETUPS = (
+    "zero-shot",
+    "few-shot",
+    "supervised",
+    "semi-supervised",
+    "unsupervised",
+    "training-free",
+    "test-time",
+    "transductive",
+    "text-only",
+)
 STATUSES = ("complete", "extra", "planned")
 
 
@@ -108,11 +118,20 @@ def load_system(key: str) -> type:
     if key not in _registered:
         table = registry()
         if key not in table:
-            raise unknown("system", key, table)
+            raise unknown_system(key)
         importlib.import_module(table[key].module)
     if key not in _registered:
         raise VlmlabError(f"system '{key}' is listed but its file does not register it; reinstall vlmlab")
     return _registered[key]
+
+
+def unknown_system(key: str) -> VlmlabError:
+    """The error for a key that no system has: the system of that short name if there is one, else the closest keys."""
+    for row in registry().values():
+        short = row.title.split(":")[0]
+        if short.split(" (")[0].lower() == key.lower():
+            return VlmlabError(f"unknown system '{key}'; did you mean {row.key}, which is {short}?")
+    return unknown("system", key, registry())
 
 
 def as_markdown() -> str:

@@ -91,8 +91,8 @@ def test_every_listed_dataset_with_single_labels_has_related_ones_that_exist():
     assert sum(map(len, KINDS.values())) == len({name for group in KINDS.values() for name in group})
 
 
-def test_names_none_and_what_is_not_known():
-    assert companions_of("zoo", "none") == []
+def test_names_alone_and_what_is_not_known():
+    assert companions_of("zoo", "alone") == []
     assert companions_of("zoo", "farm, barn,") == ["farm", "barn"]
     with pytest.raises(VlmlabError, match="related to zoo; name some with --set companions"):
         companions_of("zoo", "related")
@@ -107,7 +107,7 @@ class Together(Recipe):
 def test_a_config_names_companions():
     task = Task(None, dataset(), 2, 1)
     assert with_companions(task, Recipe(), None) is task
-    assert with_companions(task, Together(companions="none"), None) is task
+    assert with_companions(task, Together(companions="alone"), None) is task
     asked = []
     multi = with_companions(task, Together(companion_shots=4), lambda name: asked.append(name) or farm())
     assert asked == ["farm"] and len(multi.companions[0].support) == 16

@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Which datasets are related. Nobody has measured this: they are put together by what they show."""
 
-HELP = "datasets to learn from besides the target: 'related', 'none', or names with commas between"
+HELP = "datasets to learn from besides the target: 'related', 'alone', or names with commas between"
 
 
 class JointSet(ImageSet):
@@ -94,7 +94,7 @@ class MultiTask(Task):
             if "classification" not in other.tasks or not len(other.train):
                 raise VlmlabError(
                     f"{other.name} cannot be learned together with other datasets: it has no training pictures of one "
-                    "class each; choose others, or companions=none"
+                    "class each; choose others, or companions=alone"
                 )
             if other is not target.dataset and other.name in taken:
                 raise VlmlabError(f"{other.name} is there twice; name every dataset once, and the target not at all")
@@ -128,11 +128,11 @@ class MultiTask(Task):
 
 
 def companions_of(dataset: str, wanted: str) -> list[str]:
-    """The names of the companions of a dataset, from a setting: "related", "none", or names with commas between.
+    """The names of the companions of a dataset, from a setting: "related", "alone", or names with commas between.
 
     Raises `VlmlabError` if nothing is known to be related to the dataset.
     """
-    if wanted == "none":
+    if wanted == "alone":
         return []
     if wanted != "related":
         return [name.strip() for name in wanted.split(",") if name.strip()]
@@ -141,7 +141,7 @@ def companions_of(dataset: str, wanted: str) -> list[str]:
             return [name for name in group if name != dataset]
     raise VlmlabError(
         f"no dataset is known to be related to {dataset}; name some with --set companions=NAME,NAME or learn alone with "
-        "--set companions=none"
+        "--set companions=alone"
     )
 
 
@@ -150,7 +150,7 @@ def with_companions(task: Task, config, load: Callable[[str], Dataset]) -> Task:
 
     The task itself if the Config has no such setting, or asks for none. `load` gives a dataset by its name.
     """
-    wanted = getattr(config, "companions", "none")
+    wanted = getattr(config, "companions", "alone")
     names = companions_of(task.dataset.name, wanted)
     if not names:
         return task

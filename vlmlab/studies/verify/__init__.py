@@ -14,8 +14,8 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vlmlab.errors import VlmlabError, unknown
-from vlmlab.registry import registry
+from vlmlab.errors import VlmlabError
+from vlmlab.registry import registry, unknown_system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def verify(systems: Sequence[str] = (), on_start: Callable[[str, str], None] | N
     known = claims()
     for key in systems:
         if key not in registry():
-            raise unknown("system", key, registry())
+            raise unknown_system(key)
         if key not in known:
             raise VlmlabError(f"system '{key}' has no check yet; there are checks of {', '.join(known)}")
     return _verdicts(list(systems) or list(known), known, on_start)

@@ -1,0 +1,133 @@
+"""MVLPT: two stages, on a tiny CLIP with two tasks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.golden.tiny_clip import noise_images, tiny_backbone
+from tests.methods.multi_task import FARM, TARGET, dataset, together
+from tests.methods.parity import same
+from vlmlab.datasets.multi_task import MultiTask
+from vlmlab.datasets.task import Task
+from vlmlab.errors import VlmlabError
+from vlmlab.learning.fit import fit
+from vlmlab.methods.method import Batch
+from vlmlab.methods.text_prompt.coop import CoOp
+from vlmlab.methods.text_visual_prompt.mvlpt import MVLPT
+from vlmlab.methods.text_visual_prompt.upt import UPT
+
+CARRIERS = ("text", "image", "both")
+SHOP = ["cup", "hat"]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone("asym")
+
+
+def prepared(backbone, task=None, **settings):
+    method = MVLPT(backbone, MVLPT.configure(backbone, **({"n_ctx": 2} | settings)))
+    method.prepare(task or three_tasks())
+    return method
+
+
+def three_tasks() -> MultiTask:
+    target = Task(None, dataset("zoo-animals", TARGET), 2)
+    return MultiTask(target, [dataset("farm", FARM), dataset("shop", SHOP)])
+
+
+@pytest.fixture(scope="module")
+def batch(backbone):
+    images = noise_images(32)
+    return Batch(images=images, features=backbone.encode_image(images), labels=torch.arange(8) % 5)
+
+
+@pytest.fixture(scope="module")
+def sources(batch):
+    """The same pictures as pictures of the two source tasks."""
+    tasks = torch.tensor([1, 2, 1, 2, 1, 2, 1, 1])
+    return Batch(batch.images, batch.features, torch.tensor([2, 1, 0, 0, 1, 1, 2, 0]), tasks=tasks)
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_source_pictures_are_classified_among_all_source_classes(backbone, sources, carrier):
+    """(1): the union of hen, pig, goat, cup, hat; a label is counted from where its task's classes begin."""
+    method = prepared(backbone, carrier=carrier)
+    alike = prepared(backbone, carrier=carrier)
+    alike.set_classes([*FARM, *SHOP], ["a photo of a {}."])
+    expected = F.cross_entropy(alike.logits(sources), torch.tensor([2, 4, 0, 3, 1, 4, 2, 0]))
+    same(method.loss(sources), expected.detach())
+    assert method.logits(sources).shape == (8, 5) and method.classes == TARGET  # the target's are not disturbed
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_per_task_leaves_other_tasks_out(backbone, sources, carrier):
+    method = prepared(backbone, carrier=carrier, per_task=True)
+    logits, total = method.among_sources.logits(sources).detach(), 0.0
+    for b, (task, label) in enumerate(zip(sources.tasks.tolist(), sources.labels.tolist(), strict=True)):
+        own = logits[b, :3] if task == 1 else logits[b, 3:]
+        total -= own.log_softmax(-1)[label].item()
+    same(method.loss(sources), torch.tensor(total / 8))
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_both_stages_move_the_same_prompts_and_nothing_else(backbone, batch, sources, carrier):
+    method = prepared(backbone, carrier=carrier)
+    for what in (sources, batch):
+        method.zero_grad()
+        method.loss(what).backward()
+        grads = {name: p.grad for name, p in method.named_parameters()}
+        assert all(g is not None for g in grads.values()) and max(g.abs().max() for g in grads.values()) > 0
+    assert all(name.startswith("carrier.") for name in grads)
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+def test_the_carriers_are_what_they_say(backbone, batch):
+    task = three_tasks()
+    text = prepared(backbone, carrier="text", position="end")
+    coop = CoOp(backbone, CoOp.configure(backbone, n_ctx=2))
+    coop.prepare(task)
+    same(text.logits(batch), coop.logits(batch).detach())
+    both = prepared(backbone, carrier="both")
+    upt = UPT(backbone, UPT.configure(backbone, n_ctx=2))
+    upt.prepare(task)
+    same(both.logits(batch), upt.logits(batch).detach())
+    image = prepared(backbone, carrier="image")
+    assert image.trainable_parameters == backbone.image.depth * 2 * backbone.image.width
+    with torch.no_grad():
+        image.carrier.visual[1:] *= 3.0  # deep prompts are seen
+    assert (image.logits(batch) - prepared(backbone, carrier="image").logits(batch)).abs().max() > 1e-4
+
+
+def test_default_sizes_follow_the_carrier(backbone):
+    sizes = {c: prepared(backbone, carrier=c, n_ctx=None).carrier.config.n_ctx for c in CARRIERS}
+    assert sizes == {"text": 16, "image": 16, "both": 4}
+
+
+def test_the_target_stage_starts_where_the_source_stage_ended(backbone):
+    task = together()
+    method = MVLPT(backbone, MVLPT.configure(backbone, carrier="text", epochs=3, n_ctx=2, lr=0.01, batch_size=4))
+    seen = []
+    record = fit(method, task, on_step=lambda *_: seen.append(method.carrier.context.detach().clone()))
+    assert record.steps == 3 * (6 // 4) + 3 * (10 // 4)
+    one = MVLPT(backbone, method.config)
+    one.prepare(task)
+    assert not torch.equal(one.carrier.context, seen[2])  # the source stage moved the prompts,
+    jump, usual = (seen[3] - seen[2]).norm(), (seen[2] - seen[1]).norm()
+    assert jump < 3 * usual  # and the first step of the target stage is a step from there
+    alone = MVLPT(backbone, method.config)
+    assert fit(alone, task.for_classes("all")).steps == 3 * (10 // 4)
+
+
+def test_new_classes_keep_what_was_learned(backbone, batch):
+    method = prepared(backbone, carrier="both")
+    kept = {name: value.clone() for name, value in method.state_dict().items()}
+    method.set_classes(SHOP, ["{}"])
+    assert method.logits(batch).shape == (8, 2)
+    assert all(torch.equal(value, kept[name]) for name, value in method.state_dict().items())
+
+
+@pytest.mark.parametrize("carrier", ["image", "both"])
+def test_a_tower_without_tokens_is_refused(carrier):
+    with pytest.raises(VlmlabError, match="need a ViT"):
+        MVLPT(tiny_backbone("rn"), MVLPT.Config(carrier=carrier))
