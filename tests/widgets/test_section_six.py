@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
-from vlmlab.widgets import CacheSurface, CacheVotes, DescriptorBars, VisualPromptBoard, WiseFTFrontier
+from vlmlab.studies.table import COLUMNS
+from vlmlab.widgets import CacheSurface, CacheVotes, DescriptorBars, SectionBoard, VisualPromptBoard, WiseFTFrontier
+from vlmlab.widgets.section_board import board, frontier
 
 FRONTIER = {
     "dataset": "digits", "shifted": ("digits",), "shots": 1, "pictures": 30, "alphas": (0.0, 0.5, 1.0),
@@ -208,3 +211,84 @@ def test_descriptors_can_be_written_and_taken_back(live):
 def test_a_class_that_is_not_there_is_told():
     with pytest.raises(VlmlabError, match="aerial has no class 'moon'"):
         DescriptorBars(first="moon")
+
+
+# --- the whole section -------------------------------------------------------------------------------------------------
+
+
+def line(system, dataset="digits", shots=16, split="all", mean=50.0, sd=1.0, **more):
+    names = {"system": system, "dataset": dataset, "backbone": "micro-vit", "shots": shots, "split": split}
+    rest = dict.fromkeys(COLUMNS[5:]) | {"metric": "accuracy", "mean": mean, "sd": sd, "zero_shot": 40.0}
+    return names | rest | {"trainable_parameters": 10, "seconds": 2.0, "peak_mb": 700} | more
+
+
+def some_table():
+    return pd.DataFrame([
+        line("zero_shot", shots=0, mean=40.0, trainable_parameters=0),
+        line("zero_shot", "aerial", shots=0, mean=60.0, trainable_parameters=0),
+        line("coop", mean=70.0), line("coop", "aerial", mean=80.0), line("coop", shots=1, mean=41.0),
+        line("cupl", shots=0, mean=45.0, trainable_parameters=0), line("cupl", "aerial", shots=0, mean=61.0),
+        line("vp", mean=50.0, trainable_parameters=999), line("vp", "aerial", mean=50.0),
+        line("tip_adapter", "textures", mean=99.0),
+        line("coop", split="base", base=90.0, base_sd=2.0, new=30.0, new_sd=3.0, harmonic_mean=45.0),
+        line("tip_adapter", split="base", base=95.0),
+        line("maskclip", "tableau", metric="miou", mean=30.0),
+    ])  # fmt: skip
+
+
+def test_the_board_compares_on_the_same_datasets_only():
+    points = board(some_table(), "parameters", "accuracy", 16)
+    assert points.attrs["y"] == ["aerial", "digits"]
+    assert points.y.to_dict() == {"zero_shot": 50.0, "coop": 75.0, "cupl": 53.0, "vp": 50.0}, (
+        "more than half of the sets, or out"
+    )
+    assert points.family["vp"] == "visual_prompt" and points.name["cupl"] == "CuPL"
+    assert board(some_table(), "parameters", "gain", 16, ("digits",)).y["coop"] == 30.0
+    assert board(some_table(), "seconds", "accuracy", 1, ("digits",)).y.to_dict()["coop"] == 41.0
+
+
+def test_what_a_system_does_not_have_is_not_on_the_board():
+    points = board(some_table(), "base", "new", 4)
+    assert points.index.tolist() == ["coop"] and points.loc["coop", ["x", "x_sd", "y", "y_sd"]].tolist() == [
+        90,
+        2,
+        30,
+        3,
+    ]
+    with pytest.raises(VlmlabError, match="no shift"):
+        board(some_table(), "parameters", "shift", 16)
+    with pytest.raises(VlmlabError, match="no figure 'beauty'"):
+        board(some_table(), "beauty", "accuracy", 16)
+
+
+def test_the_frontier_is_what_nobody_beats():
+    x, y = np.array([0.0, 10.0, 10.0, 99.0]), np.array([50.0, 75.0, 60.0, 75.0])
+    assert frontier(x, y, smaller_x=True).tolist() == [True, True, False, False]
+    assert frontier(x, y, smaller_x=False).tolist() == [False, False, False, True]
+
+
+def test_the_section_board_lives_three_times(strict):
+    panel = SectionBoard(some_table())
+    assert panel.facts() == {"systems": 4, "highest": "coop", "frontier": ["coop", "cupl", "zero_shot"]}
+    assert "CoOp, 75.0" in panel.static().alt
+    names = {text.get_text() for text in panel.static().axes[0].texts}
+    assert names == {"CLIP zero-shot", "CoOp", "CuPL", "VP"}
+    panel.ticks["text_prompt"].value = False
+    assert panel.facts()["highest"] == "cupl"
+    panel.ticks["text_prompt"].value = True
+    panel.shots.value, panel.dataset.value = 1, "digits"
+    assert panel.points.y["coop"] == 41.0
+    panel.close()
+    assert panel.box.comm is None
+
+
+def test_a_figure_that_the_table_has_not_keeps_the_last_board(live):
+    panel = SectionBoard(some_table())
+    panel.wait()
+    before = panel.chart.value
+    panel.y.value = "shift"
+    panel.wait()
+    assert "no shift" in panel.error and panel.chart.value == before
+    panel.close()
+    with pytest.raises(VlmlabError, match="no dataset 'moon'"):
+        SectionBoard(some_table(), dataset="moon")

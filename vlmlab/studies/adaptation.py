@@ -19,7 +19,7 @@ from vlmlab.files import write_atomically
 from vlmlab.registry import registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.sweep import WITHOUT_SHOTS, sweep, takes_shots
+from vlmlab.studies.sweep import WITHOUT_SHOTS, sweep, systems_of, takes_shots
 from vlmlab.views.charts import spread
 from vlmlab.views.style import system_label
 
@@ -27,6 +27,13 @@ TEMPLATE = "a photo of a {}."
 
 LIGHTER: dict[str, tuple[tuple[str, int], ...]] = {"tpt": (("n_views", 16),)}
 """Settings that keep a report short; the settings table of the report shows them."""
+
+
+EVERY = "all"
+"""Stands for every system of survey section 6 that classifies, in `systems`; in `base_new` for those of the report."""
+
+MOST_IN_A_CHART = 8
+"""Lines that one can tell apart; with more systems there is a chart per family."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,18 @@ class Plan:
     seeds: Sequence[int]
     workers: int
     store: Path
+    base_new: Sequence[str] = ("coop", "maple")
+    root: str = ""
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        systems = list(self.systems)
+        if EVERY in systems:
+            table = registry()
+            systems = [key for key in systems_of("6")[1:] if "classification" in table[key].tasks]
+        chosen = systems if EVERY in self.base_new else [key for key in systems if key in self.base_new]
+        object.__setattr__(self, "systems", systems)
+        object.__setattr__(self, "base_new", chosen)
 
     def experiments(self) -> tuple[list[Experiment], list[Experiment]]:
         """The few-shot experiments (all classes), and those that learn on base classes with the most shots."""
@@ -55,15 +74,12 @@ class Plan:
                         "backbone": self.backbone,
                         "seed": seed,
                         "config": LIGHTER.get(system, ()),
+                        "root": self.root or None,
                     }
                     few += [Experiment(**common, shots=k) for k in ([0] if without else self.shots)]
-                    if system in TRANSFERS:
-                        base.append(Experiment(**common, shots=max(self.shots), split="base"))
+                    if system in self.base_new:
+                        base.append(Experiment(**common, shots=0 if without else max(self.shots), split="base"))
         return few, base
-
-
-TRANSFERS = ("coop", "maple")
-"""Systems whose learned parts can be used with other class names; the base-to-new table shows them."""
 
 
 @dataclasses.dataclass
@@ -81,13 +97,36 @@ def run(plan: Plan) -> Results:
     Raises `VlmlabError` if nothing at all succeeded (the first reason).
     """
     few, base = plan.experiments()
-    outcomes = sweep([*few, *base], ResultStore(plan.store), workers=plan.workers)
-    failures = [f"{o.experiment}: {o.failure}" for o in outcomes if o.failure]
+    outcomes = sweep([*few, *base], ResultStore(plan.store), workers=plan.workers, download=plan.download)
+    failures = _reasons([(o.experiment, o.failure) for o in outcomes if o.failure])
     done = [o.result for o in outcomes[: len(few)] if o.result]
     if not done:
         raise VlmlabError(failures[0] if failures else "the report has no system, dataset, shots or seed to run")
     new = [o.result for o in outcomes[len(few) :] if o.result and "new" in o.result["metrics"]]
     return Results(done, new, failures)
+
+
+def _reasons(failed: Sequence[tuple[Experiment, str]]) -> list[str]:
+    """One line per system and reason, because a backbone that cannot carry a system says so for every run."""
+    groups: dict[tuple[str, str], list[Experiment]] = {}
+    for experiment, reason in failed:
+        groups.setdefault((experiment.system, reason), []).append(experiment)
+    lines = []
+    for (system, reason), own in groups.items():
+        where = str(own[0]) if len(own) == 1 else f"{system} ({len(own)} runs)"
+        lines.append(f"{where}: {reason}")
+    return lines
+
+
+def by_family(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """The rows of each chart: all of them in one (named ""), or family by family if there are too many systems."""
+    systems = {row["system"] for row in rows}
+    if len(systems) <= MOST_IN_A_CHART:
+        return {"": list(rows)} if rows else {}
+    families: dict[str, list[dict]] = {}
+    for row in rows:
+        families.setdefault(registry()[row["system"]].family.replace("_", " "), []).append(row)
+    return families
 
 
 def _mean(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -> str:
@@ -177,7 +216,8 @@ def look_inside(plan: Plan) -> Inside:
     learning = [s for s in plan.systems if registry()[s].setup not in WITHOUT_SHOTS]
     system = "coop" if "coop" in plan.systems else (learning or list(plan.systems))[0]
     dataset = plan.datasets[-1]
-    adapted = adapt(Experiment(system, dataset, plan.backbone, max(plan.shots), plan.seeds[0]))
+    one = Experiment(system, dataset, plan.backbone, max(plan.shots), plan.seeds[0], root=plan.root or None)
+    adapted = adapt(one, download=plan.download)
     method, task, backbone = adapted.method, adapted.task, adapted.bank.backbone
     baseline = load_system("zero_shot")(backbone)
     baseline.prepare(task)

@@ -111,8 +111,8 @@ def check_names(values: dict[str, Any]) -> None:
 
     Every template uses these parameters' names for the same things. Raises `VlmlabError` in one line.
     """
-    for key in values.get("systems", ()):
-        if key not in registry():
+    for key in [*values.get("systems", ()), *values.get("base_new", ())]:
+        if key != "all" and key not in registry():
             raise unknown("system", key, registry())
     for name in [*values.get("datasets", ()), *filter(None, [values.get("folder")])]:
         if is_path(name):

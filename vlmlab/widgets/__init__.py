@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
     from vlmlab.widgets.protocol_box import ProtocolBox
     from vlmlab.widgets.pseudo_labels import PseudoLabels
+    from vlmlab.widgets.section_board import SectionBoard
     from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
     from vlmlab.widgets.transport_plan import TransportPlan
     from vlmlab.widgets.view_selection import ViewSelection
@@ -39,6 +40,7 @@ _HOMES = {
     "PromptMicroscope": "prompt_microscope",
     "ProtocolBox": "protocol_box",
     "PseudoLabels": "pseudo_labels",
+    "SectionBoard": "section_board",
     "SegmentationPlayground": "segmentation_playground",
     "TransportPlan": "transport_plan",
     "ViewSelection": "view_selection",
@@ -61,6 +63,7 @@ __all__ = [
     "PromptMicroscope",
     "ProtocolBox",
     "PseudoLabels",
+    "SectionBoard",
     "SegmentationPlayground",
     "TransportPlan",
     "ViewSelection",

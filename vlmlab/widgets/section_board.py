@@ -1,0 +1,272 @@
+"""Section board: every system of a section at once, any figure of the table against any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from vlmlab.errors import VlmlabError
+from vlmlab.registry import registry
+from vlmlab.studies.table import read_table
+from vlmlab.views.style import INK, MARKERS, MUTED, OKABE_ITO, figure, system_label, tidy
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+
+METRICS = {
+    "accuracy": ("accuracy, all classes (%)", "all", "mean", "sd"),
+    "gain": ("accuracy above zero-shot (points)", "all", "gain", "sd"),
+    "base": ("accuracy on base classes (%)", "base", "base", "base_sd"),
+    "new": ("accuracy on new classes (%)", "base", "new", "new_sd"),
+    "harmonic mean": ("harmonic mean of base and new (%)", "base", "harmonic_mean", "harmonic_mean_sd"),
+    "shift": ("accuracy under shift (%)", "shift", "shift", "shift_sd"),
+    "parameters": ("learned numbers", "all", "trainable_parameters", ""),
+    "seconds": ("seconds to adapt and evaluate", "all", "seconds", ""),
+    "memory": ("peak memory (MB)", "all", "peak_mb", ""),
+}
+"""Name -> what stands at the axis, the split whose rows have it, its column, and the column of its deviation."""
+
+LOGARITHMIC = ("parameters", "seconds", "memory")
+FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
+SIZE = 7  # points of a system's name
+SHIFTS = (0, 11, -11, 22, -22, 33, -33)
+"""How many pixels above its point a name may stand."""
+
+
+def board(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    shots: int,
+    datasets: tuple[str, ...] | None = None,
+    backbone: str = "micro-vit",
+) -> pd.DataFrame:
+    """One row per system: x, y, their deviations x_sd and y_sd (over seeds, averaged over datasets), family, name.
+
+    A figure is the mean over those datasets for which every system has it, so that none is compared on easier ones; a
+    system that was measured on half of the datasets or fewer is left out. Systems that take no shots are always there,
+    the others with `shots` (base, new and shift: with the most that were measured, if these were not). `attrs` of the
+    result holds the names of the datasets.
+    Raises `VlmlabError` for an unknown figure, and if no row is left.
+    """
+    for name in (x, y):
+        if name not in METRICS:
+            raise VlmlabError(f"there is no figure '{name}' on the board; choose among {', '.join(METRICS)}")
+    columns = {}
+    used: dict[str, list[str]] = {}
+    for axis, name in (("x", x), ("y", y)):
+        columns[axis], used[axis] = _figure(table, name, shots, datasets, backbone)
+    both = columns["x"].join(columns["y"], lsuffix="_x", rsuffix="_y", how="inner")
+    if both.empty:
+        raise VlmlabError(f"no system of the table has both {x} and {y} at {shots} shots; choose others")
+    both.columns = ["x", "x_sd", "y", "y_sd"]
+    info = registry()
+    both["family"] = [info[key].family if key in info else "other" for key in both.index]
+    both["name"] = [system_label(key) for key in both.index]
+    both.attrs = used
+    return both
+
+
+def _figure(
+    table: pd.DataFrame, name: str, shots: int, datasets: tuple[str, ...] | None, backbone: str
+) -> tuple[pd.DataFrame, list[str]]:
+    _, split, column, deviation = METRICS[name]
+    rows = table[(table.backbone == backbone) & (table.split == split) & (table.metric == "accuracy")]
+    rows = rows.assign(gain=rows["mean"] - rows["zero_shot"])
+    rows = rows[rows[column].notna()]
+    if split != "all" and len(rows) and shots not in set(rows.shots):
+        shots = rows.shots.max()
+    rows = rows[rows.shots.isin([0, shots])]
+    if datasets:
+        rows = rows[rows.dataset.isin(datasets)]
+    have = rows.groupby("system").dataset.nunique()
+    rows = rows[rows.system.isin(have.index[have * 2 > (have.max() if len(have) else 0)])]
+    if rows.empty:
+        raise VlmlabError(f"the table has no {name} at {shots} shots with {backbone}; choose another figure")
+    counts = rows.groupby("dataset").system.nunique()
+    shared = sorted(counts.index[counts == rows.system.nunique()]) or [counts.idxmax()]
+    rows = rows[rows.dataset.isin(shared)]
+    found = pd.DataFrame({"value": rows[column].astype(float), "sd": rows[deviation] if deviation else 0.0})
+    return found.assign(system=rows.system).groupby("system")[["value", "sd"]].mean(), shared
+
+
+def frontier(x: np.ndarray, y: np.ndarray, smaller_x: bool) -> np.ndarray:
+    """Which points no other point beats in both: x small (or large), y large."""
+    x = x if smaller_x else -x
+    better = (x[None] <= x[:, None]) & (y[None] >= y[:, None]) & ((x[None] < x[:, None]) | (y[None] > y[:, None]))
+    return ~better.any(1)
+
+
+class SectionBoard(Panel):
+    """Choose what stands on the axes, the shots and the datasets; every system is a point in its family's colour."""
+
+    title = "Section board"
+
+    def __init__(
+        self,
+        table: pd.DataFrame | None = None,
+        x: str = "parameters",
+        y: str = "accuracy",
+        shots: int = 0,
+        dataset: str = "",
+        backbone: str = "",
+    ) -> None:
+        """`table` as `read_table` gives it (that of section 6 by default); `shots` 0: the most that it has.
+
+        `dataset` empty: the mean over all. Raises `VlmlabError` for a figure, dataset or backbone that it has not.
+        """
+        self.table = read_table() if table is None else table
+        rows = self.table[self.table.metric == "accuracy"]
+        if rows.empty:
+            raise VlmlabError(
+                "the table has no accuracy of any system; make one from a sweep over classification datasets"
+            )
+        backbones = list(dict.fromkeys(rows.backbone))
+        many = [k for k in sorted(rows[rows.split == "all"].shots.unique()) if k] or [1]
+        names = list(dict.fromkeys(rows.dataset))
+        for what, value, known in (("dataset", dataset, names), ("backbone", backbone, backbones)):
+            if value and value not in known:
+                raise VlmlabError(f"the table has no {what} '{value}'; it has {', '.join(known)}")
+        options = {"style": LABEL, "layout": WIDE}
+        self.x = widgets.Dropdown(options=list(METRICS), value=x, description="across", **options)
+        self.y = widgets.Dropdown(options=list(METRICS), value=y, description="up", **options)
+        self.shots = widgets.SelectionSlider(
+            options=[int(k) for k in many], value=int(shots or many[-1]), description="shots", **options
+        )
+        self.dataset = widgets.Dropdown(
+            options=[("all datasets", ""), *((n, n) for n in names)], value=dataset, description="dataset", **options
+        )
+        self.backbone = widgets.Dropdown(
+            options=backbones, value=backbone or backbones[0], description="backbone", **options
+        )
+        families = [f for f in FAMILIES if any(i.family == f for i in registry().values())]
+        self.ticks = {f: widgets.Checkbox(True, description=f.replace("_", " "), indent=False) for f in families}
+        for name in ("x", "y", "shots", "dataset", "backbone"):
+            getattr(self, name).add_class(f"vlmlab-{name}")
+        for name, tick in self.ticks.items():
+            tick.add_class(f"vlmlab-family-{name}")
+        self.chart = image_view("every system as a point")
+        self.note = widgets.HTML()
+        self.controls = [self.x, self.y, self.shots, self.dataset, self.backbone, *self.ticks.values()]
+        self.views = [self.chart, self.note]
+        self.points = pd.DataFrame()
+        super().__init__()
+        for control in self.controls:
+            control.observe(self.guarded(lambda change: self.look()), "value")
+        self.look()
+
+    def look(self) -> None:
+        """Ask for the chart that the controls say."""
+        state = (self.x.value, self.y.value, self.shots.value, self.dataset.value, self.backbone.value)
+        families = [f for f, tick in self.ticks.items() if tick.value]
+        self.ask(lambda cancelled: self._see(*state, families=families), self._show)
+
+    def _see(self, x: str, y: str, shots: int, dataset: str, backbone: str, families: list[str]) -> pd.DataFrame:
+        points = board(self.table, x, y, shots, (dataset,) if dataset else None, backbone)
+        points = points[points.family.isin(families) | (points.index == "zero_shot")]
+        points.attrs |= {"axes": (x, y)}
+        return points
+
+    def _show(self, points: pd.DataFrame) -> None:
+        self.points = points
+        self.chart.value = png(self.static())
+        self.note.value = f"<small>{self._told()}</small>"
+
+    def _told(self) -> str:
+        p, (x, y) = self.points, self.points.attrs["axes"]
+        best = p.loc[p.y.idxmax()]
+        over = {name: ", ".join(p.attrs[axis]) for axis, name in (("x", x), ("y", y))}
+        means = "; ".join(f"{name}: mean over {sets}" for name, sets in over.items())
+        return f"{len(p)} systems. Highest {y}: {best['name']}, {best.y:.1f}. {means}."
+
+    def _frontier(self) -> np.ndarray:
+        p, (x, _) = self.points, self.points.attrs["axes"]
+        return frontier(p.x.to_numpy(float), p.y.to_numpy(float), x in LOGARITHMIC)
+
+    def static(self) -> Figure:
+        p, (x, y) = self.points, self.points.attrs["axes"]
+        fig = figure(8.8, 5.6)
+        axes = fig.subplots()
+        best = self._frontier()
+        for k, family in enumerate(FAMILIES):
+            own = (p.family == family) & (p.index != "zero_shot")
+            if own.any():
+                axes.errorbar(
+                    p.x[own],
+                    p.y[own],
+                    p.y_sd[own],
+                    p.x_sd[own] if x not in LOGARITHMIC else None,
+                    linestyle="",
+                    marker=MARKERS[k],
+                    color=OKABE_ITO[k],
+                    markersize=6.5,
+                    elinewidth=0.8,
+                    alpha=0.85,
+                    label=family.replace("_", " "),
+                )
+        if "zero_shot" in p.index:
+            zero = p.loc["zero_shot"]
+            axes.plot(zero.x, zero.y, "X", color=INK, markersize=9, label="zero-shot")
+            axes.axhline(zero.y, color=INK, linewidth=1, linestyle="--", zorder=0)
+        for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
+            if name in LOGARITHMIC:
+                (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)(
+                    "symlog" if name == "parameters" else "log"
+                )
+        axes.margins(0.09)
+        tidy(axes, "", METRICS[x][0], METRICS[y][0])
+        for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
+            if name in LOGARITHMIC[1:]:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
+        _write_names(fig, axes, p, best | (p.index == "zero_shot"))
+        fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
+        return fig.described(f"{METRICS[y][0]} over {METRICS[x][0]} of every system. {self._told()}")
+
+    def facts(self) -> dict[str, Any]:
+        """How many systems there are, the one that is highest, and those that no other beats on both axes."""
+        p = self.points
+        return {
+            "systems": len(p),
+            "highest": p.y.idxmax(),
+            "frontier": sorted(p.index[self._frontier()]),
+        }
+
+
+def _write_names(fig: Figure, axes, points: pd.DataFrame, strong: np.ndarray) -> None:
+    """A name beside every point, as near as it gets without covering another name or point; `strong` ones first."""
+    fig.draw_without_rendering()
+    scale = 72 / fig.dpi
+    places = axes.transData.transform(points[["x", "y"]].to_numpy(float))
+    taken = [(x - 5, x + 5, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
+    for k in np.argsort(~strong, kind="stable"):
+        (x, y), name = places[k], points["name"].iloc[k]
+        width = 5.6 * len(name) / scale * SIZE / 10
+        tries = [(side, shift) for shift in SHIFTS for side in (1, -1)]
+        spots = {(side, shift): (x + 9 if side > 0 else x - 9 - width, y + shift) for side, shift in tries}
+        inside = [t for t in tries if axes.bbox.x0 < spots[t][0] and spots[t][0] + width < axes.bbox.x1 + 60]
+        covered = {t: sum(_touch(*spots[t], width, other) for other in taken) for t in inside or tries}
+        side, shift = min(covered, key=lambda t: (covered[t], abs(t[1])))
+        left, height = spots[side, shift]
+        taken.append((left, left + width, height))
+        axes.annotate(
+            name,
+            (points.x.iloc[k], points.y.iloc[k]),
+            (6 * side, shift * scale),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=SIZE,
+            color=INK if strong[k] else MUTED,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=3,
+        )
+
+
+def _touch(left: float, height: float, width: float, other: tuple[float, float, float]) -> bool:
+    return left < other[1] and left + width > other[0] and abs(height - other[2]) < 1.5 * SIZE
