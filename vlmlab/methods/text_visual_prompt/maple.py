@@ -66,7 +66,7 @@ class MaPLe(Method):
         batch_size: int = option(4, "training pictures a step", 1, 4096)
         lr: float = option(0.0035, "learning rate after the warm-up", 0.0, 10.0)
 
-    embedded: ClassVar[dict] = {"depth": 3, "batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10}
+    embedded: ClassVar[dict] = {"depth": 3, "batch_size": 8, "optimizer": "adamw", "lr": 0.005, "epochs": 6}
 
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
