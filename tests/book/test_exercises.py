@@ -4,7 +4,14 @@ import torch
 import torch.nn.functional as F
 
 from vlmlab.book.exercise import Exercise, check, exercises
-from vlmlab.book.exercises import feature_adapters, start_here, text_prompts, text_visual_prompts, visual_prompts
+from vlmlab.book.exercises import (
+    better_prompts,
+    feature_adapters,
+    start_here,
+    text_prompts,
+    text_visual_prompts,
+    visual_prompts,
+)
 from vlmlab.errors import VlmlabError
 
 EVERY = exercises()
@@ -49,6 +56,11 @@ def test_an_exercise_that_does_not_exist():
 
 def no_shape(*arguments):
     return torch.zeros(2, 2)
+
+
+def units_mixed(h, v1, v2, ratio):
+    a = F.relu(F.relu(h @ v1) @ v2)
+    return F.normalize(ratio * F.normalize(a, dim=-1) + (1 - ratio) * F.normalize(h, dim=-1), dim=-1)
 
 
 MISTAKES = {
@@ -133,6 +145,33 @@ MISTAKES = {
         (lambda x, y, r: float((x.topk(r, -1, largest=False).indices == y[:, None]).any(-1).float().mean()), "least likely"),
         (lambda x, y, r: float((x.argmax(-1) == y).float().mean()), "R = 3"),
     ],
+    "06_1a.sinkhorn": [
+        (lambda s, e, n: (-(1 - s) / e).exp(), "every prompt should get"),
+        (lambda s, e, n: (-(1 - s) / e).softmax(0) / 4, "every place has"),
+        (lambda s, e, n: better_prompts.sinkhorn(1 - s, e, n), "avoids what fits"),
+        (lambda s, e, n: torch.full((6, 4), 1 / 24), "compare the kernel"),
+        (lambda s, e, n: better_prompts.sinkhorn(s, e, n).T, "[P, N] = [6, 4], and it is [4, 6]"),
+    ],
+    "06_1a.aligned": [
+        (lambda a, b: a, "has to go"),
+        (lambda a, b: a - (a @ b) * b, "unit length"),
+        (lambda a, b: a + (a @ b) / (b @ b) * b, "once more"),
+        (lambda a, b: (a @ b) / (b @ b) * b, "opposing part itself"),
+        (lambda a, b: a - (a @ b) / (b @ b) * b, "must stay as it is"),
+    ],
+    "06_1a.subspace": [
+        (lambda g, p, r: torch.linalg.svd(p - p.mean(0), full_matrices=False)[2][:r] @ g, "r coordinates"),
+        (lambda g, p, r: better_prompts.inside(g, torch.cat([p, -p]), r), "not centred"),
+        (lambda g, p, r: g - better_prompts.inside(g, p, r), "keep the part inside"),
+        (lambda g, p, r: better_prompts.inside(g, p, r + 1), "r of them are kept"),
+    ],
+    "06_1a.paired": [
+        (lambda a, b: better_prompts.paired(b, a), "other way round"),
+        (lambda a, b: ((a - b).mean(), (a - b).std(ddof=1)), "smaller by"),
+        (lambda a, b: ((a - b).mean(), (a - b).std() / 2), "ddof=1"),
+        (lambda a, b: ((a - b).mean(), (a.var(ddof=1) / 4 + b.var(ddof=1) / 4) ** 0.5), "these are pairs"),
+        (lambda a, b: (a - b).mean(), "two numbers"),
+    ],
     "06_4.vote": [
         (lambda f, k, v, b: f @ k.T @ v, "sums of cosines"),
         (lambda f, k, v, b: (b * (1 - f @ k.T)).exp() @ v, "negative"),
@@ -149,6 +188,19 @@ MISTAKES = {
         (lambda v, t: float(t.max()), "find the setting on validation"),
     ],
     "06_4.megabytes": [(65_536_000, "1e+06 times"), (16.384, "0.25 times")],
+    "06_4.residual": [
+        (lambda h, v1, v2, r: feature_adapters.residual(h, v1, v2, 1 - r), "wrong way round"),
+        (units_mixed, "only the mixture is"),
+        (lambda h, v1, v2, r: F.normalize(r * F.relu(h @ v1) @ v2 + (1 - r) * h, dim=-1), "second relu"),
+        (lambda h, v1, v2, r: r * F.relu(F.relu(h @ v1) @ v2) + (1 - r) * h, "its own length"),
+        (lambda h, v1, v2, r: F.relu(h @ v1), "[B, e] = [5, 8], and it is [5, 2]"),
+    ],
+    "06_4.confidence": [
+        (lambda c: float(c.softmax(-1).max(-1).values.mean()), "one minus it"),
+        (lambda c: 1 - float(c.max(-1).values.mean()), "no probability"),
+        (lambda c: 1 - float(c.softmax(0).max(-1).values.mean()), "over the pictures"),
+        (lambda c: 1 - float(c.softmax(-1).max()), "surest picture"),
+    ],
 }  # fmt: skip
 
 

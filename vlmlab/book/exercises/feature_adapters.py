@@ -122,3 +122,67 @@ def _megabytes(answer) -> None:
         raise Wrong(
             f"{given:g} is {factor:.3g} times what it should be: N rows, e numbers per row, 4 bytes per number."
         )
+
+
+def residual(h, v1, v2, ratio):
+    a = F.relu(F.relu(h @ v1) @ v2)  # (4)
+    return F.normalize(ratio * a + (1 - ratio) * h, dim=-1)  # (5)
+
+
+@exercise(
+    "06_4.residual",
+    solution=residual,
+    hints=(
+        "Two matrix products with a relu after each give a [B, e]. The mixture takes a share r of it and a share 1 − r of h.",
+        "h and a are mixed with the lengths that they have; the mixture is normalised, and nothing before it.",
+    ),
+    seen="With r = 0 it is zero-shot prediction whatever the adapter has learned, and the second relu lets the addition only go up. At the "
+    "start a is much shorter than h, so that r means less than it says; how much it means afterwards is learned, too.",
+)
+def _residual(answer) -> None:
+    h = 3 * torch.randn(5, 8, generator=generator(6))
+    v1, v2 = torch.randn(8, 2, generator=generator(7)), torch.randn(2, 8, generator=generator(8))
+    expected = residual(h, v1, v2, 0.3)
+    given = same_shape(ask(answer, h, v1, v2, 0.3), expected, "[B, e]")
+    if torch.allclose(given, residual(h, v1, v2, 0.7), atol=1e-5):
+        raise Wrong("the shares are the wrong way round: r belongs to the adapted feature (5).")
+    linear = F.relu(h @ v1) @ v2
+    if torch.allclose(
+        given, F.normalize(0.3 * F.normalize(F.relu(linear), dim=-1) + 0.7 * F.normalize(h, dim=-1), dim=-1), atol=1e-5
+    ):
+        raise Wrong("both parts were normalised before they were mixed; only the mixture is (5).")
+    if torch.allclose(given, F.normalize(0.3 * linear + 0.7 * h, dim=-1), atol=1e-5):
+        raise Wrong("the second relu is missing (4).")
+    unnormalised = 0.3 * F.relu(linear) + 0.7 * h
+    if torch.allclose(given, unnormalised, atol=1e-4):
+        raise Wrong("the mixture still has its own length: normalise it (5).")
+    close(given, expected, "compare with (4) and (5).")
+
+
+def confidence(c):
+    return 1 - float(c.softmax(-1).max(-1).values.mean())
+
+
+@exercise(
+    "06_4.confidence",
+    solution=confidence,
+    hints=(
+        "Every row of logits becomes probabilities over the classes; how sure CLIP is of a picture is the largest of them.",
+        "`c.softmax(-1).max(-1).values` has one number per picture; α is one minus their mean.",
+    ),
+    seen="No label was needed: where CLIP is sure of itself, its words weigh more. The rule cannot see whether CLIP is sure and wrong.",
+)
+def _confidence(answer) -> None:
+    for seed in (1, 2):
+        c = 4 * torch.randn(9, 5, generator=generator(20 + seed))
+        given, expected = number(ask(answer, c), -1e9, 1e9, "a share"), confidence(c)
+        if abs(given - (1 - expected)) < 1e-5:
+            raise Wrong("that is how sure CLIP is; α is one minus it (8).")
+        if abs(given - (1 - float(c.max(-1).values.mean()))) < 1e-4:
+            raise Wrong("the largest logit is no probability: take the softmax over the classes first (8).")
+        if abs(given - (1 - float(c.softmax(0).max(-1).values.mean()))) < 1e-5:
+            raise Wrong("the softmax runs over the pictures; it should run over the classes, the last axis (8).")
+        if abs(given - (1 - float(c.softmax(-1).max()))) < 1e-5:
+            raise Wrong("that is the single surest picture; take the mean over all of them (8).")
+        if abs(given - expected) > 1e-5:
+            raise Wrong(f"{given:.3f} is not it: one minus the mean of the largest probabilities (8).")

@@ -8,8 +8,9 @@ that a few pictures cannot wipe out what pretraining knew.
     f = n(r a + (1 - r) h)                               n: to unit length                   (2)
     logits = s f W^T,   loss = cross-entropy             W: the zero-shot classifier         (3)
 
-The mixture comes before the normalisation, so how much r = 0.2 means depends on how long features are. The second relu
-makes the addition non-negative; the release has it, and so has this file.
+The mixture comes before the normalisation, so how much r = 0.2 means depends on how long a is beside h: at the start much
+shorter. (Without biases a grows with h, so that the length of h itself drops out.) The second relu makes the addition
+non-negative; the release has it, and so has this file.
 
 What differs from the release: float32; the width of the bottleneck follows the backbone (the release writes 1024 for
 RN50). The adapter on the text side that the paper describes as well is in no release and not here.

@@ -177,9 +177,7 @@ class TipAdapterF(TipAdapter):
     def optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """AdamW, with a cosine to zero that falls at every step."""
         config = self.config
-        optimizer = torch.optim.AdamW(
-            self.parameters(), config.lr, weight_decay=config.weight_decay, eps=config.eps
-        )
+        optimizer = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay, eps=config.eps)
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     def finish(self, task) -> None:
