@@ -86,6 +86,16 @@ class TextTower:
             tokens = tokens[:, : int(end.max()) + 1]
         return self.forward(self.embed(tokens), end)
 
+    def local_features(self, tokens: Tensor) -> Tensor:
+        """A feature in the joint space for every token, [N, L, e], of ids [N, L]: each state after the last block goes
+        through the head that the end token's goes through (TaI-DPT, arXiv:2211.12739). In a causal tower a token has
+        seen what stands before it; rows behind the end token mean nothing."""
+        self._check(tokens.shape[1], None, 0)
+        x = self._positioned(self.embed(tokens), 0)
+        for block in self.blocks:
+            x = run_block(block, x, causal=self.causal)
+        return self._head(x)
+
     def forward(
         self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None
     ) -> Tensor:
@@ -272,6 +282,14 @@ class HuggingFaceTextTower(TextTower):
             states = self.text.transformer(inputs_embeds=embeddings, attention_mask=mask)
         return self.text.proj(self.text.pooler(states, mask)).float()
 
+    def local_features(self, tokens: Tensor) -> Tensor:
+        """As for `TextTower`; every token's state goes through the pooler as if it were the whole text."""
+        mask = (tokens != self.text.config.pad_token_id).long()
+        states = self.text.transformer(input_ids=tokens, attention_mask=mask)
+        alone = type(states)(last_hidden_state=states.last_hidden_state.flatten(0, 1)[:, None])
+        pooled = self.text.pooler(alone, torch.ones_like(tokens).flatten()[:, None])
+        return self.text.proj(pooled).unflatten(0, tokens.shape).float()
+
     @contextlib.contextmanager
     def _deep_prompts(self, deep: Sequence[Tensor] | None) -> Iterator[None]:
         """While active, `deep[j]` replaces the prompt's rows at the input of block j+1; nothing of it stays behind."""
@@ -295,6 +313,9 @@ class ClosedTextTower(TextTower):
     def encode(self, tokens: Tensor) -> Tensor:
         features = self.text(tokens)
         return (features[0] if isinstance(features, tuple) else features).float()
+
+    def local_features(self, tokens: Tensor) -> Tensor:
+        raise VlmlabError(f"{self.name} (CoCa) shows no features of words; use micro-vit, or ViT-B-32/openai")
 
     def forward(
         self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None

@@ -1,6 +1,6 @@
 """Protocols: on which classes and pictures a system learns, on which it is judged, and what it may see on the way.
 
-The same accuracy means seven different things under the seven protocols of the field; a table must say which it is.
+The same accuracy means nine different things under the nine protocols of the field; a table must say which it is.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ NEEDS: dict[str, frozenset[str]] = {
     "training-free": frozenset(),
     "few-shot": frozenset({"labels"}),
     "supervised": frozenset({"labels"}),
+    "semi-supervised": frozenset({"labels", "unlabelled pictures"}),
     "unsupervised": frozenset({"unlabelled pictures"}),
     "transductive": frozenset({"all test pictures at once"}),
+    "text-only": frozenset({"captions"}),
 }
 """Setup of a system -> what it cannot do without."""
 
@@ -39,7 +41,7 @@ class Protocol:
         key, title: its names.
         learns: what a system learns from, in words.
         judged: what it is judged on, in words.
-        offers: what of the pictures a system may see beyond one test picture at a time.
+        offers: what a system may see beyond one test picture at a time.
         paper: who introduced it in this form.
         judge: (learned task, source, targets) -> name -> the task whose test pictures are judged.
     """
@@ -111,7 +113,7 @@ def _other_pictures(learned: Task, source: Dataset, targets: Sequence[Dataset]) 
 
 
 LABELS, UNLABELLED = frozenset({"labels"}), frozenset({"unlabelled pictures"})
-TOGETHER = frozenset({"all test pictures at once"})
+TOGETHER, CAPTIONS = frozenset({"all test pictures at once"}), frozenset({"captions"})
 
 PROTOCOLS: dict[str, Protocol] = {
     p.key: p
@@ -143,9 +145,18 @@ PROTOCOLS: dict[str, Protocol] = {
             "test pictures of the same classes", UNLABELLED, "UPL, arXiv 2204.03649", _itself,
         ),
         Protocol(
+            "semi-supervised", "Semi-supervised",
+            "K labelled pictures of every class, and the other training pictures without labels",
+            "test pictures of the same classes", LABELS | UNLABELLED, "SVL-Adapter, arXiv 2210.03794", _itself,
+        ),
+        Protocol(
             "transductive", "Transductive", "nothing beforehand; the class names",
             "all test pictures together, without labels: each prediction may use the others",
             TOGETHER, "TransCLIP, arXiv 2406.01837", _itself,
+        ),
+        Protocol(
+            "text-only", "Text only", "captions that name the classes; no picture",
+            "test pictures of the same classes", CAPTIONS, "TaI-DPT, arXiv 2211.12739", _itself,
         ),
     )
 }  # fmt: skip

@@ -6,12 +6,14 @@ import copy
 from typing import TYPE_CHECKING
 
 from vlmlab.datasets.dataset import Dataset
+from vlmlab.datasets.hierarchy import Hierarchy, hierarchy_of, read_hierarchy
 from vlmlab.datasets.image_set import ImageSet
-from vlmlab.datasets.splits import at_most, base_new, few_shot
+from vlmlab.datasets.splits import at_most, base_new, few_shot, mislabelled
 from vlmlab.errors import VlmlabError, unknown
 
 if TYPE_CHECKING:
     from vlmlab.backbones.backbone import Backbone
+    from vlmlab.datasets.captions import CaptionSet
 
 SPLITS = ("all", "base", "new")
 
@@ -24,11 +26,16 @@ SEES: dict[str, frozenset[str]] = {
     "training-free": frozenset({"support", "val"}),
     "few-shot": frozenset({"support", "val"}),
     "supervised": frozenset({"support", "val"}),
+    "semi-supervised": frozenset({"support", "val", "unlabelled"}),
     "unsupervised": frozenset({"unlabelled"}),
     "transductive": frozenset({"support", "val"}),
+    "text-only": frozenset({"captions"}),
 }
-"""Setup of a system -> the pictures that it may look at before it is measured. Test pictures are in none: a
-transductive system meets them when it predicts, all together and without labels."""
+"""Setup of a system -> what it may look at before it is measured. Test pictures are in none: a transductive system meets
+them when it predicts, all together and without labels. A text-only system reads captions and sees no picture."""
+
+
+LOOKS = ("support", "val", "unlabelled", "captions", "test")
 
 
 class Task:
@@ -37,12 +44,18 @@ class Task:
     Attributes:
         classes: names, in the order of the labels 0 to C-1 of every picture set of the task.
         templates: sentences around them; the first is the one to use alone.
-        shots, seed, split: as given.
+        shots, seed, split, noise: as given.
         backbone, dataset: as given.
     """
 
     def __init__(
-        self, backbone: Backbone | None, dataset: Dataset, shots: int = 16, seed: int = 0, split: str = "all"
+        self,
+        backbone: Backbone | None,
+        dataset: Dataset,
+        shots: int = 16,
+        seed: int = 0,
+        split: str = "all",
+        noise: float = 0.0,
     ) -> None:
         """Draw the support set.
 
@@ -53,6 +66,8 @@ class Task:
             seed: of the choice of support and validation pictures, and of training.
             split: "all" classes; "base" or "new" ones: CoCoOp's halves (arXiv 2203.05557), or the dataset's own novel
                 categories where it names some.
+            noise: share of the support of every class, 0 to 1, that bears the label of another class, drawn by the
+                seed; what prompts learn from such labels is less wrong than they are (UPL, arXiv 2204.03649).
 
         Raises:
             VlmlabError: an unknown split, too few classes to halve, or more shots than the smallest class has.
@@ -60,6 +75,7 @@ class Task:
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         self.backbone, self.dataset, self.shots, self.seed, self.split = backbone, dataset, shots, seed, split
+        self.noise = noise
         self._chosen = chosen(dataset, split)
         self.classes = [dataset.classes[c] for c in self._chosen]
         self.templates = list(dataset.templates)
@@ -67,6 +83,8 @@ class Task:
         self._train = self._of(dataset.train)
         picked = few_shot(self._train, shots, seed, self.classes)
         self._support = self._train.subset(picked)
+        if noise:
+            self._support = self._support.relabelled(mislabelled(self._support.labels, len(self.classes), noise, seed))
         val = self._of(dataset.val)
         if not len(val):
             # A folder without validation pictures: those training pictures that the support leaves over serve.
@@ -95,17 +113,39 @@ class Task:
         """The pictures to be measured on; for `evaluate` only."""
         return self._allowed("test")
 
+    def captions(self, count: int, source: str = "") -> CaptionSet:
+        """Sentences with the classes that a noun filter finds in them: what a text-only system learns from.
+
+        They are captions of `count` scenes with objects of these classes, which are not painted, or the lines of the
+        text file `source`; a sentence that names none of the classes is left out.
+        Raises `VlmlabError` if there is no such file, no scene of a class, or no sentence that names a class.
+        """
+        self._refuse("captions")
+        from vlmlab.datasets.captions import noun_filter, read_captions, scene_captions
+
+        sentences = read_captions(source) if source else scene_captions(self.classes, count, self.seed)
+        return noun_filter(sentences, self.classes)
+
+    def hierarchy(self, source: str = "") -> Hierarchy:
+        """The tree above these classes: the dataset's own, or that of the JSON file `source` over all its classes.
+
+        Raises `VlmlabError` if there is none, or if it is no tree with the dataset's classes for leaves.
+        """
+        whole = read_hierarchy(source, self.dataset.classes) if source else hierarchy_of(self.dataset)
+        return whole if self.split == "all" else whole.of(self.classes)
+
     def seen_by(self, setup: str) -> Task:
         """The task as a system of this setup may see it; whatever else it asks for raises `VlmlabError`."""
         if setup not in SEES:
             raise unknown("setup", setup, SEES)
         seen = copy.copy(self)
-        seen._forbidden = {what: setup for what in ("support", "val", "unlabelled", "test") if what not in SEES[setup]}
+        seen._forbidden = {what: setup for what in LOOKS if what not in SEES[setup]}
         return seen
 
     def for_classes(self, split: str, shots: int | None = None) -> Task:
         """The same dataset and seed on other classes: "all", "base" or "new"; as many shots, if none are given."""
-        return Task(self.backbone, self.dataset, self.shots if shots is None else shots, self.seed, split)
+        shots = self.shots if shots is None else shots
+        return Task(self.backbone, self.dataset, shots, self.seed, split, self.noise)
 
     def __repr__(self) -> str:
         where = f"{self.dataset.name}, {len(self.classes)} classes ({self.split})"
@@ -114,9 +154,14 @@ class Task:
     def _of(self, images: ImageSet) -> ImageSet:
         return images if self.split == "all" else images.of_classes(self._chosen)
 
-    def _allowed(self, what: str) -> ImageSet:
+    def _refuse(self, what: str) -> None:
+        """Raises `VlmlabError` if the setup forbids it."""
         if what in self._forbidden:
-            raise VlmlabError(f"a {self._forbidden[what]} system may not look at the {what} pictures of its task")
+            pictures = "" if what == "captions" else " pictures"
+            raise VlmlabError(f"a {self._forbidden[what]} system may not look at the {what}{pictures} of its task")
+
+    def _allowed(self, what: str) -> ImageSet:
+        self._refuse(what)
         return self._train.unlabelled() if what == "unlabelled" else getattr(self, f"_{what}")
 
 

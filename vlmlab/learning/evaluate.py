@@ -7,9 +7,7 @@ Dimensions: N pictures, B batch, C classes, S image side, H x W a mask.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import (
     MulticlassCalibrationError,
@@ -18,14 +16,14 @@ from torchmetrics.classification import (
     MultilabelAveragePrecision,
 )
 
+from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
-from vlmlab.learning.features import FeatureBank, chunked, evaluated, name_seed
+from vlmlab.learning.features import UNKNOWN_PIXEL, FeatureBank, chunked, evaluated, masks, name_seed
 from vlmlab.methods.method import Batch, Method
 
 AT_ONCE = {"features": 1024, "images": 64}  # pictures per call of `logits`: bounds the memory
 PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per picture and class in memory
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599)
-UNKNOWN_PIXEL = 255
 
 
 def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> dict[str, float | dict]:
@@ -73,8 +71,61 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
         rows.append(method.logits(batch).float().cpu())
     logits = torch.cat(rows)
     if logits.isnan().any():
-        raise VlmlabError(f"{method.info.key} gives scores that are not numbers; it diverged, try a smaller learning rate")
+        raise VlmlabError(
+            f"{method.info.key} gives scores that are not numbers; it diverged, try a smaller learning rate"
+        )
     return logits
+
+
+def evaluate_hierarchy(
+    method: Method, pictures, tree: Hierarchy, bank: FeatureBank | None = None, seed: int = 0
+) -> dict[str, float | dict]:
+    """Whether answers at the levels of a class tree are right, and agree (ProTeCt, arXiv 2306.02240); in percent.
+
+    {"accuracy" (among all leaves), "hca" (hierarchical consistency: right among the leaves and, at every node above the
+    picture's class, among the node's children), "mta" (mean accuracy over the `tree.cuts()`), "per_node": {inner node:
+    accuracy among its children, over the pictures below it}}. The method is left on the classes that it had.
+
+    Args:
+        pictures: an ImageSet whose labels count the tree's classes.
+        bank, seed: as for `evaluate`.
+
+    Raises:
+        VlmlabError: pictures have several labels, or the method cannot move to other names than its classes.
+    """
+    if not len(pictures):
+        raise VlmlabError("there is no picture to evaluate on")
+    if pictures.labels.ndim == 2:
+        raise VlmlabError("hierarchical accuracy is for pictures with one label each; choose objects")
+    labels, bank = pictures.labels, bank or FeatureBank(method.backbone, disk=False)
+    asked: dict[tuple[str, ...], Tensor] = {}
+
+    def right(labelset: LabelSet) -> Tensor:
+        """Whether each picture gets its own name among those of the label set, [N]."""
+        if labelset.names not in asked:  # cuts of a small tree are often the same
+            method.set_classes(labelset.names, method.templates)
+            asked[labelset.names] = predict(method, pictures, bank, seed).argmax(1)
+        return asked[labelset.names] == labelset.of_class[labels]
+
+    classes = list(method.classes)
+    try:
+        leaf = right(tree.leaves)
+        consistent, per_node = leaf.clone(), {}
+        for node in tree.inner:
+            below = tree.below(node).of_class[labels] >= 0
+            good = right(tree.below(node))
+            consistent &= good | ~below
+            if below.any():
+                per_node[node] = 100 * float(good[below].float().mean())
+        cuts = [float(right(cut).float().mean()) for cut in tree.cuts()]
+    finally:
+        method.set_classes(classes, method.templates)
+    return {
+        "accuracy": 100 * float(leaf.float().mean()),
+        "hca": 100 * float(consistent.float().mean()),
+        "mta": 100 * sum(cuts) / len(cuts),
+        "per_node": per_node,
+    }
 
 
 def harmonic_mean(base: float, new: float) -> float:
@@ -118,7 +169,7 @@ def _segmentation(method: Method, pictures) -> dict[str, float | dict]:
     for positions in chunked(len(pictures), AT_ONCE["images"], f"{method.info.key}: evaluating"):
         images = evaluated(method.backbone, pictures, positions)
         logits = method.logits(Batch(images=images, index=torch.tensor(positions))).float().cpu()
-        truth = torch.stack([_mask(pictures, i, images.shape[-1]) for i in positions])
+        truth = masks(pictures, positions, images.shape[-1])
         truth[truth >= classes] = UNKNOWN_PIXEL
         predicted = logits.argmax(1)
         if overlap is None:
@@ -137,15 +188,3 @@ def _segmentation(method: Method, pictures) -> dict[str, float | dict]:
         "pixel_accuracy": 100 * right / known,
         "per_class": per_class,
     }
-
-
-def _mask(pictures, i: int, side: int) -> Tensor:
-    """Semantic mask [side, side] of picture i, cut and scaled as evaluation cuts and scales the picture."""
-    _, semantic = pictures.masks(i)
-    if semantic is None:
-        raise VlmlabError("these pictures have boxes but no masks; segmentation needs masks, as tableau has them")
-    height, width = semantic.shape
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    square = torch.from_numpy(np.ascontiguousarray(semantic[top : top + short, left : left + short]))
-    return F.interpolate(square[None, None].float(), size=(side, side), mode="nearest")[0, 0].long()

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
-from vlmlab.learning.features import FeatureBank, augmented, evaluated
+from vlmlab.learning.features import FeatureBank, augmented, evaluated, masks
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.method import Batch, Method
 
@@ -97,6 +98,10 @@ class _Stage:
     def __init__(self, method: Method, pictures, seed: int, bank: FeatureBank, views: int) -> None:
         if not len(pictures):
             raise VlmlabError(f"{method.info.key} learns from pictures; ask for at least one shot")
+        if views and method.info.tasks[0] == "segmentation":
+            raise VlmlabError(
+                f"{method.info.key} learns from masks, which are not cropped with the pictures; use views=0"
+            )
         self.method, self.pictures, self.seed, self.views = method, pictures, seed, views
         device = method.backbone.device
         self.labels = pictures.labels.to(device)
@@ -119,6 +124,8 @@ class _Stage:
         index = index[place * self.batch_size : (place + 1) * self.batch_size]
         there = index.to(self.labels.device)
         batch = Batch(labels=self.labels[there], index=index, tasks=None if self.tasks is None else self.tasks[there])
+        if isinstance(self.pictures, CaptionSet):
+            return batch  # the system has read its captions, and knows them by their positions
         view = epoch % self.views if self.views else 0
         if self.features is not None:
             batch.features = self.features[view][there]
@@ -126,6 +133,8 @@ class _Stage:
             batch.images = augmented(self.method.backbone, self.pictures, index.tolist(), self.seed, view)
         else:
             batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
+        if self.method.info.tasks[0] == "segmentation":
+            batch.masks = masks(self.pictures, index.tolist(), batch.images.shape[-1]).to(batch.images.device)
         return batch
 
 

@@ -32,7 +32,8 @@ class Batch:
     features [B, e] of the frozen image encoder, not normalised, or None;
     labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the picture set;
     tasks [B] the task that each picture belongs to, and whose classes its label counts, where a system learns several
-    tasks at once (`datasets.multi_task`), or None.
+    tasks at once (`datasets.multi_task`), or None;
+    masks [B, S, S] class index of every pixel, 255 where it is not known, for a system that learns to segment, or None.
     """
 
     images: Tensor | None = None
@@ -40,6 +41,7 @@ class Batch:
     labels: Tensor | None = None
     index: Tensor | None = None
     tasks: Tensor | None = None
+    masks: Tensor | None = None
 
 
 def option(default: typing.Any, text: str, low: float | None = None, high: float | None = None, choices=()):

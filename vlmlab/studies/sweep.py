@@ -27,7 +27,7 @@ from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
 
-WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised")
+WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "text-only")
 """Setups that learn from no labelled picture: what they do does not depend on the shots."""
 
 
@@ -62,7 +62,7 @@ def suited(
 
     A system that takes no shots is run once per dataset and seed, with 0. A system that does not classify meets the
     datasets whose ground truth it needs. Splits other than "all" take the most shots; "shift" is for datasets that have
-    shifted versions, and "base" and "new" for systems that classify.
+    shifted versions, and "base" and "new" for systems that classify, by one label or several.
 
     Args:
         datasets: names or folders; all embedded ones with training pictures if None.
@@ -75,7 +75,7 @@ def suited(
         info = table[key]
         if not _fits(info, name) or (split == "shift" and not shifted_versions(name)):
             continue
-        if split != "all" and "classification" not in info.tasks:
+        if split != "all" and not {"classification", "multi-label classification"} & set(info.tasks):
             continue
         few = [0] if not takes_shots(info) else shots if split == "all" else [max(shots)]
         fields = {field: value(key) if callable(value) else value for field, value in same.items()}

@@ -41,7 +41,9 @@ class ProtocolBox(Panel):
         )
         self.dataset = widgets.Dropdown(options=names, value=dataset, description="dataset", style=LABEL, layout=WIDE)
         self.system = widgets.Dropdown(options=keys, value=system, description="system", style=LABEL, layout=WIDE)
-        self.flatter = widgets.Button(description="choose on test pictures", icon="warning")
+        self.flatter = widgets.Button(
+            description="choose on test pictures", icon="warning", layout=widgets.Layout(width="auto")
+        )
         for name in ("protocol", "dataset", "system", "flatter"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.table = widgets.HTML()
@@ -92,7 +94,7 @@ class ProtocolBox(Panel):
             for k, (c, n) in answer["judged"].items()
         )
         sees = ", ".join({"support": "the labelled pictures", "val": "validation pictures", "unlabelled": "training pictures "
-                          "without labels"}[s] for s in answer["sees"]) or "nothing before the test picture"  # fmt: skip
+                          "without labels", "captions": "captions, and no picture"}[s] for s in answer["sees"]) or "nothing before the test picture"  # fmt: skip
         learned = answer["learned"]
         verdict = (
             f"<p style='color:#8F3D00'>{html.escape(answer['refusal'])}</p>"

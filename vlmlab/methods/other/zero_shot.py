@@ -32,6 +32,7 @@ from vlmlab.registry import register
     section="3.4.1",
     family="other",
     setup="zero-shot",
+    tasks=("classification", "multi-label classification"),
     learns="nothing",
 )
 class ZeroShot(Method):
