@@ -71,7 +71,7 @@ class ProDA(Method):
         epochs: int = option(100, "passes over the training pictures", 1, 10000)
 
     embedded: ClassVar[dict] = {
-        "optimizer": "adamw", "lr": 0.01, "epochs": 20, "n_prompts": 8, "n_ctx": 4, "batch_size": 64
+        "optimizer": "adamw", "lr": 0.02, "epochs": 30, "batch_size": 32, "n_prompts": 8, "n_ctx": 4, "prompts_at_once": 2
     }  # fmt: skip
     eats = "features"
 
