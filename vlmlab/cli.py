@@ -45,6 +45,14 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the system, such as lr=0.01; may be repeated."),
 ]
 Views = Annotated[int, typer.Option(help="Random crops per training picture, as the field trains; 0 for none.")]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        help="Other datasets to test on as well, by their own class names, separated by commas; others: all that are "
+        "offline."
+    ),
+]
+Noise = Annotated[float, typer.Option(help="Share of the training labels that are wrong, 0 to 1.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -137,6 +145,8 @@ def run(
             "in other styles."
         ),
     ] = "all",
+    targets: Targets = None,
+    noise: Noise = 0.0,
     settings: Settings = None,
     views: Views = 0,
     root: Root = None,
@@ -152,7 +162,18 @@ def run(
     from vlmlab.studies.experiment import Experiment
 
     experiment = Experiment(
-        system, dataset, backbone, shots, seed, split, _settings(settings), views, root and str(root), skip_broken
+        system,
+        dataset,
+        backbone,
+        shots,
+        seed,
+        split,
+        _settings(settings),
+        views,
+        root and str(root),
+        skip_broken,
+        _targets(targets, dataset),
+        noise,
     )
     with _work():
         from vlmlab.studies.run import run_experiment
@@ -193,6 +214,8 @@ def sweep(
             "--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all; may be repeated."
         ),
     ] = None,
+    targets: Targets = None,
+    noise: Noise = 0.0,
     views: Views = 0,
     root: Root = None,
     download: Download = False,
@@ -221,7 +244,9 @@ def sweep(
     for key in keys:
         if key not in registry():
             raise unknown("system", key, registry())
-    others = {"views": views, "root": root and str(root), "skip_broken": skip_broken}
+    others = {"views": views, "root": root and str(root), "skip_broken": skip_broken, "noise": noise}
+    if targets:
+        others["targets"] = _targets(targets, datasets or "digits")
     given = _settings(settings)
     for name, _ in given:
         if "." in name and name.partition(".")[0] not in keys:
@@ -280,7 +305,9 @@ def table(
 
 @app.command()
 def report(
-    systems: Annotated[str | None, typer.Option(help="Keys, separated by commas.")] = None,
+    systems: Annotated[
+        str | None, typer.Option(help="Keys, separated by commas, or all: every system of section 6 that classifies.")
+    ] = None,
     datasets: Annotated[str | None, typer.Option(help="Names or folders, separated by commas.")] = None,
     backbone: Annotated[str | None, typer.Option(help="The backbone that is adapted.")] = None,
     shots: Annotated[str | None, typer.Option(help="Numbers, separated by commas.")] = None,
@@ -375,7 +402,14 @@ def verify(
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all measurements.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="shared_prefix_step, matmul_share, cached_epoch, coop_fit, cocoop_step, world, report_memory (default: "
+            "all of these); fits: a 16-shot fit of every system; fit.KEY: of one, such as fit.coop.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure what the speed-ups are worth.
@@ -570,6 +604,20 @@ def _names(text: str) -> list[str]:
     if not names:
         raise VlmlabError("an empty list was given; separate names by commas")
     return names
+
+
+def _targets(text: str | None, source: str) -> tuple[str, ...]:
+    """ "a, b" -> ("a", "b"); "others" are the embedded datasets of other classes than the one that is learned."""
+    if text is None:
+        return ()
+    if text.strip() != "others":
+        return tuple(_names(text))
+    from vlmlab.datasets.catalog import DATASETS, shifted_versions
+
+    same = {source, *shifted_versions(source)}
+    suited = (d for d in DATASETS if d.offline and d.splits["train"] and d.tasks == ("classification",))
+    shifted = {version for d in DATASETS for version in shifted_versions(d.name)}
+    return tuple(d.name for d in suited if d.name not in same | shifted)
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -26,6 +26,8 @@ def test_the_key_stands_for_the_content_and_nothing_else(tmp_path):
         {"views": 4},
         {"root": str(tmp_path)},
         {"skip_broken": True},
+        {"targets": ("flowers",)},
+        {"noise": 0.5},
     ]
     assert {next(iter(other)) for other in others} == {field.name for field in dataclasses.fields(Experiment)}
     keys = {dataclasses.replace(COOP, **other).key for other in others} | {COOP.key}
@@ -50,6 +52,7 @@ def test_a_folder_is_one_dataset_wherever_one_stands(tmp_path, monkeypatch):
         ({"split": "novel"}, "unknown split 'novel'"),
         ({"shots": -1}, "shots must be a whole number"),
         ({"seed": 0.5}, "seed must be a whole number"),
+        ({"noise": 1.5}, "noise is a share of the labels"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong, message):

@@ -74,6 +74,34 @@ def test_under_shift_the_same_system_meets_every_other_style(toys, monkeypatch):
     assert metrics["shift"] == pytest.approx((metrics["colours-night"] + metrics["colours-again"]) / 2, abs=1e-3)
 
 
+def test_targets_are_measured_by_their_own_classes_and_the_method_comes_back(toys, monkeypatch):
+    from vlmlab.studies import run
+
+    other = dataclasses.replace(toys, name="paints", classes=("scarlet", "lime", "navy", "snow"))
+    monkeypatch.setattr(run, "load_dataset", lambda name, **how: other if name == "paints" else toys)
+    experiment = colours("coop", config=QUICK, targets=("paints", "colours"))
+    system, names = type(adapt(experiment).method), []
+    inner = system.set_classes
+
+    def spied(self, classes, templates):
+        names.append(list(classes))
+        inner(self, classes, templates)
+
+    monkeypatch.setattr(system, "set_classes", spied)
+    result = run_experiment(experiment)
+    metrics = result["metrics"]
+    assert metrics["colours"] == metrics["accuracy"]
+    assert metrics["targets"] == pytest.approx((metrics["paints"] + metrics["colours"]) / 2, abs=1e-3)
+    assert {"paints", "targets"} <= set(result["zero_shot"]) and result["targets"] == ["paints", "colours"]
+    assert ["scarlet", "lime", "navy", "snow"] in names and names[-1] == list(toys.classes)
+
+
+def test_wrong_labels_are_learned_from_and_test_labels_stay(toys):
+    clean, noisy = (run_experiment(colours("tip_adapter", noise=noise)) for noise in (0.0, 1.0))
+    assert noisy["metrics"]["accuracy"] < clean["metrics"]["accuracy"] - 30
+    assert noisy["zero_shot"] == clean["zero_shot"] and noisy["noise"] == 1.0 and "noise" not in clean
+
+
 def test_a_dataset_without_other_styles_has_no_shift(toys):
     with pytest.raises(VlmlabError, match=r"no shifted versions of colours .*; choose objects"):
         run_experiment(colours("coop", split="shift"))

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from vlmlab.errors import VlmlabError, unknown
 
-SPLITS = ("all", "base", "new", "shift")
+SPLITS = ("all", "base", "new", "shift", "hierarchy")
+
+YOUNGER = ("targets", "noise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +29,15 @@ class Experiment:
         shots: training pictures per class.
         seed: of the choice of those pictures and of training.
         split: "all" classes; "base": learn and report on the base half; "new": learn on base, report on the other half;
-            "shift": learn on all classes, report also on the same classes in other styles (objects has four).
+            "shift": learn on all classes, report also on the same classes in other styles (objects has four);
+            "hierarchy": learn on all classes, report also how well answers at the levels of the class tree agree.
         config: settings of the system that differ from its defaults, as (name, value) pairs in order of name.
         views: random crops per training picture, 0 for none (see `learning.fit`).
         root: folder of the standard datasets, where one is used.
         skip_broken: leave out pictures of a folder that cannot be read.
+        targets: datasets to report on as well, with their own class names and nothing learned from them (CoCoOp's
+            cross-dataset protocol, arXiv 2203.05557); paths are kept as absolute ones.
+        noise: share of the training labels that are wrong, 0 to 1, drawn by the seed.
     """
 
     system: str
@@ -44,6 +50,8 @@ class Experiment:
     views: int = 0
     root: str | None = None
     skip_broken: bool = False
+    targets: tuple[str, ...] = ()
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         """Bring paths and settings into one form; raises `VlmlabError` for a value that cannot be meant."""
@@ -55,10 +63,13 @@ class Experiment:
                 raise VlmlabError(f"{name} must be a whole number of 0 or more, not {value!r}")
         settings = self.config.items() if isinstance(self.config, Mapping) else self.config
         object.__setattr__(self, "config", tuple(sorted((str(name), value) for name, value in settings)))
-        for name in ("dataset", "root"):
-            value = getattr(self, name)
-            if value is not None and (name == "root" or is_path(value)):
-                object.__setattr__(self, name, str(Path(value).expanduser().resolve()))
+        if not 0 <= self.noise <= 1:
+            raise VlmlabError(f"noise is a share of the labels, 0 to 1, not {self.noise!r}")
+        object.__setattr__(self, "noise", float(self.noise))
+        object.__setattr__(self, "targets", tuple(_absolute(name) for name in self.targets))
+        object.__setattr__(self, "dataset", _absolute(self.dataset))
+        if self.root is not None:
+            object.__setattr__(self, "root", str(Path(self.root).expanduser().resolve()))
 
     @property
     def key(self) -> str:
@@ -67,15 +78,26 @@ class Experiment:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def as_json(self) -> dict:
-        """The content as JSON knows it; `Experiment(**content)` gives it back."""
-        return dataclasses.asdict(self) | {"config": {name: value for name, value in self.config}}
+        """The content as JSON knows it; `Experiment(**content)` gives it back.
+
+        Fields of a younger vlmlab are left out at their defaults, so that older results keep their names.
+        """
+        content = dataclasses.asdict(self) | {"config": {name: value for name, value in self.config}}
+        content["targets"] = list(self.targets)
+        return {name: value for name, value in content.items() if value or name not in YOUNGER}
 
     def __str__(self) -> str:
         settings = "".join(f" {name}={value}" for name, value in self.config)
+        settings += f", targets {', '.join(self.targets)}" if self.targets else ""
+        settings += f", {self.noise:.0%} of the labels wrong" if self.noise else ""
         return (
             f"{self.system} on {self.dataset} with {self.backbone}, {self.shots} shots, seed {self.seed}, "
             f"split {self.split}{settings}"
         )
+
+
+def _absolute(dataset: str) -> str:
+    return str(Path(dataset).expanduser().resolve()) if is_path(dataset) else dataset
 
 
 def is_path(dataset: str) -> bool:

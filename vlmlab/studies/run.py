@@ -14,13 +14,14 @@ from vlmlab import __version__
 from vlmlab.backbones import load_backbone
 from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
 from vlmlab.datasets.catalog import DATASETS, shifted_versions
+from vlmlab.datasets.multi_task import with_companions
 from vlmlab.errors import VlmlabError
-from vlmlab.learning.evaluate import evaluate, harmonic_mean
+from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean
 from vlmlab.learning.features import FeatureBank
 from vlmlab.learning.fit import FitRecord, fit
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.method import Method
-from vlmlab.registry import load_system
+from vlmlab.registry import SystemInfo, load_system
 from vlmlab.studies.experiment import Experiment
 
 
@@ -75,20 +76,32 @@ def adapt(
     size = min(bank.backbone.image_size, LARGEST_DRAWN)
     segments = system.info.tasks[0] == "segmentation"
     dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken, size, segments)
-    able = system.info.tasks
-    if "classification" not in able and not set(able) & set(dataset.tasks):
-        raise VlmlabError(
-            f"{experiment.system} does {', '.join(able)}; {dataset.name} has ground truth for {', '.join(dataset.tasks)}: "
-            "choose tableau"
-        )
+    refuse(system.info, dataset)
     if experiment.split == "shift":
         _versions_of(dataset.name)  # a mistake is told before anything is computed
-    learned_on = "all" if experiment.split in ("all", "shift") else "base"
-    task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on)
+    learned_on = "base" if experiment.split in ("base", "new") else "all"
+    for target in _targets(experiment, bank, download):
+        refuse(system.info, target)
+    task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on, experiment.noise)
+    load = functools.partial(
+        shared_dataset, root=experiment.root, download=download, skip_broken=experiment.skip_broken, size=size
+    )
+    task = with_companions(task, config, load)
+    if experiment.split == "hierarchy":
+        task.hierarchy()
     method = system(bank.backbone, config)
     seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test pictures first of all
     record = fit(method, seen, on_step, should_stop, checkpoint, bank, experiment.views)
     return Adapted(method, task, bank, record)
+
+
+def refuse(info: SystemInfo, dataset: Dataset) -> None:
+    """Raises `VlmlabError` if the system solves no task that the dataset has ground truth for; says which it solves."""
+    if set(info.tasks) & set(dataset.tasks):
+        return
+    able, known = ", ".join(info.tasks), ", ".join(dataset.tasks)
+    suited = [d.name for d in DATASETS if d.offline and d.splits["train"] and set(info.tasks) & set(d.tasks)]
+    raise VlmlabError(f"{info.key} does {able}; {dataset.name} has ground truth for {known}: choose {suited[0]}")
 
 
 def run_experiment(
@@ -103,7 +116,9 @@ def run_experiment(
 
     `metrics` are in percent, on the test pictures: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy"; for
     splits "base" and "new" also "base", "new" and "harmonic_mean", where "accuracy" is that of the split asked for; for
-    split "shift" also the figure on every shifted version of the dataset, by its name, and their mean as "shift". A
+    split "shift" also the figure on every shifted version of the dataset, by its name, and their mean as "shift"; for
+    with `targets` also the figure on each of them and their mean as "targets"; for
+    split "hierarchy", and for a system of hierarchical classification, also "hca" and "mta" of `evaluate_hierarchy`. A
     system that cannot carry over what it learned has no "new"; to ask it for that split is an error. `zero_shot` holds
     the figures of zero-shot prediction with the same backbone, templates and pictures (of whole pictures, also beside a
     system that segments). `seconds` is adaptation
@@ -134,6 +149,8 @@ def run_experiment(
         "peak_mb": max(record.peak_mb, memory.peak_mb),
         "config": dataclasses.asdict(method.config),
         "views": experiment.views,
+        **({"targets": list(experiment.targets)} if experiment.targets else {}),
+        **({"noise": experiment.noise} if experiment.noise else {}),
         "stopped": record.stopped,
         "versions": versions(),
     }
@@ -143,9 +160,16 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     """The numbers of one method on the experiment's split; it is left on the classes that it learned."""
     learned = adapted.task
     base = _figures(method, learned.test, adapted, experiment)
-    if experiment.split == "all":
-        return base
+    if experiment.split == "hierarchy" or "hierarchical classification" in adapted.method.info.tasks:
+        # The tree that the system learned from, where it learned from one.
+        tree = getattr(adapted.method, "tree", None) or learned.hierarchy()
+        found = evaluate_hierarchy(method, learned.test, tree, adapted.bank, experiment.seed)
+        base |= {name: round(found[name], 4) for name in ("hca", "mta")}
     main = next(iter(base))
+    if experiment.targets:
+        base |= _on_targets(method, adapted, experiment, main)
+    if experiment.split in ("all", "hierarchy"):
+        return base
     if experiment.split == "shift":
         size = min(adapted.bank.backbone.image_size, LARGEST_DRAWN)
         shifted = {
@@ -166,6 +190,26 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     asked = base if experiment.split == "base" else new
     mean = round(harmonic_mean(base[main], new[main]), 4)
     return asked | {"base": base[main], "new": new[main], "harmonic_mean": mean}
+
+
+def _targets(experiment: Experiment, bank: FeatureBank, download: bool = False) -> list[Dataset]:
+    """The datasets that an experiment reports on beside its own."""
+    size = min(bank.backbone.image_size, LARGEST_DRAWN)
+    root, skip = experiment.root, experiment.skip_broken
+    return [shared_dataset(name, root, download, skip, size) for name in experiment.targets]
+
+
+def _on_targets(method: Method, adapted: Adapted, experiment: Experiment, main: str) -> dict[str, float]:
+    """The figure `main` on every target, among its own classes, and the mean; the method is left on its classes."""
+    learned, found = adapted.task, {}
+    for target in _targets(experiment, adapted.bank):
+        task = Task(adapted.bank.backbone, target, 0, experiment.seed)
+        if task.classes != method.classes:
+            method.set_classes(task.classes, task.templates)
+        found[target.name] = _figures(method, task.test, adapted, experiment)[main]
+    if method.classes != learned.classes:
+        method.set_classes(learned.classes, learned.templates)
+    return found | {"targets": round(sum(found.values()) / len(found), 4)}
 
 
 def _versions_of(name: str) -> list[str]:
