@@ -107,15 +107,19 @@ def test_captions_are_true_of_their_class(domain):
         assert abs(np.mean(said) - domain.named) < 0.12
 
 
-def test_the_suite_spreads_from_hardly_named_to_nearly_always_named():
+def test_the_suite_spreads_from_hardly_named_to_named_by_every_third_caption():
+    """Zero-shot prediction should be easy here and hard there, so the catalogue's gaps differ in how often names are said."""
     rng = np.random.default_rng(8)
 
     def naming(name):
         domain = DOMAINS[name]
-        texts = [(c.name, domain.caption(i, rng)) for i, c in enumerate(domain.classes) for _ in range(60)]
+        texts = [(c.name, domain.caption(i, rng)) for i, c in enumerate(domain.classes) for _ in range(200)]
         return np.mean([name in text for name, text in texts if text])
 
-    assert naming("aerial") < 0.15 < naming("flowers") < 0.5 < naming("vehicles")
+    said = {name: naming(name) for name in DOMAINS}
+    assert max(said[name] for name in ("aerial", "creatures", "flowers")) < 0.12
+    assert 0.12 < said["actions"] < said["scenes"] < min(said[name] for name in ("vehicles", "food", "textures"))
+    assert max(said.values()) < 0.5
 
 
 @pytest.mark.parametrize("phrase, expected", [("bird", "a bird"), ("airliner", "an airliner"), ("a person", "a person"), ("two birds", "two birds")])
