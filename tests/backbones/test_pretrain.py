@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vlmlab.backbones import pretrain
 from vlmlab.errors import VlmlabError
@@ -119,3 +119,56 @@ def test_blurred_pictures_keep_their_mean_and_lose_detail(workshop):
     assert int(changed.sum()) == len(pool) // 2
     step = (images.diff(dim=-1).abs().mean((1, 2, 3)), blurred.diff(dim=-1).abs().mean((1, 2, 3)))
     assert (step[1][changed] < step[0][changed]).all()
+
+
+@pytest.fixture(scope="module")
+def resnet(workshop, tmp_path_factory):
+    """micro-rn's recipe on a few pictures, with a teacher and a text tower of random weights."""
+    torch.manual_seed(0)
+    model = pretrain.CLIP(**json.loads(pretrain.data_path("backbones", "micro_vit.json").read_text()))
+    state = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
+    folder = tmp_path_factory.mktemp("teacher")
+    save_file({k: v for k, v in state.items() if k.startswith("visual.")}, folder / "micro_vit.safetensors")
+    save_file({k: v for k, v in state.items() if not k.startswith("visual.")}, folder / "micro_text.safetensors")
+    recipe = dataclasses.replace(pretrain.RECIPES["micro-rn"], steps=4, pool=16, batch=8)
+    return recipe, pretrain.make_pool(16, 128, workers=1, chunk=16, echo=lambda _: None), folder
+
+
+def test_a_resnet_learns_its_image_tower_alone_and_resumes(resnet):
+    recipe, pool, folder = resnet
+    unbroken, first = (pretrain.Trainer("micro-rn", recipe, pool, folder) for _ in range(2))
+    assert {n.split(".")[0] for n, p in unbroken.model.named_parameters() if p.requires_grad} == {"visual"}
+    text = unbroken.model.token_embedding.weight.clone()
+    losses = [unbroken.train_step() for _ in range(3)]
+    first.train_step()
+    second = pretrain.Trainer("micro-rn", recipe, pool, folder)
+    second.load(first.state())
+    assert [second.train_step(), second.train_step()] == losses[1:]
+    assert torch.equal(parameters(unbroken), parameters(second))
+    assert torch.equal(text, unbroken.model.token_embedding.weight)
+    assert set(losses[0]) == {"contrast", "region", "distil", "scale"}
+
+
+def test_a_resnets_features_are_those_of_the_opened_tower(resnet):
+    from vlmlab.backbones.image_tower import open_image_tower
+
+    recipe, pool, folder = resnet
+    trainer = pretrain.Trainer("micro-rn", recipe, pool, folder)
+    visual, images = trainer.model.visual.eval(), pretrain.normalised(pool.pixels[:2])
+    with torch.no_grad():
+        pooled, local, kept = pretrain.resnet_features(trainer.tower, images)
+        tower = open_image_tower(visual, "micro-rn")
+        opened = torch.nn.functional.normalize(tower.local_features(images), dim=1).flatten(2).transpose(1, 2)
+        whole = torch.nn.functional.normalize(visual(images), dim=-1)
+    assert torch.equal(kept[0], torch.arange(16))
+    torch.testing.assert_close(opened, local, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole, pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_is_asked_once_per_picture(resnet, monkeypatch):
+    recipe, pool, folder = resnet
+    trainer = pretrain.Trainer("micro-rn", recipe, pool, folder)
+    index = np.array([1, 3])
+    wanted = trainer._taught(index)
+    monkeypatch.setattr(trainer.teacher.visual, "forward", lambda images: pytest.fail("it was asked again"))
+    assert torch.equal(trainer._taught(index[::-1].copy()), wanted.flip(0))

@@ -22,6 +22,7 @@ class BackboneInfo:
 BACKBONES: tuple[BackboneInfo, ...] = (
     BackboneInfo("micro-vit", "ViT, 6 layers, width 128, patch 8", "CLIP, 4 layers, width 128", 128, 64, 17, True),
     BackboneInfo("micro-vit-fine", "ViT, 6 layers, width 128, patch 8", "that of micro-vit", 128, 128, 17, True),
+    BackboneInfo("micro-rn", "ModifiedResNet with attention pool", "that of micro-vit", 128, 128, 17, True),
     BackboneInfo("photo", "EfficientNet-Lite0 (ImageNet)", "MiniLM, 6 layers, width 384", 1280, 224, 113, True),
     BackboneInfo("ViT-B-32/openai", "ViT, 12 layers, width 768, patch 32", "CLIP, 12 layers", 512, 224, 606, False),
     BackboneInfo("ViT-B-16/openai", "ViT, 12 layers, width 768, patch 16", "CLIP, 12 layers", 512, 224, 599, False),

@@ -1,6 +1,6 @@
 """The figures on the cards of the micro backbones: `python -m vlmlab.backbones.measure micro-vit` prints them as JSON.
 
-Every picture is drawn afresh, from seeds that pretraining does not use (its pool starts at `pretrain.POOL_SEED`).
+Every picture is drawn afresh at the backbone's size, from seeds that pretraining does not use (its pool starts at `pretrain.POOL_SEED`).
 
 Legend: B batch, C classes, e joint width, n pictures.
 """
@@ -53,14 +53,14 @@ def named(words: Sequence[str]) -> list[str]:
 
 
 def singles(
-    categories: Sequence[str], each: int, style: str, seed: int, background: str | None = None
+    categories: Sequence[str], each: int, style: str, seed: int, size: int, background: str | None = None
 ) -> list[Picture]:
     """`each` pictures with one object of every category, category by category."""
     rng = np.random.default_rng(seed)
     scenes = [
         sample_scene(rng, categories=[c], style=style, background=background) for c in categories for _ in range(each)
     ]
-    return [render(s) for s in scenes]
+    return [render(s, size) for s in scenes]
 
 
 def _top1(features: Tensor, classes: Tensor, labels: Tensor) -> float:
@@ -74,7 +74,7 @@ def zero_shot(backbone: Backbone, each: int = 10) -> dict[str, float]:
     labels = torch.arange(len(known)).repeat_interleave(each)
     out = {}
     for style in ("photo", "flat", "silhouette", "sketch", "mosaic", "negative"):
-        pictures = singles(known, each, style, seed=501)
+        pictures = singles(known, each, style, 501, backbone.image_size)
         out[style] = _top1(image_features(backbone, [p.pixels for p in pictures]), classes, labels)
     return out
 
@@ -88,7 +88,8 @@ def names_or_descriptions(backbone: Backbone, each: int = 10) -> dict[str, dict[
     for status in ("known", "rare", "withheld", "unseen"):
         group = names(status)
         labels = torch.tensor([every.index(c) for c in group]).repeat_interleave(each)
-        features = image_features(backbone, [p.pixels for p in singles(group, each, "photo", seed=502)])
+        pictures = singles(group, each, "photo", 502, backbone.image_size)
+        features = image_features(backbone, [p.pixels for p in pictures])
         out[status] = {"name": _top1(features, by_name, labels), "description": _top1(features, by_parts, labels)}
     return out
 
@@ -101,7 +102,8 @@ def synonyms(backbone: Backbone, each: int = 20) -> dict[str, float]:
     swapped = classes.clone()
     swapped[[known.index(c) for c in pairs]] = word_features(backbone, named(tuple(pairs.values())))
     labels = torch.tensor([known.index(c) for c in pairs]).repeat_interleave(each)
-    features = image_features(backbone, [p.pixels for p in singles(tuple(pairs), each, "photo", seed=503)])
+    pictures = singles(tuple(pairs), each, "photo", 503, backbone.image_size)
+    features = image_features(backbone, [p.pixels for p in pictures])
     return {"name": _top1(features, classes, labels), "synonym": _top1(features, swapped, labels)}
 
 
@@ -119,7 +121,7 @@ def dense(backbone: Backbone, objects: int, pool: Sequence[str], scenes: int = 1
     for _ in range(scenes):
         chosen = [pool[int(i)] for i in rng.permutation(len(pool))[:objects]]
         scene = sample_scene(rng, categories=chosen, style="photo", background=STUFF[int(rng.integers(len(STUFF)))])
-        picture = render(scene)
+        picture = render(scene, backbone.image_size)
         images = backbone.preprocess(picture.pixels[None])
         local = F.normalize(backbone.image.local_features(images).float(), dim=1)[0]
         labels = [pool.index(c) for c in chosen]
@@ -150,7 +152,7 @@ def retrieval(backbone: Backbone, scenes: int = 1000) -> dict[str, float]:
     """Recall in % among `scenes` photo scenes with one caption each, in the words of pretraining."""
     rng = np.random.default_rng(506)
     drawn: list[Scene] = [sample_scene(rng, pool=names("known"), style="photo") for _ in range(scenes)]
-    images = image_features(backbone, [render(s).pixels for s in drawn])
+    images = image_features(backbone, [render(s, backbone.image_size).pixels for s in drawn])
     with torch.no_grad():
         texts = F.normalize(backbone.encode_text([caption(s, rng) for s in drawn]).float(), dim=-1)
     scores = images @ texts.T
@@ -164,19 +166,21 @@ def retrieval(backbone: Backbone, scenes: int = 1000) -> dict[str, float]:
 
 def crops(backbone: Backbone, categories: Sequence[str], count: int = 300) -> float:
     """Top-1 in % over the known names of crops around one object of a scene with two or three, box enlarged 1 to 1.5 times."""
-    rng = np.random.default_rng(507)
+    rng, size = np.random.default_rng(507), backbone.image_size
     known = names("known")
     pictures, labels = [], []
     while len(labels) < count:
         scene = sample_scene(rng, count=2 + int(rng.integers(2)), pool=categories, style="photo")
-        picture = render(scene)
+        picture = render(scene, size)
         at = int(rng.integers(len(scene.objects)))
         x0, y0, x1, y1 = picture.boxes[at].tolist()
-        half = max(x1 - x0, y1 - y0, 6) / 2 * rng.uniform(1, 1.5)
+        half = max(x1 - x0, y1 - y0, size * 6 / 64) / 2 * rng.uniform(1, 1.5)
         cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
-        left, top, right, bottom = (int(np.clip(round(v), 0, 64)) for v in (cx - half, cy - half, cx + half, cy + half))
+        left, top, right, bottom = (
+            int(np.clip(round(v), 0, size)) for v in (cx - half, cy - half, cx + half, cy + half)
+        )
         crop = torch.from_numpy(picture.pixels[top:bottom, left:right].copy()).permute(2, 0, 1)[None].float()
-        large = F.interpolate(crop, size=(64, 64), mode="bicubic", antialias=True).clamp(0, 255)
+        large = F.interpolate(crop, size=(size, size), mode="bicubic", antialias=True).clamp(0, 255)
         pictures.append(large[0].permute(1, 2, 0).round().byte().numpy())
         labels.append(known.index(scene.objects[at].category))
     return _top1(image_features(backbone, pictures), word_features(backbone, named(known)), torch.tensor(labels))
@@ -188,7 +192,7 @@ def domains(backbone: Backbone, pictures: int = 300) -> dict[str, float]:
     for name, domain in DOMAINS.items():
         rng = np.random.default_rng(508)
         labels = torch.arange(pictures) % len(domain.classes)
-        features = image_features(backbone, [domain.sample(int(k), rng) for k in labels])
+        features = image_features(backbone, [domain.sample(int(k), rng, backbone.image_size) for k in labels])
         with torch.no_grad():
             classes = backbone.class_embeddings([c.name for c in domain.classes], list(domain.templates)).float()
         out[f"{name} ({len(domain.classes)})"] = _top1(features, classes, labels)
