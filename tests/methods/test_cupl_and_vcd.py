@@ -149,3 +149,8 @@ def test_a_folder_finds_the_descriptions_of_its_class_names(backbone):
             system(backbone).prepare(folder("x", ["platypus", "gnu"]))
         with pytest.raises(VlmlabError, match="no descriptions of x; write"):
             system(backbone).prepare(folder("x", ["gnu", "aardvark"]))
+
+
+def test_the_name_can_be_left_out_by_a_setting(backbone, files):
+    method = prepared(VCD, backbone, files / "vcd.json", name="nowhere")
+    assert method.texts == [text for own in method.own for text in own]

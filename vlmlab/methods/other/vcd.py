@@ -53,7 +53,7 @@ class VCD(Method):
             "", "a .json file {class: [descriptor, ...]}, or a dataset's name; empty: this one's"
         )
         name: str = option(
-            "before", "where the class name stands; none: descriptors alone", choices=("before", "after", "none")
+            "before", "where the class name stands; nowhere: descriptors alone", choices=("before", "after", "nowhere")
         )
         aggregate: str = option("mean", "how the descriptors of a class are joined", choices=("mean", "max", "sum"))
 
@@ -99,7 +99,7 @@ class VCD(Method):
 
 def sentence(name: str, descriptor: str, where: str = "before") -> str:
     """t of (1): "oak tree, which has green leaves"; `where` "after" gives "green leaves, oak tree"."""
-    if where == "none":
+    if where == "nowhere":
         return descriptor
     if where == "after":
         return f"{descriptor}, {name}"
