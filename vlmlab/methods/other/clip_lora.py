@@ -113,12 +113,14 @@ class CLIPLoRA(Method):
         """The towers over a copy of the backbone's modules, and the updates that hang in them."""
         frozen, config = self.backbone, self.config
         image, text = frozen.image, frozen.text
+        opened = type(text) is TextTower
         if config.towers != "text" and image.kind != "vit":
+            way_out = ", or towers=text" if opened else ""
             raise VlmlabError(
                 f"CLIP-LoRA changes attention blocks, and the image tower of {frozen.name} ({image.kind}) has none; "
-                "use micro-vit or another ViT, or towers=text"
+                f"use micro-vit or another ViT{way_out}"
             )
-        if config.towers != "image" and type(text) is not TextTower:
+        if config.towers != "image" and not opened:
             raise VlmlabError(
                 f"CLIP-LoRA cannot change the text tower of {frozen.name}; use micro-vit, or towers=image"
             )
