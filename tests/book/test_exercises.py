@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from vlmlab.book.exercise import Exercise, check, exercises
 from vlmlab.book.exercises import (
     better_prompts,
+    discussion,
     feature_adapters,
+    motivation,
+    new_classes,
     start_here,
     text_prompts,
     text_visual_prompts,
@@ -104,6 +107,31 @@ MISTAKES = {
         ),
     ],
     "06_1.harmonic": [(lambda b, n: (b + n) / 2, "arithmetic"), (lambda b, n: 2 * b * n / (b + n), "ZeroDivisionError")],
+    "06_1b.meta_net": [
+        (lambda f, context, down, up: context + up(down(f))[:, None], "no ReLU"),
+        (lambda f, context, down, up: up(down(f).relu())[:, None].expand(-1, 4, -1), "the shift alone"),
+        (lambda f, context, down, up: context + up(down(f).relu()).mean(0), "[B, M, d] = [5, 4, 6], and it is [4, 6]"),
+    ],
+    "06_1b.distance": [
+        (lambda w, w0: F.cosine_similarity(w, w0, dim=-1).mean(), "the mean cosine"),
+        (lambda w, w0: 1 - (w * w0).sum(-1).mean(), "their own length"),
+        (lambda w, w0: 2 * new_classes.distance(w, w0), "twice"),
+        (lambda w, w0: 1 - (F.normalize(w, dim=-1) @ F.normalize(w0, dim=-1).T).mean(), "its own"),
+        (lambda w, w0: 1 - F.cosine_similarity(w, w0, dim=-1), "one number"),
+    ],
+    "06_1b.text_to_text": [
+        (lambda h, w, s: F.cross_entropy(s * h.flatten(0, 1) @ w.T, torch.arange(5).repeat_interleave(3)), "order"),
+        (lambda h, w, s: new_classes.text_to_text(h, w, 1.0), "scale is missing"),
+        (lambda h, w, s: 15 * new_classes.text_to_text(h, w, s), "their mean"),
+    ],
+    "06_1b.averaged": [
+        (lambda z: z.mean(1).log_softmax(-1), "averages probabilities"),
+        (lambda z: z.log_softmax(-1).mean(1), "logarithm of the mean"),
+        (lambda z: z.softmax(-1).mean(1), "their logarithm is wanted"),
+        (lambda z: z.log_softmax(-1).logsumexp(1), "divided out"),
+        (lambda z: z.softmax(-1).mean(1).log(), "stay in logarithms"),
+    ],
+    "06_1b.texts": [((1000, 1000), "prompts of its own"), ((64_000, 64_000), "one per class is enough"), (64_000, "two numbers")],
     "06_2.count": [
         (lambda p, s: 12 * p * s, "counted twice"),
         (lambda p, s: 4 * p * (s - p), "three colours"),
@@ -200,6 +228,50 @@ MISTAKES = {
         (lambda c: 1 - float(c.max(-1).values.mean()), "no probability"),
         (lambda c: 1 - float(c.softmax(0).max(-1).values.mean()), "over the pictures"),
         (lambda c: 1 - float(c.softmax(-1).max()), "surest picture"),
+    ],
+    "06_0.distance": [
+        (lambda p, q: (p.mean(0) - q.mean(0)).square().sum(), "own length"),
+        (lambda p, q: motivation.distance(p, q).sqrt(), "its square"),
+        (
+            lambda p, q: (F.normalize(p.mean(0), dim=0) - F.normalize(q.mean(0), dim=0)).square().sum(),
+            "before the mean",
+        ),
+        (lambda p, q: (F.normalize(p, dim=-1).mean(0) - F.normalize(q, dim=-1).mean(0)).square(), "[] = [], and it is [8]"),
+    ],
+    "06_0.contrastive": [
+        (lambda f, g, s: F.cross_entropy(s * f @ g.T, torch.arange(len(f))), "only the rows"),
+        (lambda f, g, s: F.cross_entropy(s * g @ f.T, torch.arange(len(f))), "only the columns"),
+        (lambda f, g, s: 2 * motivation.contrastive(f, g, s), "the sum of the two"),
+        (lambda f, g, s: motivation.contrastive(f, g, 1.0), "scale s is missing"),
+        (lambda f, g, s: motivation.contrastive(f, g, -s), "equation (3)"),
+    ],
+    "06_0.headroom": [
+        (lambda z, a, c: (a - z) / z, "room above zero-shot"),
+        (lambda z, a, c: 100 * motivation.headroom(z, a, c), "in percent"),
+        (lambda z, a, c: a / c, "of the room, and this says"),
+        (lambda z, a, c: (a - z) / (c - z), "ZeroDivisionError"),
+    ],
+    "06_0.labels": [(0.012488582, "asks for percent"), (0.078053, "there are 16"), (16, "is not it")],
+    "06_6.paired": [
+        (lambda a, b: (a - b).mean(), "two numbers"),
+        (lambda a, b: discussion.paired(b, a), "turned round"),
+        (lambda a, b: ((a - b).mean(), (a.mean(1).var() / 6 + b.mean(1).var() / 6).sqrt()), "two separate means"),
+        (lambda a, b: ((a - b).mean(), (a - b).mean(1).std()), "by the root of 6"),
+        (lambda a, b: ((a - b).mean(), (a - b).std() / 18**0.5), "no new datasets"),
+    ],
+    "06_6.frontier": [
+        (lambda c, a: discussion.unbeaten(-c, a), "a smaller cost is better"),
+        (
+            lambda c, a: ~((c[None] <= c[:, None]) & (a[None] >= a[:, None]) & ~torch.eye(len(c)).bool()).any(1),
+            "two equal systems",
+        ),
+        (lambda c, a: a == a.max(), "it should be"),
+    ],
+    "06_6.ranks": [
+        (lambda x: (x[None] < x[:, None]).sum(1).float().mean(1) + 1, "should have it"),
+        (lambda x: discussion.mean_rank(x) - 1, "begin with 1"),
+        (lambda x: discussion.mean_rank(x) * 4, "sums of ranks"),
+        (lambda x: x.mean(1), "how many systems are better"),
     ],
 }  # fmt: skip
 
