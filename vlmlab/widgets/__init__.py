@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.method_lab import MethodLab
     from vlmlab.widgets.panel import Panel
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
+    from vlmlab.widgets.prompt_samples import PromptSamples
     from vlmlab.widgets.protocol_box import ProtocolBox
     from vlmlab.widgets.pseudo_labels import PseudoLabels
     from vlmlab.widgets.section_board import SectionBoard
@@ -38,6 +39,7 @@ _HOMES = {
     "MethodLab": "method_lab",
     "Panel": "panel",
     "PromptMicroscope": "prompt_microscope",
+    "PromptSamples": "prompt_samples",
     "ProtocolBox": "protocol_box",
     "PseudoLabels": "pseudo_labels",
     "SectionBoard": "section_board",
@@ -61,6 +63,7 @@ __all__ = [
     "MethodLab",
     "Panel",
     "PromptMicroscope",
+    "PromptSamples",
     "ProtocolBox",
     "PseudoLabels",
     "SectionBoard",

@@ -72,7 +72,13 @@ class MVLPT(Method):
         position: str = option("middle", "where the class name stands", choices=("end", "middle", "front"))
         epochs: int = option(200, "passes over the training pictures, in each stage", 1, 10000)
 
-    embedded: ClassVar[dict] = {"batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10}
+    embedded: ClassVar[dict] = {
+        "optimizer": "adamw",
+        "lr": 0.005,
+        "epochs": 15,
+        "batch_size": 32,
+        "companion_shots": 8,
+    }
 
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
