@@ -10,6 +10,7 @@ from vlmlab.book.exercises import (
     feature_adapters,
     motivation,
     new_classes,
+    other_methods,
     start_here,
     text_prompts,
     text_visual_prompts,
@@ -273,6 +274,27 @@ MISTAKES = {
         (lambda x: discussion.mean_rank(x) * 4, "sums of ranks"),
         (lambda x: x.mean(1), "how many systems are better"),
     ],
+    "06_5.described": [
+        (lambda f, t, o, c: f @ t.T @ F.one_hot(o, c).float(), "win by their number"),
+        (lambda f, t, o, c: f @ F.normalize(F.one_hot(o, c).float().T @ t, dim=-1).T, "that is CuPL"),
+        (lambda f, t, o, c: f @ t.T, "[B, C]"),
+    ],
+    "06_5.looked": [
+        (lambda z, t: (2 * z @ t.T).softmax(1).T @ z, "over the classes"),
+        (lambda z, t: (z @ t.T).softmax(0).T @ z, "factor 2"),
+        (lambda z, t: F.normalize(other_methods.looked(z, t), dim=-1), "not normalised again"),
+    ],
+    "06_5.residual": [
+        (lambda t, x, a: F.normalize(F.normalize(t, dim=-1) + a * x, dim=-1), "too early"),
+        (lambda t, x, a: t + a * x, "unit length in the end"),
+        (lambda t, x, a: F.normalize(t + x, dim=-1), "equation (6)"),
+    ],
+    "06_5.merged": [
+        (lambda z, f, a: other_methods.merged(f, z, a), "ends are swapped"),
+        (lambda z, f, a: {k: (1 - a) * z[k] + a * f[k] for k in z}, "whole number"),
+        (lambda z, f, a: [], "a dictionary"),
+    ],
+    "06_5.encodings": [(1000, "every sentence"), (200_000_000, "once per test picture"), (20, "classes times sentences")],
 }  # fmt: skip
 
 
