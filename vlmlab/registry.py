@@ -139,5 +139,7 @@ def as_markdown() -> str:
     lines = ["| key | system | year | survey | setup | learns | paper |", "|---|---|---|---|---|---|---|"]
     for row in registry().values():
         name = row.title + (" (extra)" if row.status == "extra" else "")
-        lines.append(f"| `{row.key}` | {name} | {row.year} | {row.section} | {row.setup} | {row.learns} | {row.paper} |")
+        lines.append(
+            f"| `{row.key}` | {name} | {row.year} | {row.section} | {row.setup} | {row.learns} | {row.paper} |"
+        )
     return "\n".join(lines)

@@ -93,8 +93,13 @@ class ProtocolBox(Panel):
             f"<tr><td>judged on: {html.escape(k)}</td><td>{c} classes, {n} test pictures</td></tr>"
             for k, (c, n) in answer["judged"].items()
         )
-        sees = ", ".join({"support": "the labelled pictures", "val": "validation pictures", "unlabelled": "training pictures "
-                          "without labels", "captions": "captions, and no picture"}[s] for s in answer["sees"]) or "nothing before the test picture"  # fmt: skip
+        words = {
+            "support": "the labelled pictures",
+            "val": "validation pictures",
+            "unlabelled": "training pictures without labels",
+            "captions": "captions, and no picture",
+        }
+        sees = ", ".join(words[s] for s in answer["sees"]) or "nothing before the test picture"
         learned = answer["learned"]
         verdict = (
             f"<p style='color:#8F3D00'>{html.escape(answer['refusal'])}</p>"
