@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from vlmlab.views import charts, pictures
+from vlmlab.views import charts, lessons, pictures
 from vlmlab.views.style import system_style
 
 
@@ -99,3 +99,22 @@ def test_the_picture_of_the_readme_has_a_panel_for_everything(image):
     fig = suite([image] * len(SUITE), list(SUITE), [seen, seen])
     shown = [axes.get_title() for axes in fig.axes if axes.get_images()]
     assert set(SUITE) <= set(shown) and shown.count("a") == 2
+
+
+def test_names_of_points_do_not_cover_each_other():
+    points = [("one", 0.1, 50.0), ("two", 0.11, 50.5), ("three", 0.1, 50.2), ("far", 0.9, 90.0)]
+    fig = lessons.scatter({"left": points, "right": points}, "d")
+    for axes in fig.axes:
+        heights = sorted(text.xy[1] for text in axes.texts if text.get_text() != "far")
+        assert len(axes.texts) == 4 and min(np.diff(heights)) > 1.5, "points of 0.2 and 0.3 apart, names further"
+
+
+def test_room_shows_start_and_end():
+    axes = lessons.room([("digits", 15.0, 80.0), ("objects", 97.0, 95.0)]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["+65", "-2"]
+    assert sorted(bar.get_width() for bar in axes.patches) == [15.0, 80.0, 97.0, 97.0]
+
+
+def test_a_matrix_leaves_empty_what_was_not_measured():
+    axes = lessons.matrix(np.array([[1.0, np.nan], [-2.0, 30.0]]), ["a", "b"], ["x", "y"], "gain").axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["-2", "1", "30"]

@@ -103,3 +103,67 @@ def lines(
     tidy(axes, title, across, up)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
+
+
+def scatter(panels: Mapping[str, Sequence[tuple[str, float, float]]], x: str = "", y: str = "accuracy (%)") -> Still:
+    """Named points (name, x, y) in one panel per title, with a common vertical axis."""
+    fig = figure(4.6 * len(panels), 3.9)
+    for axes, (title, points) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axes.scatter([p[1] for p in points], [p[2] for p in points], color=SPLITS["base"], s=26, zorder=2)
+        tidy(axes, title, x, y if title == next(iter(panels)) else "")
+        axes.margins(x=0.2, y=0.1)
+        middle = np.mean([p[1] for p in points])
+        taken: list[tuple[float, float]] = []
+        span = np.ptp([p[2] for p in points]) or 1.0
+        for name, across, up in sorted(points, key=lambda p: -p[2]):
+            height = up
+            while any(abs(height - other) < 0.045 * span and (across < middle) == side for other, side in taken):
+                height -= 0.012 * span
+            taken.append((height, across < middle))
+            left = across < middle
+            axes.annotate(
+                name,
+                (across, height),
+                (5 if left else -5, 0),
+                textcoords="offset points",
+                ha="left" if left else "right",
+                va="center",
+                fontsize=7.5,
+                color=INK,
+            )
+    return fig
+
+
+def room(
+    rows: Sequence[tuple[str, float, float]], title: str = "", start: str = "zero-shot", end: str = "ceiling"
+) -> Still:
+    """One bar per row (name, start, end): how much there is, and, lighter, how much there could be."""
+    fig = figure(6.6, 1.2 + 0.32 * len(rows))
+    axes = fig.subplots()
+    for y, (_, low, high) in enumerate(rows):
+        axes.barh(y, max(low, high), color=SPLITS["train"], height=0.66, alpha=0.45, label=end if not y else None)
+        axes.barh(y, low, color=SPLITS["base"], height=0.66, alpha=0.9, label=start if not y else None)
+        axes.text(max(low, high) + 1.5, y, f"{high - low:+.0f}", va="center", fontsize=8.5, color=INK)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 110)
+    tidy(axes, title, "accuracy (%)", "")
+    axes.grid(axis="y", visible=False)
+    fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    return fig
+
+
+def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "", unit: str = "") -> Still:
+    """Figures [rows, columns], written into their cells; what was not measured (NaN) stays empty."""
+    fig = figure(2.6 + 0.55 * len(columns), 1.9 + 0.21 * len(rows))
+    axes = fig.subplots()
+    image = axes.imshow(values, cmap="cividis", aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for i, j in zip(*np.nonzero(~np.isnan(values)), strict=True):
+        shade = "white" if values[i, j] < middle else "black"
+        axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", fontsize=7, color=shade)
+    fig.suptitle(title, x=0.02, ha="left", fontsize=10, color=INK)
+    fig.colorbar(image, ax=axes, shrink=0.8).set_label(unit, color=MUTED)
+    return fig
