@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tests.datasets.test_task import dataset, images, shown
-from vlmlab.datasets.catalog import DATASETS
+from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.multi_task import KINDS, MultiTask, companions_of, with_companions
 from vlmlab.datasets.task import Task
@@ -88,6 +88,7 @@ def test_every_listed_dataset_with_single_labels_has_related_ones_that_exist():
             assert related and set(related) <= listed - {info.name}
             # An embedded target never asks for a download.
             assert {d.offline for d in DATASETS if d.name in related} == {info.offline}
+            assert not set(related) & set(shifted_versions(info.name))  # nothing of what a shift is measured on
     assert sum(map(len, KINDS.values())) == len({name for group in KINDS.values() for name in group})
 
 

@@ -24,14 +24,16 @@ from vlmlab.errors import VlmlabError
 
 KINDS: dict[str, tuple[str, ...]] = {
     "fine-grained": ("creatures", "flowers", "vehicles", "food"),
-    "places and acts": ("aerial", "scenes", "textures", "actions"),
-    "styles of objects": ("objects-sketch", "objects-silhouette", "objects-mosaic", "digits"),
-    "objects": ("objects", "objects-v2", "objects-unnamed"),
+    "places, acts and signs": ("aerial", "scenes", "textures", "actions", "digits"),
+    "objects": ("objects", "objects-unnamed"),
+    "objects, coarsely": ("objects-v2", "objects-mosaic"),
+    "objects in outline": ("objects-sketch", "objects-silhouette"),
     "fine-grained photographs": ("oxford-pets", "flowers102", "stanford-cars", "food101", "fgvc-aircraft"),
     "photographs of places and textures": ("sun397", "eurosat", "dtd"),
     "photographs of objects": ("caltech101", "cifar10", "cifar100"),
 }
-"""Which datasets are related. Nobody has measured this: they are put together by what they show."""
+"""Which datasets are related. Nobody has measured this: they are put together by what they show. None is a shifted version of
+another, so that a system which is judged under shift has not learned from the shifted pictures."""
 
 HELP = "datasets to learn from besides the target: 'related', 'alone', or names with commas between"
 

@@ -11,7 +11,7 @@ TARGETS = ("aerial", "textures")
 
 
 def measure() -> Verdict:
-    """aerial and textures at one shot, the other three of their group as sources; holds if the mean over both targets and
+    """aerial and textures at one shot, the others of their group as sources; holds if the mean over both targets and
     three seeds is above that of the same prompts without a source stage."""
     measured = {}
     for name in TARGETS:
