@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vlmlab.views.names import write_names
 from vlmlab.views.style import GRID, INK, MUTED, OKABE_ITO, SPLITS, Still, figure, tidy
 
 
@@ -112,25 +113,8 @@ def scatter(panels: Mapping[str, Sequence[tuple[str, float, float]]], x: str = "
         axes.scatter([p[1] for p in points], [p[2] for p in points], color=SPLITS["base"], s=26, zorder=2)
         tidy(axes, title, x, y if title == next(iter(panels)) else "")
         axes.margins(x=0.2, y=0.1)
-        middle = np.mean([p[1] for p in points])
-        taken: list[tuple[float, float]] = []
-        span = np.ptp([p[2] for p in points]) or 1.0
-        for name, across, up in sorted(points, key=lambda p: -p[2]):
-            height = up
-            while any(abs(height - other) < 0.045 * span and (across < middle) == side for other, side in taken):
-                height -= 0.012 * span
-            taken.append((height, across < middle))
-            left = across < middle
-            axes.annotate(
-                name,
-                (across, height),
-                (5 if left else -5, 0),
-                textcoords="offset points",
-                ha="left" if left else "right",
-                va="center",
-                fontsize=7.5,
-                color=INK,
-            )
+    for axes, points in zip(fig.axes, panels.values(), strict=True):  # after both, because names need the final layout
+        write_names(axes, points)
     return fig
 
 

@@ -8,13 +8,13 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import registry
 from vlmlab.studies.table import read_table
-from vlmlab.views.style import INK, MARKERS, MUTED, OKABE_ITO, figure, system_label, tidy
+from vlmlab.views.names import write_names
+from vlmlab.views.style import INK, MARKERS, OKABE_ITO, figure, system_label, tidy
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
 
 METRICS = {
@@ -32,9 +32,6 @@ METRICS = {
 
 LOGARITHMIC = ("parameters", "seconds", "memory")
 FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
-SIZE = 7  # points of a system's name
-SHIFTS = (0, 11, -11, 22, -22, 33, -33)
-"""How many pixels above its point a name may stand."""
 
 
 def board(
@@ -224,7 +221,7 @@ class SectionBoard(Panel):
                 axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(NullFormatter())
-        _write_names(fig, axes, p, best | (p.index == "zero_shot"))
+        write_names(axes, list(zip(p["name"], p.x, p.y, strict=True)), best | (p.index == "zero_shot"))
         fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
         return fig.described(f"{METRICS[y][0]} over {METRICS[x][0]} of every system. {self._told()}")
 
@@ -236,37 +233,3 @@ class SectionBoard(Panel):
             "highest": p.y.idxmax(),
             "frontier": sorted(p.index[self._frontier()]),
         }
-
-
-def _write_names(fig: Figure, axes, points: pd.DataFrame, strong: np.ndarray) -> None:
-    """A name beside every point, as near as it gets without covering another name or point; `strong` ones first."""
-    fig.draw_without_rendering()
-    scale = 72 / fig.dpi
-    places = axes.transData.transform(points[["x", "y"]].to_numpy(float))
-    taken = [(x - 5, x + 5, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
-    for k in np.argsort(~strong, kind="stable"):
-        (x, y), name = places[k], points["name"].iloc[k]
-        width = 5.6 * len(name) / scale * SIZE / 10
-        tries = [(side, shift) for shift in SHIFTS for side in (1, -1)]
-        spots = {(side, shift): (x + 9 if side > 0 else x - 9 - width, y + shift) for side, shift in tries}
-        inside = [t for t in tries if axes.bbox.x0 < spots[t][0] and spots[t][0] + width < axes.bbox.x1 + 60]
-        covered = {t: sum(_touch(*spots[t], width, other) for other in taken) for t in inside or tries}
-        side, shift = min(covered, key=lambda t: (covered[t], abs(t[1])))
-        left, height = spots[side, shift]
-        taken.append((left, left + width, height))
-        axes.annotate(
-            name,
-            (points.x.iloc[k], points.y.iloc[k]),
-            (6 * side, shift * scale),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="center",
-            fontsize=SIZE,
-            color=INK if strong[k] else MUTED,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-            zorder=3,
-        )
-
-
-def _touch(left: float, height: float, width: float, other: tuple[float, float, float]) -> bool:
-    return left < other[1] and left + width > other[0] and abs(height - other[2]) < 1.5 * SIZE

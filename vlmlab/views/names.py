@@ -1,0 +1,54 @@
+"""Names beside points, as near as they get without covering each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+from vlmlab.views.style import INK, MUTED
+
+SIZE = 7  # points of a name
+SHIFTS = (0, 11, -11, 22, -22, 33, -33)
+"""How many pixels above its point a name may stand."""
+
+
+def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: Sequence[bool] | None = None) -> None:
+    """A name beside each point (name, x, y); `strong` ones are placed first and in dark, the others in grey.
+
+    The chart must be complete otherwise: places are those of the layout at this moment.
+    """
+    figure = axes.get_figure()
+    figure.draw_without_rendering()
+    strong = np.ones(len(points), bool) if strong is None else np.asarray(strong, bool)
+    scale = 72 / figure.dpi
+    places = axes.transData.transform(np.array([(x, y) for _, x, y in points], float))
+    taken = [(x - 5, x + 5, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
+    for k in np.argsort(~strong, kind="stable"):
+        (x, y), (name, across, up) = places[k], points[k]
+        width = 5.6 * len(name) / scale * SIZE / 10
+        tries = [(side, shift) for shift in SHIFTS for side in (1, -1)]
+        spots = {(side, shift): (x + 9 if side > 0 else x - 9 - width, y + shift) for side, shift in tries}
+        inside = [t for t in tries if axes.bbox.x0 < spots[t][0] and spots[t][0] + width < axes.bbox.x1 + 60]
+        covered = {t: sum(_touch(*spots[t], width, other) for other in taken) for t in inside or tries}
+        side, shift = min(covered, key=lambda t: (covered[t], abs(t[1])))
+        left, height = spots[side, shift]
+        taken.append((left, left + width, height))
+        axes.annotate(
+            name,
+            (across, up),
+            (6 * side, shift * scale),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=SIZE,
+            color=INK if strong[k] else MUTED,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=3,
+        )
+
+
+def _touch(left: float, height: float, width: float, other: tuple[float, float, float]) -> bool:
+    return left < other[1] and left + width > other[0] and abs(height - other[2]) < 1.5 * SIZE
