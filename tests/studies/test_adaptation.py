@@ -1,7 +1,10 @@
 import json
 
 import numpy as np
+import open_clip
 import pytest
+import torch
+from PIL import Image
 
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.adaptation import Plan, by_family, photographs, summary
@@ -41,6 +44,41 @@ def test_what_a_backbone_cannot_carry_is_one_line_per_system(tmp_path, monkeypat
         and "maple (4 runs): photo's image tower has no tokens; choose a ViT" in results.failures
     )
     assert len(results.failures) == 2
+
+
+def test_a_report_over_a_folder_with_a_checkpoint_of_one_s_own(tmp_path, monkeypatch):
+    """The path that needs no hub: arch@file, with random weights."""
+    monkeypatch.setenv("VLMLAB_CACHE", str(tmp_path / "cache"))
+    tower = {"layers": 1, "width": 64}
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, **tower},
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "heads": 1, **tower},
+    }
+    (tmp_path / "tiny-report.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-report.json")
+    torch.save(open_clip.model.CLIP(**config).state_dict(), tmp_path / "own.pt")
+    for part, seed in (("train", 1), ("test", 2)):
+        rng = np.random.default_rng(seed)
+        for name, colour in (
+            ("crimson", (200, 20, 20)),
+            ("teal", (20, 160, 150)),
+            ("ochre", (200, 130, 30)),
+            ("jet", (9, 9, 9)),
+        ):
+            (tmp_path / "mine" / part / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = np.clip(rng.normal(colour, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "mine" / part / name / f"{i}.png")
+    backbone = f"tiny-report@{tmp_path / 'own.pt'}"
+    systems = ["coop", "tip_adapter", "cupl"]
+    plan = Plan(systems, [str(tmp_path / "mine")], backbone, [1], [1], 0, tmp_path / "store", base_new=["coop"])
+    results = study_run(plan)
+    assert {(r["system"], r["backbone"]) for r in results.few_shot} == {("coop", backbone), ("tip_adapter", backbone)}
+    assert [r["system"] for r in results.base_new] == ["coop"] and "new" in results.base_new[0]["metrics"]
+    (reason,) = results.failures
+    assert reason.startswith("cupl on ") and "descriptions" in reason
+    assert "not run: cupl" in summary(results)
 
 
 def test_many_systems_get_a_chart_per_family():
