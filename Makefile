@@ -27,7 +27,7 @@ report: $(READY)           ## adapt a VLM and write the report (OUT=folder)
 	$(BIN)/vlmlab report --out $(OUT)
 
 lab: $(READY)              ## open the book in JupyterLab
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab "--ServerApp.tornado_settings={'websocket_max_message_size': 104857600}" notebooks/00_start_here.ipynb
 
 book: $(READY)            ## execute all chapters and write them back
 	$(BIN)/vlmlab book

@@ -23,8 +23,10 @@ from vlmlab.widgets import (
     MethodLab,
     PromptMicroscope,
     ProtocolBox,
+    PseudoLabels,
     SegmentationPlayground,
     TransportPlan,
+    ViewSelection,
     tableau_pictures,
 )
 from vlmlab.widgets.panel import Panel, image_view, uploaded
@@ -40,6 +42,8 @@ QUICK = {
     "method lab": lambda: MethodLab(system="tip_adapter"),
     "context microscope": ContextMicroscope,
     "transport plan": lambda: TransportPlan(shots=1),
+    "view selection": lambda: ViewSelection(n_views=8),
+    "pseudo-labels": PseudoLabels,
     "guess": lambda: Guess("How many of a hundred?", 40.0),
 }
 
@@ -307,4 +311,37 @@ def test_the_plan_gives_every_place_away_and_every_prompt_as_much(strict):
     assert panel.answer["alike"] < start, "the prompts of a class part while they learn"
     panel.chooser.number.value = 5
     assert panel.answer["class"] == panel.answer["picture"] == panel.chooser.name
+    panel.close()
+
+
+def test_views_are_sorted_and_a_larger_share_keeps_more_of_them(strict):
+    panel = ViewSelection("textures", n_views=8)
+    entropy = panel.answer["entropy"]
+    assert (np.diff(entropy) >= 0).all() and panel.facts()["kept"] == 1
+    panel.share.value = 0.5
+    assert panel.facts()["kept"] == 4 and np.allclose(panel.answer["entropy"], entropy)
+    assert panel.facts()["sharper"]
+    panel.steps.value = 0  # nothing is learned
+    assert np.allclose(panel.answer["before"], panel.answer["after"]) and not panel.facts()["sharper"]
+    panel.close()
+
+
+def test_pseudo_labels_of_a_rule(strict):
+    panel = PseudoLabels("textures", top=5)
+    chosen, labels = panel.answer["chosen"], panel.answer["labels"].numpy()
+    assert np.bincount(labels[chosen]).max() == 5 and panel.facts()["taken"] == len(chosen)
+    confidence = panel.answer["confidence"].numpy()
+    for c in range(10):
+        own, taken = confidence[labels == c], confidence[[i for i in chosen if labels[i] == c]]
+        assert np.allclose(np.sort(own)[::-1][:5], np.sort(taken)[::-1])
+    panel.rule.value, panel.threshold.value = "threshold", 1.0
+    assert panel.facts() == {"taken": 0, "right": 0, "classes without a picture": 10}
+    panel.threshold.value = 0.0
+    assert panel.facts()["taken"] == len(labels)
+    panel.close()
+
+
+def test_every_picture_of_a_panel_is_described(strict):
+    panel = PromptMicroscope()
+    assert "probability of each class name" in panel.box.children[-1].value
     panel.close()

@@ -56,7 +56,7 @@ def _measured(run: dict) -> list[str]:
 
 def word_bars(words: Sequence[str], probabilities: Sequence[float], before: Sequence[float] | None = None) -> Figure:
     """Probability (0 to 1) of each word as a bar; `before` is a tick on it, to see what a change did."""
-    fig = figure(5.2, 0.9 + 0.27 * len(words))
+    fig = figure(4.0, 0.9 + 0.27 * len(words))
     axes = fig.subplots()
     order = np.argsort(-np.asarray(probabilities))
     for y, k in enumerate(order):
@@ -73,13 +73,13 @@ def word_bars(words: Sequence[str], probabilities: Sequence[float], before: Sequ
 
 def similarity(words: Sequence[str], values: np.ndarray, title: str = "") -> Figure:
     """Cosines [n, n] between texts, with the numbers written in."""
-    side = 1.6 + 0.48 * len(words)
-    fig = figure(side + 1, side)
+    side = 1.1 + 0.34 * len(words)
+    fig = figure(side + 0.5, side)
     axes = fig.subplots()
     axes.imshow(values, cmap="cividis", vmin=min(0.0, float(values.min())), vmax=1)
     axes.set_xticks(range(len(words)), words, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(words)), words, fontsize=8)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_title(title, loc="left", fontsize=9, color=INK)
     if len(words) <= 10:
         for i in range(len(words)):
             for j in range(len(words)):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.equation_lens import EquationLens
     from vlmlab.widgets.few_shot_board import FewShotBoard
     from vlmlab.widgets.guess import Guess
+    from vlmlab.widgets.hierarchy_tree import HierarchyTree
     from vlmlab.widgets.method_lab import MethodLab
     from vlmlab.widgets.panel import Panel
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
@@ -36,6 +37,7 @@ _HOMES = {
     "EquationLens": "equation_lens",
     "FewShotBoard": "few_shot_board",
     "Guess": "guess",
+    "HierarchyTree": "hierarchy_tree",
     "MethodLab": "method_lab",
     "Panel": "panel",
     "PromptMicroscope": "prompt_microscope",
@@ -60,6 +62,7 @@ __all__ = [
     "EquationLens",
     "FewShotBoard",
     "Guess",
+    "HierarchyTree",
     "MethodLab",
     "Panel",
     "PromptMicroscope",

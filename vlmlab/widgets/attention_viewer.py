@@ -65,19 +65,21 @@ class AttentionViewer(Panel):
         )
         self.grid = side
         cells = [
-            widgets.Button(layout=widgets.Layout(width="18px", height="18px", padding="0", margin="0"))
+            widgets.Button(layout=widgets.Layout(width="17px", height="17px", padding="0", margin="0"))
             for _ in range(side[0] * side[1])
         ]
         for number, cell in enumerate(cells):
             cell.tooltip = f"row {number // side[1]}, column {number % side[1]}"
             cell.add_class(f"vlmlab-patch-{number}")
             cell.on_click(self.guarded(lambda button, n=number: self.pick(*divmod(n, side[1]))))
-        template = widgets.Layout(grid_template_columns=f"repeat({side[1]}, 19px)", grid_gap="0px")
+        template = widgets.Layout(
+            grid_template_columns=f"repeat({side[1]}, 17px)", grid_gap="2px", margin="4px 0 4px 120px"
+        )
         self.board = widgets.GridBox(cells if len(cells) <= 256 else [], layout=template)
         self.shown = image_view("the picture with the asking place marked", SIDE)
         self.map = image_view("where it looks", SIDE)
         self.note = widgets.HTML()
-        for name in ("layer", "head", "asks", "row", "column"):
+        for name in ("layer", "head", "asks", "row", "column", "map"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.controls = [*self.chooser.widgets, self.layer, self.head, self.asks, self.row, self.column, self.board]
         self.views = [widgets.HBox([self.shown, self.map]), self.note]

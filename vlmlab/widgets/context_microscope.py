@@ -32,7 +32,7 @@ class ContextMicroscope(Panel):
     ) -> None:
         """Raises `VlmlabError` (in the error line, or in strict mode) for a system that learns no shared context."""
         self.names = (system, dataset, backbone, shots, seed, n_ctx)
-        self.moment = widgets.IntSlider(0, 0, 1, description="step", style=LABEL, layout=WIDE, continuous_update=False)
+        self.moment = widgets.IntSlider(0, 0, 1, description="step", style=LABEL, layout=WIDE, readout=False)
         self.moment.add_class("vlmlab-moment")
         self.again = widgets.Button(description="learn again", icon="refresh")
         self.again.add_class("vlmlab-fit")
@@ -89,6 +89,7 @@ class ContextMicroscope(Panel):
         if not self.snapshots:
             return
         step, context = self.snapshots[min(self.moment.value, len(self.snapshots) - 1)]
+        self.moment.description = f"step {step}"  # the slider itself counts the moments that were kept
         start = self.snapshots[0][1]
         rows = []
         for m, near in enumerate(nearest_words(self.backbone.text, context)):

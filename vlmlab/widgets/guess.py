@@ -54,7 +54,8 @@ class Guess(Panel):
         self.guess.add_class("vlmlab-guess")
         self.reveal.add_class("vlmlab-reveal")
         self.told = widgets.HTML()
-        self.controls = [widgets.HTML(f"<p>{html.escape(question)}</p>"), self.guess, self.reveal]
+        asked = widgets.HTML(f"<p>{html.escape(question)}</p>", layout=widgets.Layout(width="100%"))
+        self.controls = [asked, self.guess, self.reveal]
         self.views = [self.told]
         self.truth: Any = None
         super().__init__()

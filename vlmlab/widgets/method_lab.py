@@ -58,7 +58,7 @@ class MethodLab(Panel):
         self.clear = widgets.Button(description="clear runs", icon="trash")
         self.progress = widgets.IntProgress(0, 0, 1, description="", layout=WIDE)
         self.folded = widgets.Accordion(
-            children=[widgets.VBox()], titles=("settings of the system",), selected_index=None
+            children=[widgets.VBox()], titles=("settings of the system",), selected_index=None, layout=WIDE
         )
         self.chart = image_view("loss over steps, and the accuracy of the finished runs")
         for name in ("system", "dataset", "backbone", "shots", "seed", "split", "fit", "stop", "clear"):
@@ -89,7 +89,15 @@ class MethodLab(Panel):
             name: getattr(self, name).value for name in ("system", "dataset", "backbone", "shots", "seed", "split")
         }
         changed = self.settings.values()
-        self.ask(lambda cancelled: self._fit(chosen, changed, cancelled), self._finished)
+
+        def work(cancelled) -> dict:
+            try:
+                return self._fit(chosen, changed, cancelled)
+            finally:  # also after an error there is nothing left to stop
+                if not cancelled():
+                    self.stop.disabled = True
+
+        self.ask(work, self._finished)
 
     def halt(self) -> None:
         """Stop the fit; what was learned so far is measured."""
@@ -110,6 +118,7 @@ class MethodLab(Panel):
 
     def _fit(self, chosen: dict[str, Any], changed: dict[str, Any], cancelled) -> dict:
         from vlmlab.datasets import Task
+        from vlmlab.datasets.multi_task import with_companions
         from vlmlab.learning.evaluate import evaluate
         from vlmlab.learning.fit import fit
         from vlmlab.methods.method import Batch
@@ -121,6 +130,7 @@ class MethodLab(Panel):
         system = load_system(chosen["system"])
         method = system(bank.backbone, system.configure(bank.backbone, **changed))
         task = Task(bank.backbone, dataset, chosen["shots"], chosen["seed"], chosen["split"])
+        task = with_companions(task, method.config, lambda name: shared_dataset(name, None, False, False, size))
         checked = len(task.val) and method.eats == "features"
         began = time.monotonic()
 
@@ -160,7 +170,6 @@ class MethodLab(Panel):
 
     def _finished(self, run: dict) -> None:
         self.runs = [*self.runs, run][-RUNS_SHOWN:]
-        self.stop.disabled = True
         self.progress.value = self.progress.max
         self._draw(force=True)
 

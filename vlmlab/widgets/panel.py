@@ -33,6 +33,7 @@ from vlmlab.errors import VlmlabError
 LABEL = {"description_width": "110px"}
 WIDE = widgets.Layout(width="360px")
 JPEG_QUALITY = 88
+UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"  # for screen readers only
 
 
 def strict() -> bool:
@@ -64,10 +65,14 @@ class Panel:
         self._mark = widgets.HTML()
         self._closed = False
         head = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
-        side = widgets.VBox(self.controls, layout=widgets.Layout(min_width="380px"))
-        shown = widgets.VBox(self.views, layout=widgets.Layout(flex="1 1 auto", min_width="0"))
-        row = widgets.HBox([side, shown], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
-        self.box = widgets.VBox([head, row, self._line, self._mark])
+        # Controls stand beside the pictures where there is room, else above them and side by side.
+        flow = {"flex_flow": "row wrap", "align_items": "flex-start", "min_width": "0"}
+        side = widgets.Box(self.controls, layout=widgets.Layout(flex="1 1 370px", align_content="flex-start", **flow))
+        shown = widgets.VBox(self.views, layout=widgets.Layout(flex="100 1 640px", min_width="0"))
+        row = widgets.Box([side, shown], layout=widgets.Layout(**flow))
+        told = "; ".join(view.alt for view in _all(row) if hasattr(view, "alt"))
+        spoken = widgets.HTML(f"<span style='{UNSEEN}'>{html.escape(f'Pictures: {told}') if told else ''}</span>")
+        self.box = widgets.VBox([head, row, self._line, self._mark, spoken])
         self.box.add_class("vlmlab-panel")
         self.box.add_class(f"vlmlab-{type(self).__name__}")
         self._repaint_done()
@@ -206,11 +211,22 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def _transparent() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGBA", (1, 1)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+NOTHING = _transparent()  # where a browser would show the sign of a broken picture
+
+
 def image_view(alt: str, height: int | None = None) -> widgets.Image:
-    """An empty picture widget with a text for readers who do not see it."""
-    layout = widgets.Layout(max_width="100%", **({"height": f"{height}px"} if height else {}))
-    view = widgets.Image(format="png", layout=layout)
-    view.tooltip = alt
+    """A picture widget, transparent at first, with a text for readers who do not see it."""
+    size = {"height": f"{height}px"} if height else {}
+    # In its own size, not stretched to the row's.
+    layout = widgets.Layout(max_width="100%", align_self="flex-start", flex="0 1 auto", **size)
+    view = widgets.Image(value=NOTHING, format="png", layout=layout)
+    view.alt = alt  # the panel reads it out; a tooltip would break the view of ipywidgets 8.1
     return view
 
 
