@@ -1,0 +1,227 @@
+"""Hierarchy tree: what a system answers at every node of a class tree, and where its answers contradict one another."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from vlmlab.views.pictures import picture
+from vlmlab.views.style import INK, MUTED, figure
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, sample_pictures
+
+SIDE = 200  # pixels of the picture on the page
+GOOD, BAD, ASKED = "#0072B2", "#D55E00", "#BFBFBF"
+SYSTEMS = ("zero_shot", "coop", "protect")
+
+
+class HierarchyTree(Panel):
+    """One picture, asked at every node: which of the children is it, and which of all leaves?
+
+    A line leads from each node to the child that wins among its siblings. Nodes above the picture's class have a right
+    answer: a full blue line, or a dashed orange one where it is wrong. A system is consistent on a picture if all of these and
+    the leaf are right. It contradicts itself if some node above the leaf that it names sends the picture elsewhere.
+    """
+
+    title = "Hierarchy tree"
+
+    def __init__(
+        self,
+        dataset: str = "vehicles",
+        backbone: str = "micro-vit",
+        shots: int = 16,
+        seed: int = 1,
+        system: str = "coop",
+    ) -> None:
+        """Raises `VlmlabError` (in the error line, or in strict mode) for a dataset without a tree."""
+        self.names = (dataset, backbone, shots, seed)
+        self.chooser = PictureChooser(sample_pictures(dataset, 24), self.look, self.guarded)
+        self.system = widgets.Dropdown(
+            options=list(SYSTEMS), value=system, description="system", style=LABEL, layout=WIDE
+        )
+        self.system.add_class("vlmlab-system")
+        self.shown = image_view("the picture", SIDE)
+        self.drawn = widgets.HTML()
+        self.controls = [*self.chooser.widgets, self.system]
+        self.views = [widgets.HBox([self.shown, self.drawn])]
+        self.answer: dict[str, Any] = {}
+        self._fitted: dict[str, Any] = {}
+        super().__init__()
+        self.system.observe(self.guarded(lambda change: self.look()), "value")
+        self.look()
+
+    def look(self) -> None:
+        """Ask the chosen system about the chosen picture."""
+        name, pixels, system = self.chooser.name, self.chooser.pixels, self.system.value
+        self.ask(lambda cancelled: self._see(name, pixels, system, cancelled), self._show)
+
+    def _method(self, system: str, cancelled) -> Any:
+        from vlmlab.datasets import Task
+        from vlmlab.learning.fit import fit
+        from vlmlab.registry import load_system
+        from vlmlab.studies.run import shared_bank, shared_dataset
+
+        dataset, backbone, shots, seed = self.names
+        bank = shared_bank(backbone)
+        task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
+        self.tree = task.hierarchy()
+        if system not in self._fitted:
+            one = load_system(system)
+            method = one(bank.backbone)
+            fit(method, task.seen_by(one.info.setup), None, cancelled, None, bank)
+            if cancelled():
+                return method
+            self._fitted[system] = method
+        return self._fitted[system]
+
+    @torch.no_grad()
+    def _see(self, name: str, pixels: np.ndarray, system: str, cancelled=lambda: False) -> dict[str, Any]:
+        from vlmlab.methods.method import Batch
+
+        method = self._method(system, cancelled)
+        tree, backbone = self.tree, method.backbone
+        batch = Batch(features=backbone.encode_image(backbone.preprocess(pixels)))
+
+        def asked(names) -> tuple[str, dict[str, float]]:
+            method.set_classes(names, method.templates)
+            p = method.logits(batch)[0].softmax(0).tolist()
+            return names[int(np.argmax(p))], dict(zip(names, p, strict=True))
+
+        nodes, share = {}, {}
+        for node in tree.inner:
+            nodes[node], own = asked(tree.children[node])
+            share |= own
+        leaf, leaves = asked(tree.classes)
+        true = name if name in tree.classes else None
+        right = {node: nodes[node] in (true, *tree.path(true)) for node in tree.path(true)} if true else {}
+        torn = [node for node in tree.path(leaf) if nodes[node] not in (leaf, *tree.path(leaf))]
+        return {
+            "picture": name,
+            "pixels": pixels,
+            "system": system,
+            "true": true,
+            "leaf": leaf,
+            "leaf_probability": leaves[leaf],
+            "nodes": nodes,
+            "share": share,
+            "right": right,
+            "consistent": bool(right) and leaf == true and all(right.values()),
+            "torn": torn,
+        }
+
+    def _show(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+        self.shown.value = jpeg(answer["pixels"], SIDE)
+        self.drawn.value = f"<div style='line-height:1.25'>{self._list(self.tree.root)}</div><p>{_verdict(answer)}</p>"
+
+    def _list(self, node: str) -> str:
+        """The children of a node as a nested list; the one that wins is marked."""
+        answer, rows = self.answer, []
+        for child in self.tree.children[node]:
+            style, mark = "", ""
+            if answer["nodes"][node] == child:
+                mark, colour = _mark(answer, node)
+                style = f"color:{colour};font-weight:bold"
+            label = f"<span style='{style}'>{mark}{html.escape(child)}</span>"
+            share = f" <small>{100 * answer['share'][child]:.0f} %</small>"
+            leaf = " &#8592; among all leaves" if child == answer["leaf"] else ""
+            true = " (true)" if child == answer["true"] else ""
+            below = self._list(child) if child in self.tree.children else ""
+            rows.append(f"<li>{label}{share}{true}{leaf}{below}</li>")
+        return f"<ul style='margin:0;padding-left:18px'>{''.join(rows)}</ul>"
+
+    # --- the other two lives ------------------------------------------------------------------------------------------
+
+    def static(self) -> Figure:
+        answer, tree = self.answer, self.tree
+        leaves = [n for n in _order(tree) if n not in tree.children]
+        places = {name: (len(tree.path(name)), float(-i)) for i, name in enumerate(leaves)}
+        deepest = max(x for x, _ in places.values())
+        for node in reversed(tree.inner):
+            below = [places[child][1] for child in tree.children[node]]
+            places[node] = (len(tree.path(node)), (max(below) + min(below)) / 2)
+        # Leaves stand in one column, whatever their depth.
+        places |= {name: (deepest, places[name][1]) for name in leaves}
+        fig = figure(9.6, max(3.4, 0.31 * len(leaves)))
+        left, right = fig.subplots(1, 2, width_ratios=(1, 3.4))
+        picture(left, answer["pixels"], answer["picture"])
+        for node in tree.inner:
+            for child in tree.children[node]:
+                (x, y), (u, v) = places[node], places[child]
+                won = answer["nodes"][node] == child
+                _, colour = _mark(answer, node) if won else ("", ASKED)
+                bad = colour == BAD
+                right.plot(
+                    [x, u],
+                    [y, v],
+                    color=colour,
+                    lw=2.6 if won else 0.8,
+                    ls="--" if bad else "-",
+                    zorder=2 if won else 1,
+                )
+        for name, (x, y) in places.items():
+            inner = name in tree.children
+            here = name == answer["leaf"]
+            text = ("everything" if name == tree.root else name) + ("  (named)" if here else "")
+            bold = name == answer["true"]
+            right.text(
+                x if inner else x + 0.04,
+                y + (0.12 if inner else 0),
+                text + ("  (true)" if bold else ""),
+                ha="center" if inner else "left",
+                va="bottom" if inner else "center",
+                fontsize=8,
+                color=INK if inner or here or bold else MUTED,
+                weight="bold" if here or bold else "normal",
+            )
+        right.set_xlim(-0.35, deepest + 1.1)
+        right.set_ylim(-len(leaves) + 0.2, 1.0)
+        right.set_axis_off()
+        right.set_title(f"{answer['system']}: {_verdict(answer)}", loc="left", fontsize=9, color=INK)
+        marks = ", ".join(f"{node}: {child}" for node, child in answer["nodes"].items())
+        return fig.described(
+            f"class tree for a picture of {answer['picture']}; {answer['system']} names {answer['leaf']} among the leaves, "
+            f"and at the nodes {marks}. {_verdict(answer)}"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The leaf that is named, and whether the answers agree."""
+        answer = self.answer
+        return {
+            "leaf": answer["leaf"],
+            "consistent": answer["consistent"],
+            "contradictions": len(answer["torn"]),
+            "nodes": len(answer["nodes"]),
+        }
+
+
+def _order(tree, node: str | None = None) -> list[str]:
+    """All names, each before what is below it."""
+    node = node or tree.root
+    return [node, *(name for child in tree.children.get(node, ()) for name in _order(tree, child))]
+
+
+def _mark(answer: dict[str, Any], node: str) -> tuple[str, str]:
+    """(sign, colour) of a node's answer: right or wrong where that can be said."""
+    if node not in answer["right"]:
+        return "", MUTED
+    return ("&#10003; ", GOOD) if answer["right"][node] else ("&#10007; ", BAD)
+
+
+def _verdict(answer: dict[str, Any]) -> str:
+    if answer["torn"]:
+        node = answer["torn"][0]
+        above = "everything" if node == next(iter(answer["nodes"])) else node
+        clash = f"contradicts itself: names {answer['leaf']}, but at {above} says {answer['nodes'][node]}"
+        return clash
+    if answer["true"] is None:
+        return f"names {answer['leaf']}, and no node contradicts it"
+    if answer["consistent"]:
+        return "right at the leaf and at every node above it"
+    if answer["leaf"] != answer["true"]:
+        return f"names {answer['leaf']}, which is wrong, without contradicting itself"
+    return "right at the leaf, wrong at a node above"
