@@ -130,8 +130,8 @@ class PromptSamples(Panel):
         picture(left, a["pixels"], f"picture: {a['picture']}")
         for c, name in enumerate(classes):
             middle.scatter(plane[:, c, 0], plane[:, c, 1], s=14, color=word_colour(c), alpha=0.75, linewidths=0)
-            x, y = plane[:, c].mean(0)
-            middle.text(x, y, name, fontsize=7.5, color=INK, ha="center", va="center")
+            above = (plane[:, c, 0].mean(), plane[:, c, 1].max())
+            middle.annotate(name, above, (0, 3), textcoords="offset points", fontsize=7.5, color=INK, ha="center")
         tidy(middle, f"{n} sampled prompts", "", "")
         middle.set_xticks([])
         middle.set_yticks([])
