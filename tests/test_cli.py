@@ -123,6 +123,15 @@ def test_run_prints_one_json_value_whatever_libraries_print(capsys, fake_run):
     assert experiment.config == (("csc", "true"), ("lr", "0.5")) and experiment.shots == 4
 
 
+def test_run_passes_targets_and_wrong_labels_on(fake_run):
+    assert main(["run", "coop", "--dataset", "objects", "--targets", "flowers, digits", "--noise", "0.25"]) == 0
+    assert main(["run", "coop", "--dataset", "objects", "--targets", "others"]) == 0
+    first, second = fake_run
+    assert first.targets == ("flowers", "digits") and first.noise == 0.25
+    assert {"creatures", "digits"} <= set(second.targets)
+    assert not {"objects", "objects-sketch", "tableau", "photographs", "caltech101"} & set(second.targets)
+
+
 def test_run_says_the_figures_and_zero_shot_s(capsys, fake_run):
     assert main(["run", "coop", "--dataset", "digits"]) == 0
     out = capsys.readouterr().out
@@ -231,6 +240,7 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
     (weights / "good.safetensors").write_bytes(b"")
     (weights / "bad.safetensors").write_bytes(b"tampered")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    (weights / "photo.json").write_text(json.dumps({"weights": "photo.safetensors", "sha256": empty}))
     pinned = {name: empty for name in ("good.safetensors", "bad.safetensors", "gone.safetensors")}
     (weights / "manifest.json").write_text(json.dumps({"micro": {"sha256": pinned}}))
     monkeypatch.setenv("VLMLAB_DATA", str(tmp_path / "data"))
@@ -239,7 +249,7 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
     findings = json.loads(capsys.readouterr().out)
     assert all(set(finding) == {"value", "ok", "note"} for finding in findings.values())
     wrong = {name for name, finding in findings.items() if not finding["ok"]}
-    assert wrong == {"bad.safetensors", "gone.safetensors", "cache folder"}
+    assert wrong == {"bad.safetensors", "gone.safetensors", "photo.safetensors", "cache folder"}
     assert "model hub" not in findings, "the network is only tried when asked for"
 
 
@@ -255,6 +265,9 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
         (["run", "coop", "--dataset", "digits", "--shotz", "4"], "No such option"),
         (["run", "coop", "--dataset", "digits", "--split", "novel"], "unknown split 'novel'"),
         (["run", "coop", "--dataset", "digits", "--shots", "-1"], "shots must be"),
+        (["run", "coop", "--dataset", "digits", "--noise", "2"], "noise is a share"),
+        (["report", "--set", "workers=two"], "'workers' must be a whole number"),
+        (["report", "--set", "worker=2"], "did you mean workers"),
         (["run", "coop", "--dataset", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
         (["run", "cop", "--dataset", "digits"], "unknown system 'cop'; did you mean coop"),
         (["run", "coop", "--dataset", "digits", "--backbone", "micro-vitt"], "did you mean micro-vit"),

@@ -79,13 +79,16 @@ def _devices() -> dict[str, dict]:
 
 
 def _embedded_weights() -> dict[str, dict]:
-    """Every file that data/backbones/manifest.json pins, by name."""
+    """Every file that data/backbones/manifest.json and photo.json pin, by name."""
     remedy = "restore data/backbones from the repository, or make it anew with vlmlab build"
     try:
         manifest = json.loads(data_path("backbones", "manifest.json").read_text(encoding="utf-8"))
     except (VlmlabError, OSError, ValueError) as error:
         return {"embedded weights": _finding(error, False, remedy)}
     pinned = {file: digest for entry in manifest.values() for file, digest in entry.get("sha256", {}).items()}
+    if data_path("backbones", "photo.json").is_file():
+        photo = json.loads(data_path("backbones", "photo.json").read_text(encoding="utf-8"))
+        pinned[photo["weights"]] = photo["sha256"]
     findings = {}
     for file, digest in pinned.items():
         path = data_path("backbones", file)
