@@ -117,7 +117,7 @@ class CacheSurface(Panel):
 
     def static(self) -> Figure:
         a = self.answer
-        fig = figure(8.8, 3.7)
+        fig = figure(7.6, 3.7)
         panels = fig.subplots(1, 2, sharey=True)
         low, high = min(s.min() for s in a["surfaces"]), max(s.max() for s in a["surfaces"])
         extent = (a["alphas"][0], a["alphas"][-1], a["betas"][0], a["betas"][-1])

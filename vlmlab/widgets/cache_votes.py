@@ -129,7 +129,7 @@ class CacheVotes(Panel):
         total = a["zero_shot"] + a["votes"]
         shown = np.argsort(-total)[:ROWS]
         sheet, names = self._sheet(shown), [a["classes"][c] for c in shown]
-        fig = figure(8.6, 1.3 + 0.3 * len(shown))
+        fig = figure(7.6, 1.3 + 0.3 * len(shown))
         left, middle, right = fig.subplots(1, 3, width_ratios=[0.8, max(0.6, 0.3 * sheet.shape[1] / TILE), 1.6])
         picture(left, a["pixels"], f"test picture: {a['picture']}")
         middle.imshow(sheet, aspect="equal")

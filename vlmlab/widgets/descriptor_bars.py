@@ -150,7 +150,7 @@ class DescriptorBars(Panel):
                 rows.append(y)
                 y += 1
             y += 0.9
-        fig = figure(8.6, max(2.6, 0.9 + 0.27 * y))
+        fig = figure(7.6, max(2.6, 0.9 + 0.27 * y))
         left, right = fig.subplots(1, 2, width_ratios=[1, 2.1])
         picture(left, a["pixels"], f"picture: {a['picture']}")
         left.text(

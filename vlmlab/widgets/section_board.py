@@ -63,7 +63,7 @@ def board(
     both.columns = ["x", "x_sd", "y", "y_sd"]
     info = registry()
     both["family"] = [info[key].family if key in info else "other" for key in both.index]
-    both["name"] = [system_label(key) for key in both.index]
+    both["name"] = [system_label(key).partition(" (")[0] for key in both.index]  # short, many stand side by side
     both.attrs = used
     return both
 
@@ -186,7 +186,7 @@ class SectionBoard(Panel):
 
     def static(self) -> Figure:
         p, (x, y) = self.points, self.points.attrs["axes"]
-        fig = figure(8.8, 5.6)
+        fig = figure(7.6, 5.4)
         axes = fig.subplots()
         best = self._frontier()
         for k, family in enumerate(FAMILIES):

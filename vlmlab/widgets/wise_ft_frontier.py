@@ -118,7 +118,7 @@ class WiseFTFrontier(Panel):
         return f"<table style='text-align:left'>{cells}</table>"
 
     def static(self) -> Figure:
-        fig = figure(8.8, 3.6)
+        fig = figure(7.6, 3.5)
         plane, over = fig.subplots(1, 2)
         dataset, shifted = self.names[:2]
         x, y = [row["same"] for row in self.rows], [row["shifted"] for row in self.rows]
