@@ -225,5 +225,7 @@ def test_a_section_asks_only_what_makes_sense():
     assert {e.dataset for e in every if e.split == "shift"} == {"objects"}
     datasets = {e.dataset for e in every if e.system == "coop"}
     assert {"digits", "objects-sketch", "aerial"} <= datasets and not datasets & {"tableau", "photographs", "caltech101"}
+    trees = {e.dataset for e in suited(["protect"], shots=[1])}
+    assert {"objects", "aerial"} <= trees and "digits" not in trees, "ProTeCt wants a class tree"
     (own,) = suited(["coop"], ["./pictures"], shots=[2], seeds=[1], config=lambda key: (("n_ctx", key),))
     assert own.config == (("n_ctx", "coop"),) and own.dataset.endswith("/pictures")

@@ -21,6 +21,7 @@ from distributed import Client
 
 from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.files import data_path
 from vlmlab.registry import SystemInfo, registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
@@ -61,8 +62,9 @@ def suited(
     """Every combination that makes sense; `same` are other fields of `Experiment`, a callable one is asked per system.
 
     A system that takes no shots is run once per dataset and seed, with 0. A system that does not classify meets the
-    datasets whose ground truth it needs. Splits other than "all" take the most shots; "shift" is for datasets that have
-    shifted versions, and "base" and "new" for systems that classify, by one label or several.
+    datasets whose ground truth it needs, one that wants a class tree those that come with one. Splits other than "all"
+    take the most shots; "shift" is for datasets that have shifted versions, and "base" and "new" for systems that
+    classify, by one label or several.
 
     Args:
         datasets: names or folders; all embedded ones with training pictures if None.
@@ -86,6 +88,9 @@ def suited(
 def _fits(info: SystemInfo, dataset: str) -> bool:
     """Whether the ground truth of a dataset is of a kind that the system solves; folders have classes."""
     kinds = next((set(d.tasks) for d in DATASETS if d.name == dataset), {"classification"})
+    if "hierarchical classification" in info.tasks:
+        # The family of objects has its tree in the code; no torch is imported to ask it.
+        return dataset.startswith("objects") or data_path("hierarchies", f"{dataset}.json").is_file()
     return bool(set(info.tasks) & kinds)
 
 
