@@ -70,6 +70,7 @@ class CLIPLoRA(Method):
         lr_end: float = option(1e-6, "learning rate at the end", 0.0, 1.0)
         weight_decay: float = option(0.01, "weight decay", 0.0, 1.0)
 
+    # Of 0.003, 0.01 and 0.03, chosen on validation pictures of aerial and objects-v2 (4 shots, one seed).
     embedded: ClassVar[dict] = {"lr": 0.01, "steps": 50}
     eats = "images"
 
