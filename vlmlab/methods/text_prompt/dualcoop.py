@@ -69,7 +69,15 @@ class DualCoOp(Method):
         gamma_neg: float = option(2.0, "focus on hard negatives", 0.0, 10.0)
         clip: float = option(0.05, "what is added to the probability of absence", 0.0, 1.0)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 20}
+    # On validation pictures of tableau's base categories (16 shots), contexts that start from noise end at half the mean average
+    # precision of those that start from words.
+    embedded: ClassVar[dict] = {
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "epochs": 20,
+        "init_pos": "a photo of a",
+        "init_neg": "a photo of a",
+    }
     eats = "images"
 
     def prepare(self, task) -> None:
