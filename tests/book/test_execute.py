@@ -66,6 +66,13 @@ def test_a_failed_chapter_stays_as_it_was_and_the_others_run(folder, capsys):
     assert bad.read_bytes() == before and '"execution_count": 1' in good.read_text(encoding="utf-8")
 
 
+def test_the_beginning_of_a_name_means_all_parts_of_a_chapter(folder):
+    for name in ("06_1_text", "06_1a_classes", "06_1d_labels", "06_4_adapters"):
+        saved(folder, name, "1")
+    assert list(execute.chosen(["06_1"])) == ["06_1_text", "06_1a_classes", "06_1d_labels"]
+    assert list(execute.chosen(["06_1_text"])) == ["06_1_text"] and list(execute.chosen(["06_1d"])) == ["06_1d_labels"]
+
+
 def test_an_unknown_chapter_is_one_line(folder, capsys):
     saved(folder, "06_1_text", "1")
     assert main(["book", "06_2_text"]) == 2

@@ -15,6 +15,7 @@ from vlmlab.book.exercises import (
     text_prompts,
     text_visual_prompts,
     visual_prompts,
+    without_labels,
 )
 from vlmlab.errors import VlmlabError
 
@@ -68,6 +69,21 @@ def units_mixed(h, v1, v2, ratio):
 
 
 MISTAKES = {
+    "06_1d.confident": [
+        (lambda logits, share: without_labels.confident(logits, 1.0)[-max(1, int(len(logits) * share)) :], "highest entropy"),
+        (lambda logits, share: torch.arange(int(len(logits) * share)), "lower entropy"),
+        (lambda logits, share: without_labels.confident(logits, 1.0), "with K = int"),
+    ],
+    "06_1d.entropy": [
+        (lambda x: -(x.softmax(-1) * x.log_softmax(-1)).sum(-1).mean(), "the mean of the entropies"),
+        (lambda x: without_labels.entropy_of_mean(x.mean(0, keepdim=True)), "logits were averaged"),
+        (lambda x: -without_labels.entropy_of_mean(x), "never negative"),
+    ],
+    "06_1d.top_k": [
+        (lambda p, y, classes, k: p.argsort(descending=True)[: 3 * k], "of all classes together"),
+        (lambda p, y, classes, k: (y == 0).nonzero()[:, 0], "at most K"),
+        (lambda p, y, classes, k: without_labels.top_k(-p, y, classes, k), "surer"),
+    ],
     "00.classifier": [
         (lambda b, names, t: b.encode_text([t.format(n) for n in names]), "length 1"),
         (lambda b, names, t: F.normalize(b.encode_text(names), dim=-1), "the template"),
