@@ -14,8 +14,8 @@ def measure() -> Verdict:
 
     It did not when last measured. On 240 to 336 validation and training pictures of textures, aerial, actions and
     creatures, no pair of a coarse grid gained more than 0.2 points in the mean on micro-vit (from its plain or its value
-    path), and none at all on micro-rn (three of the sets): the places of these small towers say nothing that the whole
-    does not. The paper's own gain on ImageNet is 0.3 points.
+    path), and none at all on micro-rn (three of the sets); perhaps the places of towers this small say nothing that the
+    whole does not. The paper's own gain on ImageNet is 0.3 points.
     """
     gains = {name: gain("calip", name, shots=4, seeds=(1,))[1] for name in DATASETS}
     mean = round(sum(gains.values()) / len(gains), 2)
