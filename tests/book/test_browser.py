@@ -2,7 +2,7 @@
 
 Skipped, with the reason, where there is no Chromium (VLMLAB_CHROMIUM names one) or no Playwright. Nothing here sleeps for
 luck: every panel marks each repaint with a number (`data-rev`), and the tests wait for it to grow. Where a time is
-promised, it is measured; VLMLAB_SLACK=5 allows a busy machine five times as much.
+promised, it is measured; ten times as long is allowed, and VLMLAB_SLACK=1 holds to it.
 """
 
 import json
@@ -30,7 +30,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 TOKEN = "vlmlab"
-SLACK = float(os.environ.get("VLMLAB_SLACK", "1"))  # times as long as an idle machine may take
+SLACK = float(os.environ.get("VLMLAB_SLACK", "10"))  # a time limit that fails on a busy machine tests the machine
 SOON, LATER, LONG = 20_000, 60_000, 300_000  # milliseconds to wait at most; a busy machine is slow
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -107,5 +107,5 @@ def parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def encoder_moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
     """How far a fine-tuned state is from its start, relative to the start's length."""
     keys = [key for key, value in before.items() if value.is_floating_point()]
-    moved = sum(float((after[key] - before[key]).square().sum()) for key in keys)
+    moved = sum(float((after[key] - before[key]).detach().square().sum()) for key in keys)
     return math.sqrt(moved / sum(float(torch.square(before[key]).sum()) for key in keys))
