@@ -421,9 +421,9 @@ def fitted(panels, system):
     """Seconds from the click to the end of a fit of `system` in the method lab."""
     lab = panels.locator(".vlmlab-MethodLab")
     lab.locator(".vlmlab-system select").select_option(system)
-    began = time.perf_counter()
+    before, began = revision(panels, "MethodLab"), time.perf_counter()
     lab.locator(".vlmlab-fit").click()
-    panels.wait_for_function("() => !document.querySelector('.vlmlab-MethodLab .vlmlab-stop').disabled")
+    settled(panels, "MethodLab", before, LONG)  # the curve has begun, or a fit too short for one has ended
     panels.wait_for_function("() => document.querySelector('.vlmlab-MethodLab .vlmlab-stop').disabled", timeout=LONG)
     return time.perf_counter() - began
 
