@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ import torch.nn.functional as F
 from vlmlab.book.exercise import Exercise, check, exercises
 from vlmlab.book.exercises import (
     better_prompts,
+    beyond_one_label,
     discussion,
     feature_adapters,
     motivation,
@@ -69,6 +72,32 @@ def units_mixed(h, v1, v2, ratio):
 
 
 MISTAKES = {
+    "06_1c.asymmetric": [
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y.clamp(min=0), a, b, c), "leave them out"),
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, 0, 0, c), "focusing factors"),
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, a, b, 0.0), "the clip is missing"),
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, a, b, c) / (y != -1).sum(), "it is a mean"),
+        (lambda p, y, a, b, c: -beyond_one_label.asymmetric(p, y, a, b, c), "the sign"),
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, b, a, c), "term by term"),
+    ],
+    "06_1c.ranking": [
+        (lambda z, y: beyond_one_label.ranking(-z, y), "punishes the right order"),
+        (lambda z, y: beyond_one_label.ranking(z, y) * len(z), "mean over the batch"),
+        (lambda z, y: (z * y).sum(), "every pair"),
+    ],
+    "06_1c.nouns": [
+        (lambda s, c: [int(n in s.lower()) for n in c], "caterpillar is no cat"),
+        (lambda s, c: [int(bool(re.search(rf"\b{n}s?\b", s))) for n in c], "lower case"),
+        (lambda s, c: [int(bool(re.search(rf"\b{n}\b", s.lower()))) for n in c], "the plural"),
+        (lambda s, c: [int(bool(re.search(rf"\b{n}s?\b", s.lower()))) for n in c], "takes its words"),
+        (lambda s, c: [1], "one entry per class"),
+    ],
+    "06_1c.consistency": [
+        (lambda leaf, nodes, below: float((leaf & nodes.all(1)).float().mean()), "elsewhere in the tree"),
+        (lambda leaf, nodes, below: float((nodes | ~below).all(1).float().mean()), "the leaf is missing"),
+        (lambda leaf, nodes, below: float(leaf.float().mean()), "leaf accuracy"),
+        (lambda leaf, nodes, below: 0.123, "0.123 is not it"),
+    ],
     "06_1d.confident": [
         (lambda logits, share: without_labels.confident(logits, 1.0)[-max(1, int(len(logits) * share)) :], "highest entropy"),
         (lambda logits, share: torch.arange(int(len(logits) * share)), "lower entropy"),

@@ -52,6 +52,12 @@ def test_three_lives(panel):
     assert panel.drawn.value.count("<li>") == len(panel.tree.parent)
 
 
+def test_a_system_that_learns_is_fitted_when_it_is_chosen(panel):
+    panel.system.value = "coop"
+    assert panel.error == "" and panel.answer["system"] == "coop"
+    assert panel._fitted["coop"].trainable_parameters and panel.answer["leaf"] in panel.tree.classes
+
+
 def test_a_dataset_without_a_tree_is_refused(monkeypatch):
     monkeypatch.setenv("VLMLAB_STRICT", "1")
     with pytest.raises(VlmlabError, match="comes without a class hierarchy"):

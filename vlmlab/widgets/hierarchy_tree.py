@@ -78,11 +78,13 @@ class HierarchyTree(Panel):
             self._fitted[system] = method
         return self._fitted[system]
 
-    @torch.no_grad()
     def _see(self, name: str, pixels: np.ndarray, system: str, cancelled=lambda: False) -> dict[str, Any]:
+        return self._answers(self._method(system, cancelled), name, pixels, system)
+
+    @torch.no_grad()
+    def _answers(self, method: Any, name: str, pixels: np.ndarray, system: str) -> dict[str, Any]:
         from vlmlab.methods.method import Batch
 
-        method = self._method(system, cancelled)
         tree, backbone = self.tree, method.backbone
         batch = Batch(features=backbone.encode_image(backbone.preprocess(pixels)))
 
