@@ -77,5 +77,5 @@ def test_a_short_name_leads_to_the_key_and_says_which_system_it_is():
         VlmlabError, match=r"did you mean variational_prompt_tuning, which is VPT \(variational, not vis"
     ):
         load_system("vpt")
-    with pytest.raises(VlmlabError, match="unknown system 'coup'; did you mean .*coop"):
+    with pytest.raises(VlmlabError, match=r"unknown system 'coup'; did you mean .*coop"):
         load_system("coup")

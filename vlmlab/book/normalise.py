@@ -24,7 +24,7 @@ KEPT = ("tags", "vlmlab")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SMALL_PNG = 30_000  # bytes up to which a picture stays as it is
 JPEG_QUALITY = 84
-PALETTE = 64  # colours of a chart, antialiasing included
+PALETTE = 256  # colours of a chart, antialiasing included
 PALETTE_ERROR = 1.0  # grey levels, in the mean over the picture, that they may be off
 
 
@@ -96,7 +96,8 @@ def smaller(png: bytes) -> tuple[str, bytes]:
     if picture.mode == "P":  # was made smaller before
         return "image/png", png
     picture = picture.convert("RGB")
-    few = picture.quantize(PALETTE, dither=Image.Dither.NONE)
+    # Maximum coverage keeps the colour of a few small marks, which a median cut would mix with others.
+    few = picture.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     charted = _bytes(few, "PNG", optimize=True)
     jpeg = _bytes(picture, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     # A chart has few colours and keeps its edges with a palette; a photograph would show bands.

@@ -139,7 +139,8 @@ def room(
 
 def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "", unit: str = "") -> Still:
     """Figures [rows, columns], written into their cells; what was not measured (NaN) stays empty."""
-    fig = figure(2.6 + 0.55 * len(columns), 1.9 + 0.21 * len(rows))
+    width = max(2.6 + 0.55 * len(columns), 0.085 * len(title))  # of one column, too, the title is read whole
+    fig = figure(width, 1.9 + 0.21 * len(rows))
     axes = fig.subplots()
     image = axes.imshow(values, cmap="cividis", aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
