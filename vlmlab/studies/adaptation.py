@@ -25,7 +25,7 @@ from vlmlab.views.style import system_label
 
 TEMPLATE = "a photo of a {}."
 
-LIGHTER: dict[str, tuple[tuple[str, int], ...]] = {"tpt": (("n_views", 16),)}
+LIGHTER: dict[str, tuple[tuple[str, int], ...]] = {"tpt": (("n_views", 8),), "maple": (("epochs", 3),)}
 """Settings that keep a report short; the settings table of the report shows them. For the same reason a test-time system,
 which learns anew for every test picture, runs with the first seed alone: another seed changes its views, not what it learns
 from."""
