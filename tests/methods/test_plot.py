@@ -54,7 +54,7 @@ def test_the_plan_shares_places_out_equally(backbone):
     same(plan.sum(-1), torch.full((3, 5, 6), 1 / 6))
     same(plan.sum(-2), torch.full((3, 5, 4), 1 / 4))
     assert (plan > 0).all()
-    greedy = prepared(backbone, eps=0.01, tolerance=0.0, iterations=1000).plan(similarity)
+    greedy = prepared(backbone, eps=0.03, tolerance=0.0, iterations=1000).plan(similarity)
     assert (greedy * similarity).sum((-2, -1)).mean() > (plan * similarity).sum((-2, -1)).mean()
 
 

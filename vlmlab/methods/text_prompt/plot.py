@@ -53,7 +53,7 @@ class PLOT(Method):
     class Config(Recipe):
         n_prompts: int = option(4, "prompts N of each class", 1, 32)
         n_ctx: int = option(16, "context vectors M of each prompt", 1, 64)
-        eps: float = option(0.1, "weight of the plan's entropy", 0.001, 10.0)
+        eps: float = option(0.1, "weight of the plan's entropy; below, K of (2) would vanish in float32", 0.03, 10.0)
         iterations: int = option(100, "most steps of Sinkhorn's iteration", 1, 1000)
         tolerance: float = option(0.01, "mean change of r at which it stops", 0.0, 1.0)
         with_global: bool = option(False, "add the logits of the global feature and the prompts' mean (ImageNet)")
