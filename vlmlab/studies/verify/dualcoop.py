@@ -9,11 +9,15 @@ claim = "two learned prompts and a look at every region beat zero-shot, and mean
 
 
 def measure() -> Verdict:
-    """tableau, 4 pictures per class, one seed; holds if mAP rises with 10, 50 and 90 % known labels and ends above zero-shot."""
+    """tableau, two seeds; holds if mAP rises with 10, 50 and 90 % known labels and ends above zero-shot.
+
+    The setup is supervised, so the training set is large: 16 pictures per class, where few-shot checks have four.
+    """
     measured, means = {}, []
     for known in (0.1, 0.5, 0.9):
-        rows = results("dualcoop", "tableau", 4, seeds=(1,), known=known)
-        means.append(over_seeds(rows, "map")[0])
-        measured[f"known_{known}"] = means[-1]
+        rows = results("dualcoop", "tableau", 16, seeds=(1, 2), known=known)
+        mean, deviation = over_seeds(rows, "map")
+        means.append(mean)
+        measured |= {f"known_{known}": mean, f"known_{known}_sd": deviation}
     measured["zero_shot"] = over_seeds(rows, "map", "zero_shot")[0]
     return Verdict("dualcoop", claim, measured, means == sorted(means) and means[-1] > measured["zero_shot"])
