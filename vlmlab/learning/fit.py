@@ -37,14 +37,16 @@ SAVE_EVERY = 30.0  # seconds between checkpoints: what a kill can cost
 class FitRecord:
     """What happened: the loss of every step, and what it cost.
 
-    `seconds` and `peak_mb` (see `PeakMemory`) cover preparation and training of this call, not of an earlier one that
-    was resumed; `stopped` says that the user ended it before the last of `steps`.
+    `seconds` by the clock, `cpu_seconds` of the processor (all threads together; what else the machine does is not in
+    them) and `peak_mb` (see `PeakMemory`) cover preparation and training of this call, not of an earlier one that was
+    resumed; `stopped` says that the user ended it before the last of `steps`.
     """
 
     losses: list[float]
     steps: int
     stopped: bool
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -78,7 +80,7 @@ def fit(
         VlmlabError: the loss is no longer finite, or the checkpoint belongs to another run.
     """
     bank = bank or FeatureBank(method.backbone, disk=False)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     cuda = [method.backbone.device] if torch.device(method.backbone.device).type == "cuda" else []
     with PeakMemory() as memory, torch.random.fork_rng(devices=cuda):
         torch.manual_seed(task.seed)
@@ -89,7 +91,8 @@ def fit(
             stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
             losses, steps = run.losses, run.steps
         method.finish(task)
-    return FitRecord(losses, steps, stopped, round(time.perf_counter() - began, 3), memory.peak_mb)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - used
+    return FitRecord(losses, steps, stopped, round(seconds, 3), round(cpu_seconds, 3), memory.peak_mb)
 
 
 class _Stage:

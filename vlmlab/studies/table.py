@@ -40,7 +40,8 @@ COLUMNS = (
     "peak_mb",
 )
 """`seeds`: how many; `metric`: what `mean` and `sd` are of, on the split (accuracy, map or miou, in percent); `zero_shot`:
-the same figure of zero-shot prediction; `seconds`: mean of adaptation and evaluation; `peak_mb`: the largest."""
+the same figure of zero-shot prediction; `seconds`: of the processor, for adaptation and evaluation, their mean (seconds
+by the clock would depend on what else the machine did during the sweep); `peak_mb`: the largest."""
 
 
 def table(results: Sequence[dict]) -> list[dict]:
@@ -83,7 +84,7 @@ def _line(names: tuple, rows: Sequence[dict]) -> dict:
         line |= dict(zip((name, f"{name}_sd"), figures, strict=True))
     return line | {
         "trainable_parameters": rows[0]["trainable_parameters"],
-        "seconds": round(spread([row["seconds"] for row in rows])[0], 2),
+        "seconds": round(spread([row["cpu_seconds"] for row in rows])[0], 2),
         "peak_mb": round(max(row["peak_mb"] for row in rows)),
     }
 

@@ -25,7 +25,7 @@ METRICS = {
     "harmonic mean": ("harmonic mean of base and new (%)", "base", "harmonic_mean", "harmonic_mean_sd"),
     "shift": ("accuracy under shift (%)", "shift", "shift", "shift_sd"),
     "parameters": ("learned numbers", "all", "trainable_parameters", ""),
-    "seconds": ("seconds to adapt and evaluate", "all", "seconds", ""),
+    "seconds": ("processor seconds to adapt and evaluate", "all", "seconds", ""),
     "memory": ("peak memory (MB)", "all", "peak_mb", ""),
 }
 """Name -> what stands at the axis, the split whose rows have it, its column, and the column of its deviation."""
