@@ -11,12 +11,15 @@ cannot say that two are there. DualCoOp asks every class by itself, with two lea
     loss = weight * ASL(p, y)             y in {1, 0}; unknown labels take no part                               (5)
 
 ASL, the asymmetric loss: -y (1 - p)^g+ log p - (1 - y) (1 - q)^g- log q with q = min(1 - p + 0.05, 1); the factors in
-front of the logarithms get no gradient; summed over pictures and classes.
+front of the logarithms get no gradient; what stands under a logarithm is at least 1e-6, and has no gradient below; summed
+over pictures and classes.
 
 For mean average precision the score of a class is z+ - z-, which orders as p does.
 
-What differs from the release: float32; regions of the training pictures are computed once (nothing is augmented). A ViT has no
-attention pool: its regions are MaskCLIP's path, with the class token's feature in the place of the mean token's.
+What differs from the release: float32; regions of the training pictures are computed once (nothing is augmented: no cutout
+or RandAugment); the last epoch is kept, where the release chooses one on the test pictures; every step learns all classes,
+where its zero-shot runs draw at most 100. A ViT has no attention pool: its regions are MaskCLIP's path, with the class
+token's feature in the place of the mean token's.
 
 Dimensions: B batch, C classes, P places and the mean, M context vectors, d text width, e joint width.
 """
@@ -39,6 +42,7 @@ from vlmlab.methods.text_prompt.prompts import Prompts, assemble
 from vlmlab.registry import register
 
 SPATIAL, FINAL = 20.0, 5.0  # their product is CLIP's 100
+FLOOR = 1e-6  # of a probability under the logarithm: a class that is missed by more than this pulls no further
 
 
 @register(
@@ -173,10 +177,10 @@ def asymmetric_loss(
     absent: Tensor, there: Tensor, labels: Tensor, gamma_pos: float = 1.0, gamma_neg: float = 2.0, clip: float = 0.05
 ) -> Tensor:
     """ASL of (5), a sum, for logits [B, C] of both prompts and labels [B, C] in {1, 0, -1}; -1 takes no part."""
-    p = torch.stack([absent, there]).softmax(0)[1]
-    q = (1 - p + clip).clamp(max=1)
+    not_p, p = torch.stack([absent, there]).softmax(0)  # each by itself: 1 - p would lose the digits of a small one
+    q = (not_p + clip).clamp(max=1)
     y = (labels == 1).to(p)
-    log = y * p.clamp(min=1e-8).log() + (1 - y) * q.clamp(min=1e-8).log()
+    log = y * p.clamp(min=FLOOR).log() + (1 - y) * q.clamp(min=FLOOR).log()
     with torch.no_grad():
         focus = (1 - y * p - (1 - y) * q) ** (gamma_pos * y + gamma_neg * (1 - y))
     return -(focus * log)[labels != -1].sum()
