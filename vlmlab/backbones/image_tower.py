@@ -317,13 +317,13 @@ class TimmTower(ImageTower):
         return features.unflatten(0, (len(images), *grid)).permute(0, 3, 1, 2).float()
 
 
-def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embeddings [1 + h*w, d] of an `old` grid for a `new` one: the first row kept, the others bicubic."""
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], mode: str = "bicubic") -> Tensor:
+    """Position embeddings [1 + h*w, d] of an `old` grid for a `new` one: the first row kept, the others interpolated."""
     old, new = tuple(old), tuple(new)
     if old == new:
         return positions
     grid = positions[1:].float().T.unflatten(1, old)[None]
-    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    grid = F.interpolate(grid, size=new, mode=mode, align_corners=False)
     return torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
 
 

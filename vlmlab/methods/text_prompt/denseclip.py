@@ -11,14 +11,16 @@ look at it.
     logits = head(FPN(x_1, ..., [x_i; S], ...))              the maps x of four stages; S joins V's          (4)
     loss = CE(logits, y) + 0.4 CE(S / 0.07, y)               S enlarged to the masks; unknown pixels add nothing   (5)
 
-S joins the last of a ResNet's maps and the third of a ViT's. A ViT's maps all have one size; they are brought to four. The
-image encoder learns at a tenth of the rate (`encoder_rate`; 0 freezes it), the text encoder not at all. Without language
-(`guided` false) it is the same network without S: the baseline.
+S joins the last of a ResNet's maps and the third of a ViT's. A ViT's maps all have one size; learned layers bring them to
+four. The image encoder learns at a tenth of the rate (`encoder_rate`; 0 freezes it), the text encoder not at all. Without
+language (`guided` false) it is the same network without S: the baseline. As in the release, a name has no full stop behind it,
+and the class embedding of a ViT is added twice to its first token.
 
-What differs from the release: group norm takes the place of batch norm in the head, and the batch norms of a ResNet keep their
-statistics; names have any number of tokens instead of at most five; the class token of a ViT is added once instead of
-twice; pictures are taken whole instead of through a sliding window, and nothing is augmented; no drop path; the text encoder is
-frozen, where the release's schedule gives it a rate up to 1e-6; detection is not built.
+What differs from the release: group norm takes the place of batch norm in the parts that are new, and the batch norms of a ResNet
+keep their statistics; names have any number of tokens instead of at most three; the maps of a ViT get the four sizes that the
+release has for patches of 16 pixels, whatever the patches; pictures are taken whole instead of through a sliding window, and
+nothing is augmented; no drop path; the text encoder is frozen, where the release's schedule gives it a rate up to 1e-6;
+detection is not built.
 
 Dimensions: B batch, K classes, h x w places, S image side, M context vectors, d text width, e joint width, c channels of the FPN.
 """
@@ -43,6 +45,7 @@ from vlmlab.registry import register
 
 UNKNOWN = 255
 TEMPERATURE = 0.07
+WARMUP_START = 1e-6  # share of the rate at the first step
 
 
 @register(
@@ -70,14 +73,14 @@ class DenseCLIP(Method):
         width: int = option(256, "width of the context decoder", 8, 4096)
         heads: int = option(4, "attention heads of the context decoder", 1, 64)
         layers: int = option(3, "layers of the context decoder", 1, 24)
-        dropout: float = option(0.1, "dropout of the context decoder in training", 0.0, 0.9)
+        dropout: float = option(0.1, "dropout of the context decoder and of the head in training", 0.0, 0.9)
         channels: int = option(256, "channels c of the FPN", 8, 4096)
         score_weight: float = option(0.4, "weight of the score maps' own loss", 0.0, 1000.0)
         batch_size: int = option(32, "training pictures a step", 1, 4096)
         epochs: int = option(127, "passes over the pictures (ADE20K: 80,000 steps)", 1, 10000)
         optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(1e-4, "learning rate after the warm-up", 0.0, 10.0)
-        weight_decay: float = option(1e-4, "weight decay, none on norms", 0.0, 1.0)
+        weight_decay: float = option(1e-4, "weight decay, none on the norms of the context decoder's layers", 0.0, 1.0)
         warmup_steps: int = option(1500, "first steps, in which the rate rises in a straight line", 0, 100000)
         least_lr: float = option(1e-6, "learning rate at the end", 0.0, 1.0)
 
@@ -108,6 +111,7 @@ class DenseCLIP(Method):
             self.tower = [open_image_tower(self.visual, self.backbone.name)]  # in a list: it is a view of self.visual
         else:
             self.tower = [image]
+        self.sizes = _four_sizes(image.width).to(device) if image.kind == "vit" else None
         with torch.no_grad():
             side = self.backbone.image_size
             maps, _, _ = self.look(torch.zeros(1, 3, side, side, device=device))
@@ -120,7 +124,7 @@ class DenseCLIP(Method):
             )
             widths[self.joined] += len(task.classes)
         self.neck = FPN(widths, config.channels).to(device)
-        self.head = FPNHead(config.channels, len(task.classes)).to(device)
+        self.head = FPNHead(config.channels, len(task.classes), config.dropout).to(device)
 
     def train(self, mode: bool = True) -> DenseCLIP:
         """Stays in evaluation mode: batch statistics are those of pretraining; `loss` asks for dropout itself."""
@@ -131,7 +135,7 @@ class DenseCLIP(Method):
         if list(classes) != self.learned_on:
             raise VlmlabError("DenseCLIP's head belongs to its classes; use maskclip for other words")
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx), stop="")
 
     @property
     def joined(self) -> int:
@@ -141,7 +145,8 @@ class DenseCLIP(Method):
     def look(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The maps x of four stages, and g [B, e] and V [B, e, h, w] of (2), of the encoder that learns."""
         tower = self.tower[0]
-        return (_resnet if tower.kind == "resnet" else _vit)(tower, images)
+        maps, g, v = (_resnet if tower.kind == "resnet" else _vit)(tower, images)
+        return maps if self.sizes is None else [f(x) for f, x in zip(self.sizes, maps, strict=True)], g, v
 
     def text_features(self) -> Tensor:
         """t of (1), [K, e]."""
@@ -163,7 +168,7 @@ class DenseCLIP(Method):
             if own.shape[-2:] != maps[self.joined].shape[-2:]:
                 own = F.interpolate(own, size=maps[self.joined].shape[-2:], mode="bilinear")
             maps[self.joined] = torch.cat([maps[self.joined], own], 1)
-        return self.head(self.neck(maps)), scores
+        return self.head(self.neck(maps), training), scores
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [B, K, S, S] at the size of the images."""
@@ -180,27 +185,30 @@ class DenseCLIP(Method):
         return total  # (5)
 
     def optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Four groups: the image encoder at its own rate, the rest; norms and biases of norms without weight decay."""
-        norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-        of_norms = {id(p) for m in self.modules() if isinstance(m, norms) for p in m.parameters(recurse=False)}
+        """Three groups: the image encoder with the layers behind a ViT's maps, at its own rate; the norms of the context
+        decoder's layers, without weight decay (the release finds norms by this name, and no others); the rest."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            rate = self.config.encoder_rate if name.startswith("visual.") else 1.0
-            decay = 0.0 if id(parameter) in of_norms else self.config.weight_decay
+            of_encoder = name.startswith(("visual.", "sizes."))
+            # Behind a frozen encoder (rate 0) its maps' layers learn like the rest.
+            rate = (self.config.encoder_rate or 1.0) if of_encoder else 1.0
+            decay = 0.0 if "norm" in name and not of_encoder else self.config.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
         listed = [{"params": params, "weight_decay": decay} for (_, decay), params in groups.items()]
         if self.config.optimizer == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(listed, 1.0, momentum=self.config.momentum)
         else:
             optimizer = torch.optim.AdamW(listed, 1.0, eps=self.config.eps)
-        rates = [lambda step, rate=rate: rate * self.learning_rate(step, steps) for rate, _ in groups]
+        rates = [lambda step, rate=rate: self.learning_rate(step, steps, rate) for rate, _ in groups]
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
 
-    def learning_rate(self, step: int, steps: int) -> float:
-        """(1 - step/steps)^0.9 of the rate, down to `least_lr`, times a straight rise over the warm-up."""
+    def learning_rate(self, step: int, steps: int, relative: float = 1.0) -> float:
+        """From `relative` times the rate by (1 - step/steps)^0.9 down to `least_lr`, the same for every group; in the
+        warm-up times a straight rise that starts at a millionth."""
         config = self.config
-        rate = (config.lr - config.least_lr) * (1 - step / steps) ** 0.9 + config.least_lr
-        return rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate
+        rate = (relative * config.lr - config.least_lr) * (1 - step / steps) ** 0.9 + config.least_lr
+        to_come = max(0.0, 1 - step / config.warmup_steps) if config.warmup_steps else 0.0
+        return rate * (1 - to_come * (1 - WARMUP_START))
 
 
 def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
@@ -228,13 +236,8 @@ def _pool(pool: nn.Module, x: Tensor) -> Tensor:
     """CLIP's attention pool on a map [B, d, h, w] with all tokens for queries; positions resized bilinearly."""
     tokens = x.flatten(2).transpose(1, 2)
     tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
-    positions = pool.positional_embedding
-    side = round((len(positions) - 1) ** 0.5)
-    if x.shape[-2:] != (side, side):
-        grid = positions[1:].T.unflatten(1, (side, side))[None]
-        grid = F.interpolate(grid, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        positions = torch.cat([positions[:1], grid[0].flatten(1).T])
-    tokens = tokens + positions
+    side = round((len(pool.positional_embedding) - 1) ** 0.5)
+    tokens = tokens + resized_positions(pool.positional_embedding, (side, side), x.shape[-2:], "bilinear").to(x.dtype)
     q, k, v = (
         linear(tokens).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
         for linear in (pool.q_proj, pool.k_proj, pool.v_proj)
@@ -243,11 +246,13 @@ def _pool(pool: nn.Module, x: Tensor) -> Tensor:
 
 
 def _vit(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-    """The patch tokens after a third, half, two thirds and all of the blocks (3, 5, 7, 11 of 12), at four sizes."""
+    """The patch tokens after a third, half, two thirds and all of the blocks (of 12: those numbered 3, 5, 7, 11)."""
     visual, size = tower.visual, tower.grid(*images.shape[-2:])
     x = visual.conv1(images.to(tower.dtype)).flatten(2).transpose(1, 2)
-    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, visual.grid_size, size).to(x.dtype))
+    first = 2 * visual.class_embedding.to(x.dtype)  # twice, as in the release
+    x = torch.cat([first.expand(len(x), 1, -1), x], 1)
+    x = x + resized_positions(visual.positional_embedding, visual.grid_size, size, "bilinear").to(x.dtype)
+    x = visual.ln_pre(x)
     depth = len(visual.transformer.resblocks)
     taken = [max(0, round(depth * share) - 1) for share in (1 / 3, 1 / 2, 2 / 3, 1)]
     found = {}
@@ -256,8 +261,6 @@ def _vit(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         if j in taken:
             found[j] = x[:, 1:].transpose(1, 2).unflatten(2, size)
     maps = [found[j] for j in taken]
-    for i, factor in ((0, 4.0), (1, 2.0), (3, 0.5)):
-        maps[i] = F.interpolate(maps[i], scale_factor=factor, mode="bilinear")
     joint = visual.ln_post(x) if visual.proj is None else visual.ln_post(x) @ visual.proj
     return maps, joint[:, 0], joint[:, 1:].transpose(1, 2).unflatten(2, size)
 
@@ -326,6 +329,19 @@ class Attention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+def _four_sizes(width: int) -> nn.ModuleList:
+    """What brings a ViT's four maps [B, d, h, w] to 4, 2, 1 and 1/2 times their size."""
+
+    def normed(*layers: nn.Module) -> nn.Sequential:
+        return nn.Sequential(nn.GroupNorm(1, width), *layers)
+
+    def doubled() -> nn.Module:
+        return nn.ConvTranspose2d(width, width, 2, stride=2)
+
+    four = normed(doubled(), _group_norm(width), nn.GELU(), doubled())
+    return nn.ModuleList([four, normed(doubled()), normed(), normed(nn.MaxPool2d(2))])
+
+
 class FPN(nn.Module):
     """A feature pyramid (Lin et al., arXiv:1612.03144): coarse maps are added to finer ones, all with c channels."""
 
@@ -333,6 +349,9 @@ class FPN(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList([nn.Conv2d(w, channels, 1) for w in widths])
         self.out = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in widths])
+        for convolution in (*self.lateral, *self.out):
+            nn.init.xavier_uniform_(convolution.weight)
+            nn.init.zeros_(convolution.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         x = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
@@ -344,13 +363,17 @@ class FPN(nn.Module):
 class FPNHead(nn.Module):
     """Semantic FPN (Kirillov et al., arXiv:1901.02446): every map is brought to the finest one's size, summed, classified."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         steps = (1, 1, 2, 3)  # how often each map is convolved, and all but the first one doubled
         self.scales = nn.ModuleList([nn.ModuleList([_convolution(channels) for _ in range(n)]) for n in steps])
         self.classify = nn.Conv2d(channels, classes, 1)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(self.classify.bias)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], training: bool = False) -> Tensor:
+        """[B, K, h', w'] at the size of the first map; whole channels drop out if `training`."""
         total, size = 0, maps[0].shape[-2:]
         for i, (scale, x) in enumerate(zip(self.scales, maps, strict=True)):
             for step in scale:
@@ -358,10 +381,15 @@ class FPNHead(nn.Module):
                 if i:
                     x = F.interpolate(x, scale_factor=2.0, mode="bilinear")
             total = total + (x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear"))
-        return self.classify(total)
+        return self.classify(F.dropout2d(total, self.dropout, training))
 
 
 def _convolution(channels: int) -> nn.Sequential:
-    groups = next(n for n in (32, 16, 8, 4, 2, 1) if (channels % n == 0 and channels // n >= 4) or n == 1)
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(groups, channels), nn.ReLU())
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, _group_norm(channels), nn.ReLU())
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    groups = next(n for n in (32, 16, 8, 4, 2, 1) if (channels % n == 0 and channels // n >= 4) or n == 1)
+    return nn.GroupNorm(groups, channels)

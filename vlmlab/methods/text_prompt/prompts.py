@@ -68,11 +68,11 @@ class Prompts:
 
 
 @torch.no_grad()
-def assemble(text, classes: Sequence[str], words: str, learned: int | None = None) -> Prompts:
+def assemble(text, classes: Sequence[str], words: str, learned: int | None = None, stop: str = ".") -> Prompts:
     """The prompts "{words} {class}." for the text tower `text`; the first `learned` tokens of `words` make room.
 
-    `learned` None means all of them; those beyond stay as frozen words. Raises `VlmlabError` if a prompt does not fit
-    into the tower, or if the tower does not pool at an end-of-text token.
+    `learned` None means all of them; those beyond stay as frozen words. `stop` "" leaves the full stop out.
+    Raises `VlmlabError` if a prompt does not fit into the tower, or if the tower does not pool at an end-of-text token.
     """
     names, start = spoken(classes), text.special
 
@@ -83,14 +83,14 @@ def assemble(text, classes: Sequence[str], words: str, learned: int | None = Non
         raise VlmlabError(f"the text tower of {text.name} pools no end-of-text token; choose a CLIP such as micro-vit")
     lengths, room = count(names), int(count([words]))
     learned = room if learned is None else learned
-    needed = start + room + lengths + 2  # full stop and end token
+    needed = start + room + lengths + len(stop) + 1  # full stop and end token
     if int(needed.max()) > text.context_length:
         longest = names[int(lengths.argmax())]
         raise VlmlabError(
             f"the prompt of '{longest}' needs {int(needed.max())} tokens and {text.name} has {text.context_length}; "
             "use fewer context vectors or shorter class names"
         )
-    tokens = text.tokenize([f"{words} {name}." for name in names])
+    tokens = text.tokenize([f"{words} {name}{stop}" for name in names])
     end = text.end_of_text(tokens)
     embeddings = text.embed(tokens[:, : int(end.max()) + 1])
     first = start + learned
