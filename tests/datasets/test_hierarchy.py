@@ -56,10 +56,19 @@ def test_below_a_closed_node_nothing_is_open():
     assert len(seen) == 6
 
 
-def test_stored_cuts_are_five_per_rate_and_the_same_for_a_seed():
-    first, again, other = tree().cuts(0), tree().cuts(0), tree().cuts(1)
-    assert len(first) == 25 and [c.names for c in first] == [c.names for c in again]
+def test_stored_cuts_are_five_per_rate_all_different_and_the_same_for_a_seed():
+    groups = [[f"{a}{b}" for b in range(3)] for a in "abcdefgh"]
+    classes = [name for group in groups for name in group]
+    wide = Hierarchy({"all": list("abcdefgh")} | {g[0][0]: g for g in groups}, classes)  # 2^8 cuts
+    first, again, other = wide.cuts(0), wide.cuts(0), wide.cuts(1)
+    assert len(first) == len({c.names for c in first}) == 25 and [c.names for c in first] == [c.names for c in again]
     assert [c.names for c in first] != [c.names for c in other]
+    sizes = [sum(len(c.names) for c in first[i : i + 5]) for i in range(0, 25, 5)]
+    assert sizes == sorted(sizes)  # the fewer nodes are closed, the more names
+
+
+def test_a_small_tree_gives_each_of_its_cuts_once():
+    assert len({c.names for c in tree().cuts()}) == len(tree().cuts()) == 6
 
 
 def test_a_part_of_the_tree_has_no_node_without_a_choice():

@@ -24,7 +24,10 @@ ROOT = "everything"
 """Name of the root where a dataset's nested groups become a tree; no picture is ever compared with it."""
 
 DROP_RATES, CUTS_PER_RATE = (0.1, 0.3, 0.5, 0.7, 0.9), 5
-"""The cuts that mean treecut accuracy is measured on: five at each rate, as ProTeCt's release stores them."""
+"""The cuts that mean treecut accuracy is measured on: five at each rate, all different, as ProTeCt's release stores them."""
+
+TRIES = 1000
+"""So often a cut is drawn at each rate, if none is new: a small tree has fewer cuts than are asked for."""
 
 Children = Mapping[str, Sequence[str]]
 
@@ -150,9 +153,17 @@ class Hierarchy:
         return self._label_set(names)
 
     def cuts(self, seed: int = 0) -> list[LabelSet]:
-        """The cuts of mean treecut accuracy: CUTS_PER_RATE at each of DROP_RATES."""
-        generator = torch.Generator().manual_seed(seed)
-        return [self.cut(rate, generator) for rate in DROP_RATES for _ in range(CUTS_PER_RATE)]
+        """The cuts of mean treecut accuracy: CUTS_PER_RATE new ones at each of DROP_RATES, from the highest on; fewer if
+        the tree has no more."""
+        generator, found = torch.Generator().manual_seed(seed), {}
+        for rate in reversed(DROP_RATES):
+            wanted = len(found) + CUTS_PER_RATE
+            for _ in range(TRIES):
+                cut = self.cut(rate, generator)
+                found.setdefault(cut.names, cut)
+                if len(found) == wanted:
+                    break
+        return list(found.values())
 
     def _label_set(self, names: Sequence[str]) -> LabelSet:
         place = {name: i for i, name in enumerate(names)}

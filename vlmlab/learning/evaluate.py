@@ -102,7 +102,7 @@ def evaluate_hierarchy(
 
     def right(labelset: LabelSet) -> Tensor:
         """Whether each picture gets its own name among those of the label set, [N]."""
-        if labelset.names not in asked:  # cuts of a small tree are often the same
+        if labelset.names not in asked:  # a cut may be the leaves, or the children of the root
             method.set_classes(labelset.names, method.templates)
             asked[labelset.names] = predict(method, pictures, bank, seed).argmax(1)
         return asked[labelset.names] == labelset.of_class[labels]
