@@ -63,6 +63,22 @@ class TextTower:
         """Token ids [N, context_length]; a text that is too long is cut, its end token kept."""
         return self.tokenizer(list(texts)).to(self.words.weight.device)
 
+    def check_names(self, names: Sequence[str], template: str = "{}") -> None:
+        """Raises `VlmlabError` if a class name tokenises to nothing, or if its end is cut off in the sentence."""
+        names = [name.replace("_", " ") for name in names]
+        empty, *tokens = self.tokenize(["", *names])
+        full = self.tokenize([template.format(name) for name in names]) != empty[-1]  # what is no padding
+        for name, ids, taken in zip(names, tokens, full[:, -1].tolist(), strict=True):
+            if torch.equal(ids, empty):
+                raise VlmlabError(
+                    f"the class name '{name}' holds no word that {self.name} reads; give the class another"
+                )
+            if taken:
+                raise VlmlabError(
+                    f"the class name '{name[:40]}...' does not fit into the {self.context_length} tokens of {self.name}; "
+                    "shorten it"
+                )
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Word embeddings [N, L, d] of ids [N, L], without positions."""
         return self.words(tokens)

@@ -231,11 +231,14 @@ def _tableau(size: int, seed: int) -> Dataset:
 
 
 def deal(classes: tuple[str, ...], scenes: int, rng: np.random.Generator) -> list[list[str]]:
-    """The categories of each scene, dealt like cards from shuffled decks, so that all appear about equally often."""
+    """The categories of each scene, dealt like cards from shuffled decks, so that all appear about equally often.
+
+    No scene shows a category twice, so of fewer than four there are fewer in a scene.
+    """
     deck: list[str] = []
     casts = []
     for _ in range(scenes):
-        count = int(rng.choice(TABLEAU_COUNTS, p=TABLEAU_SHARES))
+        count = min(int(rng.choice(TABLEAU_COUNTS, p=TABLEAU_SHARES)), len(classes))
         cast: list[str] = []
         while len(cast) < count:
             if not any(label not in cast for label in deck):

@@ -80,6 +80,7 @@ def fit(
         VlmlabError: the loss is no longer finite, or the checkpoint belongs to another run.
     """
     bank = bank or FeatureBank(method.backbone, disk=False)
+    method.bank = bank
     began, used = time.perf_counter(), time.process_time()
     cuda = [method.backbone.device] if torch.device(method.backbone.device).type == "cuda" else []
     with PeakMemory() as memory, torch.random.fork_rng(devices=cuda):

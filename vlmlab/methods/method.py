@@ -77,6 +77,7 @@ class Method(nn.Module):
 
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
     eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
+    bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of a picture
 
     def __init__(self, backbone, config=None):
         """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one."""
@@ -111,8 +112,10 @@ class Method(nn.Module):
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Switch to another label set and keep what was learned (base to new, cross-dataset).
 
-        Raises `VlmlabError` if what the system learned belongs to the classes that it learned on.
+        Raises `VlmlabError` if what the system learned belongs to the classes that it learned on, and for a name that
+        the text tower cannot read.
         """
+        self.backbone.text.check_names(classes, templates[0] if templates else "{}")
         self.classes, self.templates = list(classes), list(templates)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -192,7 +195,12 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def encode(self, pictures, transform: Callable[[Sequence], Tensor] | None = None) -> Tensor:
-        """Features [N, e], not normalised, of an ImageSet; `transform` maps raw pictures to [n, 3, S, S]."""
+        """Features [N, e], not normalised, of an ImageSet: those that the bank keeps, if there is one.
+
+        `transform` maps raw pictures to [n, 3, S, S]; what a system augments itself is always computed.
+        """
+        if transform is None and self.bank is not None:
+            return self.bank.features(pictures).to(self.backbone.device)
         transform = transform or self.preprocess
         chunks = []
         for start in range(0, len(pictures), PICTURES_AT_ONCE):

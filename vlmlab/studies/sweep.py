@@ -28,8 +28,9 @@ from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
 
-WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "text-only")
-"""Setups that learn from no labelled picture: what they do does not depend on the shots."""
+WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "transductive", "text-only")
+"""Setups that learn from no labelled picture: what they do does not depend on the shots, unless a setting changes that, as
+`labelled` of TransCLIP does."""
 
 
 def takes_shots(info: SystemInfo) -> bool:
