@@ -1,11 +1,13 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import Pictures, task
 from tests.methods.parity import of_variant, same, same_gradient
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
+from vlmlab.methods.templates import SETS
 from vlmlab.methods.text_prompt.subpt import SubPT, principal_directions
 
 LABELS = torch.arange(8) % 5
@@ -74,3 +76,29 @@ def test_the_first_path_needs_pictures_and_its_length_follows_the_shots(backbone
     for shots, early, rank in ((1, 10, 5), (4, 30, 10), (16, 50, 10)):
         method.shots = shots
         assert (method.early, method.rank) == (early, rank)
+
+
+@pytest.mark.parametrize("names", ["", "castle, windmill"])
+def test_the_first_path_goes_down_the_loss_that_is_learned(names, backbone):
+    """The release makes the path of SubPT with NFL from a CoOp with NFL. One batch per epoch; plain SGD, so that the
+    first point is start - lr * gradient; without the projection (3)."""
+    pictures = Pictures([0, 1, 2, 3, 4] * 2)
+    settings = {"lr": 0.5, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0, "names": names, "weight": 50.0}
+    method = prepared(backbone, **settings)
+    start = method.context.detach().clone()
+    batch = Batch(features=method.encode(pictures), labels=pictures.labels)
+    expected = F.cross_entropy(method.logits(batch), pictures.labels)
+    if names:
+        w = F.normalize(method.others.features(backbone.text, method.context), dim=-1)
+        expected = expected + 50 * (1 - F.cosine_similarity(w, method.written).mean())
+    (gradient,) = torch.autograd.grad(expected, method.context)
+    path = method._early_path(task(CLASSES, support=pictures))
+    same((start.flatten() - path[0]) / 0.5, gradient.flatten())
+    again = prepared(backbone, **settings)
+    assert torch.equal(again.context, start)  # what is learned begins where the path began
+
+
+def test_named_classes_are_pulled_to_many_sentences_and_the_dataset_s_own(backbone):
+    method = prepared(backbone, names="castle")
+    expected = backbone.class_embeddings(["castle"], [*SETS["imagenet80"], "a photo of a {}."])
+    same(method.written, expected)

@@ -38,11 +38,14 @@ def test_a_set_or_a_sentence_in_place_of_the_datasets_templates():
     torch.testing.assert_close(photo.classifier, sentence.classifier)
     assert not torch.allclose(photo.classifier, prepared(backbone, ["itap of a {}."]).classifier)
     assert {name: len(sentences) for name, sentences in SETS.items()} == {
-        "photo": 1, "name": 1, "imagenet7": 7, "imagenet80": 80, "scene85": 85,
+        "photo": 1, "name": 1, "imagenet7": 7, "imagenet80": 80, "imagenet60": 60, "scene85": 85, "lasp35": 35,
     }  # fmt: skip
     assert all(sentence.count("{}") == 1 for sentences in SETS.values() for sentence in sentences)
-    with pytest.raises(VlmlabError, match="'imagenet' is no set; give dataset, photo"):
-        choose("imagenet", [])
+    assert choose("imagenet7+dataset", ["itap of a {}."]) == [*SETS["imagenet7"], "itap of a {}."]
+    assert choose("a {} + its shadow", []) == ["a {} + its shadow"]
+    for wrong in ("imagenet", "photo+imagenet"):
+        with pytest.raises(VlmlabError, match="'imagenet' is no set; give dataset, photo"):
+            choose(wrong, [])
 
 
 def test_features_in_a_batch_are_used_as_they_are():

@@ -17,25 +17,35 @@ SETS: dict[str, list[str]] = {
     "imagenet7": [template("{}") for template in SIMPLE_IMAGENET_TEMPLATES],
     "imagenet80": [template("{}") for template in OPENAI_IMAGENET_TEMPLATES],
 }
+# PromptSRC's teacher (arXiv:2307.06948) reads the first sixty of the eighty.
+SETS["imagenet60"] = SETS["imagenet80"][:60]
 # Dense prediction adds sentences that place the object in a scene (MaskCLIP, arXiv:2112.01071).
 SETS["scene85"] = SETS["imagenet80"] + [f"{sentence} in the scene." for sentence in IN_A_SCENE]
+# LASP (arXiv:2210.01115) reads sentences that CoOp's authors wrote for single datasets, the seven, and some of the 80.
+# "a bad photo of the {}." comes twice, as in its release.
+FOR_ONE_DATASET = [
+    "a photo of a {}, a type of flower.", "a photo of a person doing {}.", "a centered satellite photo of {}.",
+    "a photo of a {}, a type of aircraft.", "{} texture.",
+]  # fmt: skip
+OF_THE_80 = (39, 1, 3, 4, 5, 7, 8, 24, 26, 27, 32, 33, 34, 38, 45, 47, 48, 49, 53, 58, 59, 60, 61)
+SETS["lasp35"] = FOR_ONE_DATASET + SETS["imagenet7"] + [SETS["imagenet80"][i] for i in OF_THE_80]
 
-NAMES = f"dataset, {', '.join(SETS)}, or a sentence with {{}} for the class name"
+NAMES = f"dataset, {', '.join(SETS)}, several of these joined by +, or a sentence with {{}} for the class name"
 HELP = f"templates: {NAMES}"
 
 
 def choose(name: str, own: Sequence[str]) -> list[str]:
-    """The templates that a setting names: the dataset's `own`, a set, or the one sentence that it is itself.
+    """The templates that a setting names: the dataset's `own`, a set, several of these joined by "+", or the one sentence
+    that it is itself.
 
     Raises `VlmlabError` for what is neither a set nor a sentence with `{}`.
     """
-    if name == "dataset":
-        return list(own)
-    if name in SETS:
-        return SETS[name]
-    if "{}" not in name:
-        raise VlmlabError(f"templates '{name}' is no set; give {NAMES}")
-    return [name]
+    if "{}" in name:
+        return [name]
+    sets = SETS | {"dataset": list(own)}
+    if unknown := [part for part in name.split("+") if part not in sets]:
+        raise VlmlabError(f"templates '{unknown[0]}' is no set; give {NAMES}")
+    return [sentence for part in name.split("+") for sentence in sets[part]]
 
 
 def spoken(classes: Sequence[str]) -> list[str]:

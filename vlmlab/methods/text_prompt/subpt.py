@@ -12,12 +12,16 @@ t and r follow the shots: 10 and 5 for one shot, then 20, 30, 40, 50 epochs and 
 comes after the projection, so the context leaves the subspace a little, as in the release.
 
 The release's optional text-only term, which pulls the features of named new classes to their zero-shot ones (NFL), is there
-when `names` lists classes; its gradient is projected with the rest:
+when `names` lists classes:
 
     loss = CE + lambda mean_j (1 - cos(w_j, w0_j))                                                          (4)
 
+The path (1) is then that of a CoOp with this loss, and g of (3) its whole gradient. w0 comes from CLIP's 80 sentences and the
+dataset's own.
+
 What differs from the release: float32; one run makes the first path and then learns from a fresh start, with the seed's own
-batches in both (the release writes the path to disk in a separate run).
+batches in both (the release writes the path to disk in a separate run; its scripts name the path's first context as the
+second run's start, which its code never reads).
 
 Dimensions: B batch, C classes, M context vectors, d text width, e joint width, t early epochs, r directions.
 """
@@ -35,7 +39,6 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
 
@@ -64,7 +67,7 @@ class SubPT(Method):
         rank: int | None = option(None, "directions r that are kept; none: by shots", 1, 10000)
         names: str = option("", "classes without pictures for (4), separated by commas")
         weight: float = option(1.0, "lambda of (4)", 0.0, 1000.0)
-        templates: str = option("dataset", HELP)
+        templates: str = option("imagenet80+dataset", f"of w0 in (4); {HELP}")
         epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60, "early": 15}
@@ -81,8 +84,9 @@ class SubPT(Method):
             )  # w0
         noise = torch.Generator().manual_seed(task.seed)
         start = 0.02 * torch.randn(self.config.n_ctx, self.backbone.text.width, generator=noise)
-        self.context = nn.Parameter(start.to(self.backbone.device))  # [M, d]
+        self.context = nn.Parameter(start.clone().to(self.backbone.device))  # [M, d]
         self.directions = principal_directions(self._early_path(task), self.rank)  # U
+        self.context = nn.Parameter(start.to(self.backbone.device))  # from the start again, now inside of the path
 
     @property
     def epochs(self) -> int:
@@ -124,26 +128,23 @@ class SubPT(Method):
         self.context.grad = (self.directions.T @ (self.directions @ g)).view_as(self.context)  # (3)
 
     def _early_path(self, task) -> Tensor:
-        """The flattened contexts [t, M d] of a plain CoOp after each of its first t epochs."""
+        """The flattened contexts [t, M d] after each of the first t epochs of the same training without (3)."""
         if not len(task.support):
             raise VlmlabError("SubPT learns from pictures; ask for at least one shot")
-        recipe = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(Recipe)} | {"epochs": self.epochs}
-        coop = CoOp(self.backbone, CoOp.Config(**recipe, n_ctx=self.config.n_ctx))
-        coop.prepare(task)
         features, labels = self.encode(task.support), task.support.labels.to(self.backbone.device)
         size = min(self.config.batch_size, len(labels))
         batches = len(labels) // size
-        optimizer, schedule = coop.optimizer(self.epochs * batches)
+        optimizer, schedule = self.optimizer(self.epochs * batches)
         path = []
         for epoch in range(min(self.early, self.epochs)):
             order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(task.seed * 1_000_003 + epoch))
             for k in range(batches):
                 index = order[k * size : (k + 1) * size].to(labels.device)
                 optimizer.zero_grad()
-                coop.loss(Batch(features=features[index], labels=labels[index])).backward()
+                self.loss(Batch(features=features[index], labels=labels[index])).backward()
                 optimizer.step()
                 schedule.step()
-            path.append(coop.context.detach().flatten().clone())
+            path.append(self.context.detach().flatten().clone())
         return torch.stack(path)
 
 
