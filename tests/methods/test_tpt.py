@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
@@ -8,6 +9,7 @@ from tests.methods.fakes import task
 from tests.methods.parity import of_variant, same, same_gradient
 from vlmlab.methods.method import Batch
 from vlmlab.methods.other.zero_shot import ZeroShot
+from vlmlab.methods.text_prompt import tpt
 from vlmlab.methods.text_prompt.tpt import TPT, averaged_entropy, confident
 
 SHARES = {"ctx_init_p0.5": 0.5, "random_p0.25": 0.25}
@@ -130,6 +132,31 @@ def test_augmix_stays_within_the_colours_there_are(backbone):
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     made = method.views([picture], [0])[0]
     assert (made >= black - 1e-4).all() and (made <= white + 1e-4).all()
+
+
+def test_augmix_moves_pixels_as_pillow_does_in_the_release(monkeypatch):
+    """At full strength, and never negated: rotation, shears and shifts of a smooth picture, but for its borders."""
+    monkeypatch.setattr(tpt, "_level", lambda most: most / 10)
+    monkeypatch.setattr(tpt, "_either", lambda value: value)
+    y, x = np.mgrid[:64, :64] / 64
+    picture = np.stack([255 * x, 255 * y, 127 + 120 * np.sin(9 * x + 5 * y)], -1).round().astype(np.uint8)
+    pixels, pillow = torch.from_numpy(picture).movedim(-1, 0), Image.fromarray(picture)
+
+    def moved(*matrix):
+        return pillow.transform((64, 64), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
+
+    expected = [
+        pillow.rotate(3, resample=Image.Resampling.BILINEAR),
+        moved(1, 0.03, 0, 0, 1, 0),
+        moved(1, 0, 0, 0.03, 1, 0),
+        moved(1, 0, -2, 0, 1, 0),
+        moved(1, 0, 0, 0, 1, -2),
+    ]
+    for operation, other in zip(tpt.OPERATIONS[4:], expected, strict=True):
+        ours, theirs = (
+            a[4:-4, 4:-4].astype(int) for a in (operation(pixels).movedim(0, -1).numpy(), np.asarray(other))
+        )
+        assert np.abs(ours - theirs).max() <= 1
 
 
 def test_official_defaults():

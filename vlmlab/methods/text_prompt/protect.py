@@ -16,8 +16,9 @@ list of names is scored by (1).
 All label sets are taken from the same names, so each name is encoded once per step and every label set is a choice of
 columns: same numbers, same gradients.
 
-What differs from the release: float32; no MaPLe as a host; an incomplete last batch is left out. The release moves its cosine schedule once per step although its
-period counts epochs, so that the rate swings; `schedule` "step" does the same, "epoch" is the field's.
+What differs from the release: float32; no MaPLe as a host; an incomplete last batch is left out. The release moves its cosine
+schedule once per step although its period counts epochs, so that the rate swings; `schedule` "step" does the same, "epoch"
+is the field's.
 
 Dimensions: B batch, C classes, A names of a label set, N inner nodes, D most children of a node, M context vectors, d text
 width, e joint width.

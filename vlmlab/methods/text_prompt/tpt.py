@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as vision
 from torch import Tensor
-from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
+from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
 from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, option
 from vlmlab.methods.text_prompt.prompts import assemble
@@ -160,20 +160,27 @@ def _either(value: float) -> float:
     return value if torch.rand(()) > 0.5 else -value
 
 
+def _shear() -> float:
+    """The angle in degrees of a random slope."""
+    return _either(math.degrees(math.atan(_level(0.3))))
+
+
 def _affine(x: Tensor, shear=(0.0, 0.0), shift=(0, 0)) -> Tensor:
-    return vision.affine(x, angle=0.0, translate=list(shift), scale=1.0, shear=list(shear))
+    """The corner stays where it is in a shear, as in Pillow."""
+    return vision.affine(
+        x, 0.0, list(shift), 1.0, list(shear), interpolation=InterpolationMode.BILINEAR, center=[0.0, 0.0]
+    )
 
 
-# Nine operations on uint8 pictures [3, S, S]; shears reach 0.3 (17 degrees) and shifts a third of the side.
-SHEAR = math.degrees(math.atan(0.3))
+# Nine operations on uint8 pictures [3, S, S]; slopes reach 0.3 and shifts a third of the side (at a tenth of the strength).
 OPERATIONS = (
     vision.autocontrast,
     vision.equalize,
     lambda x: vision.posterize(x, 4 - int(_level(4))),
     lambda x: vision.solarize(x, 256 - int(_level(256))),
-    lambda x: vision.rotate(x, _either(int(_level(30)))),
-    lambda x: _affine(x, shear=(_either(_level(SHEAR)), 0.0)),
-    lambda x: _affine(x, shear=(0.0, _either(_level(SHEAR)))),
+    lambda x: vision.rotate(x, _either(int(_level(30))), interpolation=InterpolationMode.BILINEAR),
+    lambda x: _affine(x, shear=(_shear(), 0.0)),
+    lambda x: _affine(x, shear=(0.0, _shear())),
     lambda x: _affine(x, shift=(_either(int(_level(x.shape[-1] / 3))), 0)),
     lambda x: _affine(x, shift=(0, _either(int(_level(x.shape[-1] / 3))))),
 )
