@@ -52,10 +52,15 @@ class SystemInfo:
     status: str = "complete"
     module: str = dataclasses.field(default="", compare=False)
 
+    @property
+    def name(self) -> str:
+        """The title's short form, before a colon."""
+        return self.title.split(":")[0]
+
     def row(self) -> dict:
-        """The row as `vlmlab systems --json` prints it; `name` is the title's short form before a colon."""
+        """The row as `vlmlab systems --json` prints it."""
         fields = dataclasses.asdict(self) | {
-            "name": self.title.split(":")[0],
+            "name": self.name,
             "tasks": list(self.tasks),
             "needs": list(self.needs),
         }
@@ -110,6 +115,12 @@ def registry() -> dict[str, SystemInfo]:
     return _written() | own
 
 
+def system_label(key: str) -> str:
+    """The name under which a system appears in legends; the key itself if the taxonomy does not know it."""
+    info = registry().get(key)
+    return info.name if info else key
+
+
 def load_system(key: str) -> type:
     """The class of a system, imported now if it was not before.
 
@@ -128,9 +139,8 @@ def load_system(key: str) -> type:
 def unknown_system(key: str) -> VlmlabError:
     """The error for a key that no system has: the system of that short name if there is one, else the closest keys."""
     for row in registry().values():
-        short = row.title.split(":")[0]
-        if short.split(" (")[0].lower() == key.lower():
-            return VlmlabError(f"unknown system '{key}'; did you mean {row.key}, which is {short}?")
+        if row.name.split(" (")[0].lower() == key.lower():
+            return VlmlabError(f"unknown system '{key}'; did you mean {row.key}, which is {row.name}?")
     return unknown("system", key, registry())
 
 

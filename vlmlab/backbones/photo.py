@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -207,48 +206,3 @@ def held_out(folds: int = 5, seed: int = 0) -> dict[str, float]:
         right["name"] += (scores.argmax(1) == own).float().mean().item()
         right["row"] += (scores.argmax(0) == own).float().mean().item()
     return {key: round(100 * value / folds, 1) for key, value in right.items()}
-
-
-def evaluate_photo(folder: str, seeds: int = 10) -> dict:
-    """Figures on a folder of photographs with train/ and test/: zero-shot top-1 and calibration error, in %, and top-1 of
-    class means of K training pictures (mean over `seeds` draws).
-
-    Class names are the folders', those of Caltech-101 as CoOp writes them.
-    """
-    from torchmetrics.classification import MulticlassCalibrationError
-
-    from vlmlab.backbones.loading import load_backbone
-    from vlmlab.datasets import few_shot, load_dataset
-    from vlmlab.datasets.standard import CALTECH_NAMES
-    from vlmlab.learning.features import FeatureBank
-
-    backbone, dataset = load_backbone("photo"), load_dataset(folder)
-    names = [CALTECH_NAMES.get(c, c).replace("_", " ") for c in dataset.classes]
-    bank = FeatureBank(backbone)
-    train, test = (F.normalize(bank.features(part), dim=-1) for part in (dataset.train, dataset.test))
-    labels = dataset.test.labels
-    classes = backbone.class_embeddings(names, list(TEMPLATES))
-    logits = LOGIT_SCALE * test @ classes.T
-    error = MulticlassCalibrationError(len(names), n_bins=15, norm="l1")
-    means = {}
-    for shots in (1, 2, 4, 8, 16):
-        right = []
-        for seed in range(seeds):
-            chosen = torch.as_tensor(few_shot(dataset.train, shots, seed, dataset.classes))
-            sums = torch.zeros(len(names), train.shape[1]).index_add_(0, dataset.train.labels[chosen], train[chosen])
-            right.append(((test @ F.normalize(sums, dim=-1).T).argmax(1) == labels).float().mean().item())
-        means[shots] = round(100 * sum(right) / seeds, 1)
-    scales = torch.arange(5, 120, 1.0)
-    on_train = train @ classes.T
-    losses = [F.cross_entropy(s * on_train, dataset.train.labels).item() for s in scales]
-    return {
-        "zero_shot": round(100 * (logits.argmax(1) == labels).float().mean().item(), 1),
-        "ece": round(100 * float(error(logits.softmax(1), labels)), 1),
-        "best_scale_on_train": float(scales[losses.index(min(losses))]),
-        "class_means": means,
-    }
-
-
-if __name__ == "__main__":
-    figures = {"held_out_classes": held_out()} | ({"folder": evaluate_photo(sys.argv[1])} if len(sys.argv) > 1 else {})
-    print(json.dumps(figures, indent=1))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import data_path
-from vlmlab.views.charts import spread
+from vlmlab.studies.table import spread
 
 COMPARED = ("backbone", "dataset", "shots")
 """Settings of a published figure that a measurement here may share."""

@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from vlmlab.datasets.catalog import DATASETS
@@ -18,7 +19,6 @@ from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path, write_atomically
 from vlmlab.registry import registry
 from vlmlab.studies.experiment import SPLITS
-from vlmlab.views.charts import spread
 
 SPREAD = ("base", "new", "harmonic_mean", "shift")
 """Figures beside the main one that a split may have; each has its standard deviation in the column NAME_sd."""
@@ -42,6 +42,12 @@ COLUMNS = (
 """`seeds`: how many; `metric`: what `mean` and `sd` are of, on the split (accuracy, map or miou, in percent); `zero_shot`:
 the same figure of zero-shot prediction; `seconds`: of the processor, for adaptation and evaluation, their mean (seconds
 by the clock would depend on what else the machine did during the sweep); `peak_mb`: the largest."""
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (of the sample, 0 for a single value) over seeds."""
+    values = np.asarray(values, float)
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def table(results: Sequence[dict]) -> list[dict]:

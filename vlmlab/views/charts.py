@@ -11,13 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from vlmlab.studies.table import spread
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, system_label, system_style, tidy
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (of the sample, 0 for a single value) over seeds."""
-    values = np.asarray(values, float)
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def few_shot_curves(results: Sequence[dict], metric: str = "accuracy") -> Figure:

@@ -12,7 +12,7 @@ import io
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlmlab.registry import registry
+from vlmlab.registry import registry, system_label  # noqa: F401 (figures take the name from here)
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#dddddd"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
@@ -69,12 +69,6 @@ def system_style(key: str) -> dict:
         "linewidth": 1.8,
         "markersize": 6,
     }
-
-
-def system_label(key: str) -> str:
-    """The name under which a system appears in legends; the key itself if the taxonomy does not know it."""
-    info = registry().get(key)
-    return info.title.split(":")[0] if info else key
 
 
 class Still(Figure):

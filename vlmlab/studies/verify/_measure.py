@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import run_experiment
-from vlmlab.views.charts import spread
+from vlmlab.studies.table import spread
 
 BACKBONE = "micro-vit"
 SEEDS = (1, 2, 3)

@@ -8,9 +8,9 @@ from torch import Tensor
 from vlmlab.learning.evaluate import evaluate
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
+from vlmlab.studies.table import spread
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS, over_seeds, results
-from vlmlab.views.charts import spread
 
 claim = (
     "as words, learned prompts lie farther apart than class names; as class weights, closer together than classes do"

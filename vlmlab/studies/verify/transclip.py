@@ -9,9 +9,9 @@ from vlmlab.methods.method import Batch
 from vlmlab.registry import load_system
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
+from vlmlab.studies.table import spread
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE
-from vlmlab.views.charts import spread
 
 claim = "all test pictures predicted together gain over zero-shot prediction; the same pictures ten at a time gain less"
 DATASETS = ("objects-v2", "objects-sketch", "objects-mosaic", "textures", "aerial", "actions", "creatures", "flowers")
