@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 from tests.learning.conftest import Probe, coloured
 from vlmlab.datasets.image_set import Annotation, ArrayPictures, ImageSet
@@ -40,6 +41,19 @@ def test_accuracy_per_class_and_calibration_error_by_hand(backbone):
     assert measured["per_class"] == {"cat": 100, "dog": 50}
 
 
+def test_calibration_error_over_fifteen_bins(backbone):
+    logits = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 4, (200,), generator=torch.Generator().manual_seed(1))
+    confidence, predicted = logits.softmax(1).max(1)
+    right, expected = (predicted == labels).float(), 0.0
+    for lower in range(15):
+        inside = (confidence > lower / 15) & (confidence <= (lower + 1) / 15)
+        if inside.any():
+            expected += float(inside.float().mean() * (right[inside].mean() - confidence[inside].mean()).abs())
+    measured = evaluate(Fixed(backbone, logits.tolist(), list("abcd")), pictures(labels.tolist()))
+    assert measured["ece"] == pytest.approx(100 * expected, abs=1e-3)
+
+
 def test_a_class_without_pictures_has_no_figure(backbone):
     method = Fixed(backbone, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], ["cat", "dog", "owl"])
     assert evaluate(method, pictures([0, 1]))["per_class"] == {"cat": 100, "dog": 100}
@@ -54,6 +68,25 @@ def test_mean_average_precision_by_hand_and_at_clip_s_scale(backbone):
         measured = evaluate(Fixed(backbone, table * scale + shift, ["a", "b", "c"]), pictures(labels))
         assert measured["map"] == pytest.approx(expected, abs=1e-3)
         assert set(measured["per_class"]) == {"a", "b"}
+
+
+def test_average_precision_is_scikit_learn_s_with_ties_unknown_labels_and_scores_far_apart(backbone):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(60, 4, generator=generator).mul(2).round().div(2)  # many ties
+    scores[:, 1] = 25 + 1e-5 * scores[:, 1]
+    scores[0, 2], scores[1, 2] = -1e6, 1e6
+    labels = torch.randint(-1, 2, (60, 4), generator=generator)
+    measured = evaluate(Fixed(backbone, scores.tolist(), list("abcd")), pictures(labels))
+    for c, name in enumerate("abcd"):
+        known = labels[:, c] >= 0
+        expected = average_precision_score(labels[known, c].numpy(), scores[known, c].numpy())
+        assert measured["per_class"][name] == pytest.approx(100 * expected, abs=1e-4)
+    assert measured["map"] == pytest.approx(np.mean(list(measured["per_class"].values())))
+
+
+def test_one_class_that_pictures_show_is_enough_for_average_precision(backbone):
+    measured = evaluate(Fixed(backbone, [[2.0, 0.0], [1.0, 9.0]], ["a", "b"]), pictures([[0, 0], [1, 0]]))
+    assert measured["per_class"] == {"a": 50.0} and measured["map"] == 50.0
 
 
 class LeftRight(Method):

@@ -13,8 +13,8 @@ from torchmetrics.classification import (
     MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassJaccardIndex,
-    MultilabelAveragePrecision,
 )
+from torchmetrics.functional.classification import binary_average_precision
 
 from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
@@ -32,7 +32,8 @@ def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: in
     One label per picture: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
     Several labels per picture: {"map" (mean average precision over classes), "per_class": {class: precision}}.
     A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}.
-    A class that no picture shows has no entry in "per_class".
+    A class that no picture shows has no entry in "per_class" and no part in a mean (mmsegmentation counts the IoU of one
+    that is predicted nevertheless as 0). A label of -1 is unknown and takes no part in the precision of its class.
 
     Args:
         bank: where frozen features are kept; one in memory if None.
@@ -148,15 +149,15 @@ def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, floa
 
 
 def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, float | dict]:
-    shown = [c for c in range(labels.shape[1]) if labels[:, c].any()]
+    shown = [c for c in range(labels.shape[1]) if (labels[:, c] == 1).any()]
     if not shown:
         raise VlmlabError("none of these pictures shows any of the classes; mean average precision is not defined")
-    precision = MultilabelAveragePrecision(len(shown), average="none")
-    # Average precision depends on the order of the scores alone. torchmetrics would squash logits by a sigmoid, which
-    # saturates at CLIP's scale and makes ties, so they are brought into [0, 1] in a straight line.
-    low, high = logits.min(), logits.max()
-    values = precision((logits[:, shown] - low) / (high - low).clamp(min=1e-12), labels[:, shown])
-    per_class = {classes[c]: 100 * float(value) for c, value in zip(shown, values, strict=True)}
+    per_class = {}
+    for c in shown:
+        # Average precision depends on the order of the scores alone. torchmetrics would squash logits by a sigmoid, which
+        # saturates at CLIP's scale and makes ties, so it is given ranks; equal scores have equal ranks.
+        rank = logits[:, c].unique(return_inverse=True)[1] / len(logits)
+        per_class[classes[c]] = 100 * float(binary_average_precision(rank, labels[:, c], ignore_index=-1))
     return {"map": sum(per_class.values()) / len(per_class), "per_class": per_class}
 
 
