@@ -5,7 +5,7 @@ to each other; instead the frozen model teaches. Features and predictions must s
 in the end is a mean over the epochs, with little weight on the last.
 
     text, block j:   n learned tokens P_j behind [SOS]; P_0 starts as "a photo of a", j = 0 .. J-1          (1)
-    image, block j:  n learned tokens V_j behind the patches                                                (2)
+    image, block j:  n learned tokens V_j behind the patches (or other n and J than the text's)             (2)
     logits = s f w^T,   f = n(E_I),   w = n(E_T)
     f0 = n(E_I(x)) without prompts,   w0_c = n(mean over templates of E_T(template, c))                     (3)
     loss = CE + lambda_t mean|w - w0| + lambda_v mean|f - f0|                                               (4)
@@ -13,7 +13,7 @@ in the end is a mean over the epochs, with little weight on the last.
     kept = sum_t g_t theta_t / sum_t g_t,   g_t = exp(-(t - mu)^2 / (2 sigma^2)),   t = 1 .. epochs         (6)
 
 theta_t is what was learned when epoch t ends. The means of (4) run over every entry, C x e and B x e. The features of (3) are
-not normalised before their mean.
+not normalised before their mean; the templates are the release's, the first sixty of OpenAI's eighty sentences.
 
 What differs from the release: float32; a support picture's f0 is computed once (nothing is augmented); a run that is
 stopped early keeps the weighted mean of the epochs that it saw; mu and sigma follow the number of epochs (the release
@@ -61,6 +61,8 @@ class PromptSRC(Method):
     class Config(Recipe):
         n_ctx: int = option(4, "tokens n in each prompted layer of each tower", 1, 16)
         depth: int = option(9, "layers with prompts J", 1, 48)
+        vision_n_ctx: int | None = option(None, "tokens of the image tower; none: as many as n_ctx", 1, 64)
+        vision_depth: int | None = option(None, "layers of the image tower with prompts; none: depth", 1, 48)
         text_weight: float = option(25.0, "lambda_t, price of leaving the frozen class features", 0.0, 1000.0)
         image_weight: float = option(10.0, "lambda_v, price of leaving the frozen image features", 0.0, 1000.0)
         logits_weight: float = option(1.0, "price of leaving the frozen predictions", 0.0, 1000.0)
@@ -68,7 +70,7 @@ class PromptSRC(Method):
         sd_epoch: float = option(
             0.05, "sigma of the epochs' weights, as a share of the epochs; 0: keep the last", 0.0, 100.0
         )
-        templates: str = option("imagenet80", HELP)
+        templates: str = option("imagenet60", f"sentences of the teacher; {HELP}")
         epochs: int = option(20, "passes over the training pictures", 1, 10000)
         batch_size: int = option(4, "training pictures a step", 1, 4096)
         lr: float = option(0.0025, "learning rate after the warm-up", 0.0, 10.0)
@@ -78,7 +80,8 @@ class PromptSRC(Method):
 
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
-        backbone.image.check_prompts("PromptSRC", self.config.depth)
+        self.vision_depth = self.config.vision_depth or self.config.depth
+        backbone.image.check_prompts("PromptSRC", self.vision_depth)
         if self.config.depth > backbone.text.depth:
             raise VlmlabError(
                 f"PromptSRC asks for prompts in {self.config.depth} blocks and the text tower of {backbone.name} has "
@@ -87,17 +90,17 @@ class PromptSRC(Method):
 
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
-        n, layers = self.config.n_ctx, self.config.depth
-        d, width = self.backbone.text.width, self.backbone.image.width
-        noise = torch.Generator().manual_seed(task.seed)
+        config, noise = self.config, torch.Generator().manual_seed(task.seed)
 
-        def tokens(count: int, size: int) -> nn.Parameter:
-            return nn.Parameter((0.02 * torch.randn(count, n, size, generator=noise)).to(self.backbone.device))
+        def tokens(*shape: int) -> nn.Parameter:
+            return nn.Parameter((0.02 * torch.randn(*shape, generator=noise)).to(self.backbone.device))
 
-        self.context = tokens(layers, d)  # P [J, n, d]
-        if n <= 4:
+        self.context = tokens(config.depth, config.n_ctx, self.backbone.text.width)  # P [J, n, d]
+        if config.n_ctx <= 4:
             self.context.data[0] = self.prompts.words.float()
-        self.visual = tokens(layers, width)  # V [J, n, D]
+        self.visual = tokens(
+            self.vision_depth, config.vision_n_ctx or config.n_ctx, self.backbone.image.width
+        )  # V [J, n, D]
         self.kept: Tensor | None = None  # f0 of the support pictures
         if len(task.support):
             self.kept = F.normalize(self.encode(task.support), dim=-1)
