@@ -99,6 +99,13 @@ def test_the_carriers_are_what_they_say(backbone, batch):
     assert (image.logits(batch) - prepared(backbone, carrier="image").logits(batch)).abs().max() > 1e-4
 
 
+def test_the_mixing_is_that_of_upt(backbone, batch):
+    upt = UPT(backbone, UPT.configure(backbone, n_ctx=2, mixing="alone"))
+    upt.prepare(three_tasks())
+    same(prepared(backbone, carrier="both", mixing="alone").logits(batch), upt.logits(batch).detach())
+    assert (prepared(backbone, carrier="both").logits(batch) - upt.logits(batch)).abs().max() > 1e-3
+
+
 def test_default_sizes_follow_the_carrier(backbone):
     sizes = {c: prepared(backbone, carrier=c, n_ctx=None).carrier.config.n_ctx for c in CARRIERS}
     assert sizes == {"text": 16, "image": 16, "both": 4}

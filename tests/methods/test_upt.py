@@ -69,6 +69,27 @@ def test_every_prompt_sees_every_other(backbone):
     assert ((moved_visual - visual).abs().amax(-1) > 1e-6).all()
 
 
+@pytest.mark.parametrize("hidden", [32, 128])
+def test_alone_a_prompt_sees_itself_as_in_the_re_implementation(hidden, backbone):
+    """Attention within a sequence of one is its value; a tower that is as wide as the mixer has no maps."""
+    method = prepared(backbone, mixing="alone", hidden=hidden)
+    block, names = method.mixer, {name.split(".")[0] for name, _ in method.named_parameters()}
+    assert ("image_in" in names) == (hidden != 128) and {"text_in", "text_out"} < names  # image 128, text 192
+    visual = method.visual.flatten(0, 1)
+    if hidden != 128:
+        visual = method.image_in(visual)
+    x = torch.cat([method.text_in(method.context), visual])
+    normed = F.layer_norm(x, (hidden,), block.ln_1.weight, block.ln_1.bias)
+    value = F.linear(normed, block.attn.in_proj_weight[2 * hidden :], block.attn.in_proj_bias[2 * hidden :])
+    x = x + block.attn.out_proj(value)
+    x = x + block.mlp(block.ln_2(x))
+    context, mixed = method.mixed()
+    torch.testing.assert_close(context, method.text_out(x[:4]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed, method.image_out(x[4:]).unflatten(0, (3, 4)), atol=1e-5, rtol=1e-4)
+    method.loss(given(backbone)).backward()
+    assert all(p.grad is not None for p in method.parameters())
+
+
 def test_prompts_go_where_the_equations_say(backbone):
     method = prepared(backbone)
     (context, visual), images = method.mixed(), noise_images(32)

@@ -22,8 +22,8 @@ dataset that is asked for. Without companions there is no source stage: that is 
 
 What differs from the release: its `per_task` multiplies the logits of other tasks by 0, which can win; here they are left out. It
 averages the prompts of three source runs, and keeps the best of a run by validation; here the source run has the seed of the target
-run, and its last step counts. In UPT the tokens do attend to each other (see there). float32; no picture is augmented unless
-training asks for views.
+run, and its last step counts. In UPT the tokens do attend to each other (see there; `mixing=alone` is the release's). float32; no
+picture is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, S source classes of all tasks, M prompt tokens, L image blocks, d text width, D image width,
 e joint width.
@@ -71,6 +71,9 @@ class MVLPT(Method):
         carrier: str = option("both", "the prompts", choices=("both", "text", "image"))
         n_ctx: int | None = option(None, "prompt tokens M (in every block); none: 4 for both towers, 16 for one", 1, 64)
         position: str = option("middle", "where the class name stands", choices=("end", "middle", "front"))
+        mixing: str = option(
+            "together", "what a prompt of UPT attends to: all, or itself", choices=("together", "alone")
+        )
         epochs: int = option(200, "passes over the training pictures, in each stage", 1, 10000)
 
     embedded: ClassVar[dict] = {
@@ -95,7 +98,7 @@ class MVLPT(Method):
         elif config.carrier == "image":
             self.carrier = VisualPrompts(backbone, VisualPrompts.Config(n_ctx))
         else:
-            self.carrier = UPT(backbone, UPT.Config(n_ctx=n_ctx, position=config.position))
+            self.carrier = UPT(backbone, UPT.Config(n_ctx=n_ctx, position=config.position, mixing=config.mixing))
         self.eats = self.carrier.eats
 
     def prepare(self, task) -> None:

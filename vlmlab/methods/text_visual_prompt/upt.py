@@ -15,8 +15,9 @@ its part. The transformer is needed in training only; what it makes of the token
 
 The authors released no code. This follows the paper's description and the re-implementation that came with MVLPT
 (sIncerass/MVLPT), whose sizes and initial values are the defaults here. What differs from that one: there the attention of (2)
-runs along the wrong axis, so that every prompt sees only itself; here the prompts see each other, which is the paper's idea.
-float32; no picture is augmented unless training asks for views.
+runs along the wrong axis, so that every prompt sees only itself, and a tower that is as wide as h has no maps A and B; here the
+prompts see each other, which is the paper's idea. `mixing=alone` is that re-implementation, number for number. float32; no
+picture is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, m prompt tokens, L prompted image blocks, h width of the small transformer, d text width,
 D image width, e joint width.
@@ -63,6 +64,9 @@ class UPT(Method):
         position: str = option("middle", "where the class name stands", choices=("end", "middle", "front"))
         hidden: int = option(128, "width h of the small transformer", 1, 4096)
         heads: int = option(1, "its attention heads", 1, 64)
+        mixing: str = option(
+            "together", "what a prompt attends to there: all, or itself", choices=("together", "alone")
+        )
         templates: str = option("dataset", f"sentences if only the image is prompted; {HELP}")
         epochs: int = option(200, "passes over the training pictures", 1, 10000)
 
@@ -88,13 +92,13 @@ class UPT(Method):
             if self.in_text:
                 d = self.backbone.text.width
                 self.context = nn.Parameter(0.02 * torch.randn(m, d))  # P
-                self.text_in, self.text_out = nn.Linear(d, h), nn.Linear(h, d)  # A_t, B_t
+                self.text_in, self.text_out = self._maps(d)  # A_t, B_t
             if self.in_image:
                 image = self.backbone.image
                 size = image.visual.patch_size[0] * image.visual.patch_size[1]
                 bound = (6 / (3 * size + image.width)) ** 0.5  # Xavier's bound, as if a patch were embedded (VPT)
                 self.visual = nn.Parameter(bound * (2 * torch.rand(self.depth, m, image.width) - 1))  # V [L, m, D]
-                self.image_in, self.image_out = nn.Linear(image.width, h), nn.Linear(h, image.width)  # A_v, B_v
+                self.image_in, self.image_out = self._maps(image.width)  # A_v, B_v
             self.mixer = ResidualAttentionBlock(h, config.heads, act_layer=QuickGELU)
         self.to(device)
 
@@ -116,7 +120,10 @@ class UPT(Method):
             parts.append(self.text_in(self.context))
         if self.in_image:
             parts.append(self.image_in(self.visual).flatten(0, 1))
-        tokens = run_block(self.mixer, torch.cat(parts)[None])[0]  # [m + L m, h]: one sequence (1), (2)
+        tokens = torch.cat(parts)  # [m + L m, h] (1)
+        # All prompts form one sequence, or each prompt one of its own, in which it finds only itself.
+        sequences = tokens[None] if self.config.mixing == "together" else tokens[:, None]
+        tokens = run_block(self.mixer, sequences).flatten(0, 1)  # (2)
         split = self.config.n_ctx if self.in_text else 0
         context = self.text_out(tokens[:split]) if self.in_text else None
         visual = self.image_out(tokens[split:]).unflatten(0, (self.depth, -1)) if self.in_image else None
@@ -131,6 +138,13 @@ class UPT(Method):
         else:
             f = self.image_features(batch)
         return self.backbone.logit_scale * f @ w.T  # [B, C] (6)
+
+    def _maps(self, width: int) -> tuple[nn.Module, nn.Module]:
+        """From a tower's `width` to h and back."""
+        h = self.config.hidden
+        if self.config.mixing == "alone" and width == h:  # as in the re-implementation
+            return nn.Identity(), nn.Identity()
+        return nn.Linear(width, h), nn.Linear(h, width)
 
     def _class_features(self, context: Tensor) -> Tensor:
         """E_T of (4), [C, e]; with the name at the end, the context is encoded once for all classes."""
