@@ -69,6 +69,10 @@ def test_sentences_connect_as_the_release_does():
     assert sentence("dog", "a large dog") == "dog, which is a large dog"
     assert sentence("car", "used for racing") == "car, which is used for racing"
     assert sentence("plane", "can fly") == "plane, which can fly"
+    # Its test is of letters: published descriptors were scored with these sentences.
+    assert sentence("dog", "canine teeth") == "dog, which canine teeth"
+    assert sentence("moth", "antennae") == "moth, which is antennae"
+    assert sentence("hat", "maybe a ribbon") == "hat, which maybe a ribbon"
 
 
 def test_the_explanation_adds_up_to_the_score(backbone, files):

@@ -10,7 +10,8 @@ feature by itself. The mean decides, and the parts explain: one sees which descr
 Unlike CuPL's, the mean of the features is not normalised again: a class whose descriptors disagree has a shorter vector.
 
 The connecting word of (1) follows the first letters of a descriptor, as in the release: "which is" before the letter a and
-before "used", "which" before has, often, typically, may and can, else "which has".
+before "used", "which" before has, often, typically, may and can, else "which has". Letters and not words decide, so that
+"antennae" become "which is antennae" and "canine teeth" "which canine teeth"; published numbers were made with that.
 
 What differs from the release: the scale s, which changes no prediction.
 
@@ -103,7 +104,6 @@ def sentence(name: str, descriptor: str, where: str = "before") -> str:
         return descriptor
     if where == "after":
         return f"{descriptor}, {name}"
-    word = descriptor.split(maxsplit=1)[0] if descriptor else ""
     if descriptor.startswith(("a", "used")):
         return f"{name}, which is {descriptor}"
-    return f"{name}, which {descriptor}" if word in STARTS else f"{name}, which has {descriptor}"
+    return f"{name}, which {descriptor}" if descriptor.startswith(STARTS) else f"{name}, which has {descriptor}"
