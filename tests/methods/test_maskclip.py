@@ -83,8 +83,11 @@ def test_attention_pooling_baseline(inputs, numbers):
     same(method.dense(pictures(inputs)), numbers[f"{inputs}/out/attn_pooling"])
 
 
-def test_templates_are_the_released_list(numbers):
+def test_templates_are_the_released_list(numbers, backbones):
     assert sorted(SETS["scene85"]) == sorted(numbers["templates"].tolist())
+    method = MaskCLIP(backbones["vit"])  # with the defaults
+    method.prepare(task(CLASSES, ["a photo of a {}."]))
+    same(method.classifier, numbers["vit/text_embeddings"])
 
 
 def test_nothing_learns(backbones):

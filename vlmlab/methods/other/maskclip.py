@@ -9,6 +9,8 @@ masks.
     ResNet:           F = conv1x1(conv1x1(Z; W_v); W_c), the pool's projections, no positions     (2)
     P = n(F) T^T      cosines, T the unit class vectors; enlarged bilinearly, argmax per pixel    (3)
 
+T is the mean over 85 sentences: OpenAI's eighty, and five that place the object in a scene.
+
 Two refinements, off by default as in the release's MaskCLIP configurations:
 
     prompt denoising: class c leaves a picture if max over its places of softmax(s P)_c < t       (4)
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +67,9 @@ class MaskCLIP(Method):
         key_smoothing: float = option(0.0, "confidence below which a place asks its neighbours in key space", 0.0, 1.0)
         prompt_denoising: float = option(0.0, "confidence that a class must reach somewhere in the picture", 0.0, 1.0)
         scale: float | None = option(None, "factor before the softmax of both; none: the backbone's", 0.0, 1000.0)
-        templates: str = option("dataset", HELP)
+        templates: str = option("scene85", HELP)
 
+    embedded: ClassVar[dict] = {"templates": "dataset"}
     eats = "images"
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
