@@ -119,7 +119,7 @@ def test_prepare_caches_the_support_pictures(system, backbone):
     method.prepare(task(CLASSES, TEMPLATES, support=support))
     expected = F.normalize(backbone.encode_image(backbone.preprocess(support.images(slice(None)))), dim=-1)
     torch.testing.assert_close(method.keys.data, expected)
-    assert (method.alpha, method.beta) == (1.0, 1.0)  # no validation pictures, no search
+    assert (method.alpha, method.beta) == (1.17, 1.0)  # no validation pictures, no search
     method = system(backbone, system.configure(backbone, passes=3))
     method.prepare(task(CLASSES, TEMPLATES, support=support))
     again = system(backbone, system.configure(backbone, passes=3))
@@ -137,17 +137,19 @@ def test_alpha_and_beta_come_from_validation_pictures_alone(backbone):
     found = float((method.logits(Batch(features=features)).argmax(-1) == val.labels).float().mean())
     _, _, accuracy = method.grid(F.normalize(features, dim=-1), val.labels)
     assert found == pytest.approx(float(accuracy.max())) == 1.0
-    assert (method.alpha, method.beta) != (1.0, 1.0)
+    assert (method.alpha, method.beta) != (1.17, 1.0)
 
 
 def test_fine_tuning_trains_with_the_initial_values_and_searches_at_the_end(backbone):
     given = task(CLASSES, TEMPLATES, support=Pictures(SUPPORT), val=Pictures(SUPPORT))
     settings = {"passes": 0, "alpha_max": 50.0, "beta_max": 50.0, "beta_steps": 20}
     method = TipAdapterF(backbone, TipAdapterF.configure(backbone, **settings))
+    tried = []
+    method.grid = lambda *given: (tried.append(1), TipAdapterF.grid(method, *given))[1]
     method.prepare(given)
-    assert (method.alpha, method.beta) == (1.0, 1.0)
+    assert (method.alpha, method.beta) == (1.17, 1.0) and not tried  # the search would be of keys that still change
     method.finish(given)
-    assert (method.alpha, method.beta) != (1.0, 1.0)
+    assert (method.alpha, method.beta) != (1.17, 1.0)
 
 
 def test_rate_falls_to_zero_in_a_cosine_per_step(backbone, keys):
@@ -175,6 +177,8 @@ def test_without_pictures_there_is_no_cache(backbone):
 
 def test_official_defaults():
     config = TipAdapterF.Config()
-    assert (config.alpha, config.beta, config.passes, config.alpha_steps, config.beta_steps) == (1.0, 1.0, 10, 20, 200)
+    # configs/imagenet.yaml of the release
+    assert (config.alpha, config.beta, config.passes, config.alpha_steps, config.beta_steps) == (1.17, 1.0, 10, 20, 200)
+    assert (config.alpha_max, config.beta_max) == (3.0, 7.0)
     assert (config.lr, config.eps, config.weight_decay) == (0.001, 1e-4, 0.01)
     assert (config.epochs, config.batch_size) == (20, 256)

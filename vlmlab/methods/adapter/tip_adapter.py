@@ -11,9 +11,14 @@ Tip-Adapter-F then fine-tunes the keys, which start where the cache is, and need
 In F the keys are free after their start and are not normalised again. alpha and beta are searched on validation
 pictures (for F after training, which runs with the initial ones).
 
+alpha, beta and the ends of their search are those of the release's configuration for ImageNet; it has others for every dataset
+(alpha up to 10, ends up to 50), larger where pictures look less like the web's.
+
 What differs from the release: the logit scale s is the backbone's, which is 100 in CLIP, where the release writes 100;
 float32; Tip-Adapter-F ends with its last epoch, where the release keeps the epoch that is best on the test pictures,
-and nothing is ever chosen on test pictures.
+and nothing is ever chosen on test pictures; the search has up to four validation pictures of a class, where the release has
+all of them (on ImageNet, the test pictures); F trains on the pictures as they are, where the release crops and mirrors them,
+unless training asks for views.
 
 Dimensions: B batch, C classes, N cached pictures (classes times shots), e joint width, V validation pictures.
 """
@@ -51,7 +56,7 @@ class TipAdapter(Method):
 
     @dataclasses.dataclass
     class Config:
-        alpha: float = option(1.0, "weight of the cache's vote, before or without a search", 0.0, 100.0)
+        alpha: float = option(1.17, "weight of the cache's vote, before or without a search", 0.0, 100.0)
         beta: float = option(1.0, "sharpness of the cache's kernel, before or without a search", 0.0, 100.0)
         search: bool = option(True, "choose alpha and beta on the validation pictures")
         alpha_max: float = option(3.0, "end of the search for alpha", 0.1, 100.0)
@@ -71,7 +76,8 @@ class TipAdapter(Method):
             raise VlmlabError("Tip-Adapter needs labelled pictures for its cache; ask for at least one shot")
         keys = F.normalize(self._cached_features(support, task.seed), dim=-1)
         self.build(keys, support.labels, task.classes, task.templates)
-        self._search(task)
+        if not self.trainable_parameters:  # keys that will be trained are searched for at the end
+            self._search(task)
 
     def build(self, keys: Tensor, labels: Tensor, classes: Sequence[str], templates: Sequence[str]) -> None:
         """The cache from unit keys [N, e] and their labels [N]."""
@@ -164,10 +170,6 @@ class TipAdapterF(TipAdapter):
         lr: float = option(0.001, "learning rate of AdamW at the start", 0.0, 10.0)
         weight_decay: float = option(0.01, "weight decay", 0.0, 1.0)
         eps: float = option(1e-4, "eps of AdamW", 0.0, 1.0)
-
-    def prepare(self, task) -> None:
-        super().prepare(task)
-        self.alpha, self.beta = self.config.alpha, self.config.beta  # training runs with the initial ones
 
     def build(self, keys: Tensor, labels: Tensor, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().build(keys, labels, classes, templates)
