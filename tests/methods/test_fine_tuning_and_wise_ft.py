@@ -103,6 +103,13 @@ def test_the_ends_of_the_line_are_zero_shot_and_fine_tuned():
     same(method.logits(batch), zero_shot.logits(batch))
 
 
+def test_without_fisher_information_of_a_tensor_its_average_is_plain():
+    start, end = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}
+    same(merge(start, end, 0.25, ({}, {}), floor=0.5)["a"], merge(start, end, 0.25)["a"])
+    weighed = merge(start, end, 0.25, ({"a": torch.tensor([0.0, 2.0])}, {"a": torch.tensor([1.5, 0.1])}), floor=0.5)
+    same(weighed["a"], torch.tensor([(0.375 + 1.125) / 0.75, (3.0 + 0.75) / 1.625]))
+
+
 def test_counters_are_not_averaged_and_other_classes_are_refused():
     merged = merge({"n": torch.tensor(3)}, {"n": torch.tensor(7)}, 0.5)
     assert merged["n"] == 3 and json.dumps(int(merged["n"]))

@@ -47,6 +47,14 @@ def test_it_starts_at_sums_of_pictures_and_at_the_mean_cosine_of_their_names(bac
     same(method.logits(batch), (f @ method.weight.T + method.alpha * (f @ text.T)).detach().numpy())
 
 
+def test_a_class_without_a_picture_has_no_say_in_the_start(backbone):
+    method = LPPlusPlus(backbone)
+    method.prepare(task(CLASSES, support=Pictures([0, 1, 2, 3])))
+    f = F.normalize(method.encode(Pictures([0, 1, 2, 3])), dim=-1)
+    own = torch.stack([f[c] @ method.text[c] for c in range(4)])
+    same(method.alpha, (250 * own.mean()).expand(5))
+
+
 def test_step_sizes_follow_from_the_features():
     f = F.normalize(torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
     text = F.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), dim=-1)

@@ -14,6 +14,8 @@ same). The step with the best accuracy on the validation pictures is kept, of eq
 last. No factor s stands in (1): alpha takes its place.
 
 What differs from the release: float32 instead of half precision; b begins at zero (the release leaves PyTorch's random start);
+a class may lack pictures; the step that is kept is chosen on up to four validation pictures of a class (the release: as many as
+there are shots);
 no picture is augmented unless training asks for views.
 
 Dimensions: N labelled pictures, B batch, C classes, e joint width, V validation pictures.
@@ -69,7 +71,8 @@ class LPPlusPlus(Method):
         self.lr_w, self.lr_alpha = step_sizes(f, self.text)  # (3)
         self.weight = nn.Parameter(onehot.T @ f)  # w [C, e] (2)
         self.bias = nn.Parameter(torch.zeros(len(task.classes), device=f.device))  # b [C]
-        own = (onehot * (f @ self.text.T)).sum(0) / onehot.sum(0)  # mean cosine of each class' pictures with its name
+        there = onehot.sum(0) > 0  # a class without a picture has no say
+        own = (onehot * (f @ self.text.T)).sum(0)[there] / onehot.sum(0)[there]  # mean cosine of pictures and own name
         self.alpha = nn.Parameter(torch.full_like(self.bias, self.config.start * float(own.mean())))  # [C]
         self.val = (F.normalize(self.encode(task.val), dim=-1), task.val.labels.to(f.device)) if len(task.val) else None
         # The best step so far: buffers, so that a run that is resumed keeps it.

@@ -7,7 +7,7 @@ part of the way keeps most of the gain and loses nothing, or even gains, under s
     theta_alpha = (1 - alpha) theta_0 + alpha theta_1        every tensor of encoder and head              (1)
     logits = n(E_I(x; theta_alpha)) W_alpha^T + b_alpha      one ordinary forward pass                     (2)
 
-Optionally each weight is averaged by its Fisher information F0, F1:
+Optionally each weight is averaged by its Fisher information F0, F1, which `merge` is handed and nothing here computes:
     theta = ((1 - alpha) F0 theta_0 + alpha F1 theta_1) / ((1 - alpha) F0 + alpha F1).                     (3)
 
 theta_0 is the zero-shot model with its scale inside of the head, theta_1 what fine_tuning.py makes of it. alpha = 1 is
@@ -69,7 +69,8 @@ def merge(
     fisher: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
     floor: float = 1e-8,
 ) -> dict[str, Tensor]:
-    """(1), or with the `fisher` information of both ends (3); a tensor without an entry there counts as `floor`."""
+    """(1), or with the `fisher` information of both ends, at least `floor`, (3); a tensor without an entry there has that of 1
+    at both ends, which is (1)."""
     merged = {}
     for key, start in zero_shot.items():
         end = fine_tuned[key]
