@@ -14,10 +14,11 @@ The second rule of (4) needs no label (SVL-Adapter*): the surer CLIP is of itsel
 `labels=clip` none is used at all: CLIP's own predictions stand in for them, of each predicted class the 16 that it is surest
 of, and for a class that it never predicts the one picture that it finds most like it; a then follows the second rule.
 
-What differs from the release: float32; SimCLR sees the training pictures (the release adds those of validation); the second
-rule reads the unlabelled training pictures (the release those of the test, and for RN50 it forgets to normalise f there); a
-class that is never predicted keeps its number. On the embedded backbones the encoder is a small one that begins at random
-(the release: a ResNet-50 that ImageNet's labels have trained, so not wholly self-supervised).
+What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32;
+SimCLR sees the training pictures (the release adds those of validation); the second rule reads the unlabelled training pictures
+(the release those of the test, and for RN50 it forgets to normalise f there); a class that is never predicted keeps its number.
+On the embedded backbones the encoder is a small one that begins at random (the release: a ResNet-50 that ImageNet's labels have
+trained, so not wholly self-supervised).
 
 Dimensions: B batch, C classes, S side that the backbone takes, D width of the encoder, h hidden width, e joint width, N pictures.
 """

@@ -13,9 +13,10 @@ the weights, so that a prediction costs what it cost before. One recipe serves a
 The factor is alpha / sqrt(r), not alpha / r as in the first LoRA. Dropout acts on what enters A, and in learning alone. The
 backbone itself is not touched: the updates hang in a copy of its modules that shares all of its tensors.
 
-What differs from the release: float32, or bfloat16 on a GPU (the release: half precision); the steps are whole passes over the
-pictures, so there may be up to one pass more than 500 K; the update is kept apart from the weights (the release adds it when it
-predicts: same numbers); no picture is cropped unless training asks for views.
+What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32, or
+bfloat16 on a GPU (the release: half precision); the steps are whole passes over the pictures, so there may be up to one pass
+more than 500 K; the update is kept apart from the weights (the release adds it when it predicts: same numbers); no picture is
+cropped unless training asks for views.
 
 Dimensions: B batch, C classes, T tokens, d width of a tower, r rank, e joint width.
 """

@@ -24,9 +24,10 @@ comparable with that of systems that see one picture at a time, and it depends o
 or where classes are missing, it is another system. Nothing is learned beforehand.
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; the number
-of classes is that of the names, where the release counts it in the test labels; a support picture keeps its nearest
-neighbour (the release drops it as if it were the picture itself), and the neighbours of tests and of support pictures are in
-the same order as their z (the release mixes the two orders up).
+of classes is that of the names, where the release counts it in the test labels. With labels: a support picture keeps its
+nearest neighbour (the release drops it as if it were the picture itself); the neighbours of tests and of support pictures are
+in the same order as their z (the release mixes the two orders up); and every gamma begins anew, so that one does not depend on
+the others (the release goes on from where the last gamma ended).
 
 Dimensions: Q pictures together, S support pictures, N = Q + S, C classes, e joint width, k neighbours.
 """
