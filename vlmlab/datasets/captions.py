@@ -82,7 +82,8 @@ def read_captions(path: str | Path) -> list[str]:
 
 
 def forms(name: str) -> tuple[str, ...]:
-    """How a caption may say a class: its name, and the plural of its last word by English rule or as MicroWorld has it."""
+    """How a caption may say a class: its name, and the plural of its last word by English rule or as MicroWorld has it;
+    several words also as one ("firetruck"), as in TaI-DPT's release."""
     name = name.replace("_", " ").lower()
     if re.search(r"(s|x|z|ch|sh)$", name):
         plural = f"{name}es"
@@ -91,7 +92,8 @@ def forms(name: str) -> tuple[str, ...]:
     else:
         plural = f"{name}s"
     own = (OBJECTS[name].many,) if name in OBJECTS else ()
-    return tuple(dict.fromkeys((name, plural, *own)))
+    said = (name, plural, *own)
+    return tuple(dict.fromkeys((*said, *(form.replace(" ", "") for form in said if " " in name))))
 
 
 def noun_filter(

@@ -16,9 +16,9 @@ A picture takes the place of the caption with its global feature for h and its l
 attention pool's positions.
 
 What differs from the release: captions come from scenes of MicroWorld, or from a text file, where the release has those of COCO
-and OpenImages; nouns are found by their name, plural and synonyms instead of with a lemmatiser; the last epoch is kept,
-where the release chooses one on test pictures; in a ViT, which the release does not run, the global feature is the class
-token's and local ones are MaskCLIP's.
+and OpenImages; nouns are found by their name and plural, where it has a lemmatiser and a list of synonyms; the last epoch is
+kept, where it chooses one on test pictures; t over places is 40 for every dataset, where it has 4 for NUS-WIDE; in a ViT, which
+it does not run, the global feature is the class token's and local ones are MaskCLIP's.
 
 Dimensions: B batch, C classes, L words or places, M context vectors, d text width, e joint width.
 """
