@@ -16,6 +16,7 @@ Dimensions: B batch, C classes, e image feature width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -83,6 +84,7 @@ class LinearProbe(Method):
     def _search(self, h: Tensor, y: Tensor, h_val: Tensor, y_val: Tensor) -> float:
         classes = len(self.learned_on)
 
+        @functools.cache  # of the two ends of an interval, one is an end of the next
         def accuracy(c: float) -> float:
             weight, bias = solve(h, y, classes, c)
             return ((h_val.cpu() @ weight.T + bias).argmax(1) == y_val.cpu()).double().mean().item()
