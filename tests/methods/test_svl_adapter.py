@@ -212,6 +212,21 @@ def test_clip_can_give_the_labels(backbone):
     assert len(method.kept) == len(pictures)
 
 
+def test_a_picture_that_is_lent_to_a_class_without_one_stands_for_no_other(backbone):
+    """Never predicted: classes 2 and 4. Both would like picture 0 best, which class 0 has, too."""
+    method = prepared(backbone, labels="clip", top=4)
+    p = torch.tensor(
+        [[0.4, 0.1, 0.3, 0.0, 0.2], [0.9, 0.1, 0.0, 0.0, 0.0], [0.5, 0.2, 0.18, 0.0, 0.12], [0.1, 0.8, 0.0, 0.0, 0.1],
+         [0.1, 0.1, 0.1, 0.65, 0.05], [0.6, 0.2, 0.1, 0.0, 0.1]]
+    )  # fmt: skip
+    method.encoded = lambda pictures: (torch.zeros(len(p), 1), p.log())
+    given = Unlabelled([0] * 6, seed=5)
+    found = method._labelled_by_clip(given)
+    pixels = [given._pixels[i].tobytes() for i in range(6)]
+    pairs = {(pixels.index(found._pixels[k].tobytes()), int(found.labels[k])) for k in range(len(found))}
+    assert pairs == {(1, 0), (5, 0), (3, 1), (0, 2), (4, 3), (2, 4)} and len(found) == 6
+
+
 def test_adam_at_a_constant_rate(backbone):
     optimizer, schedule = prepared(backbone).optimizer(5)
     assert type(optimizer) is torch.optim.Adam

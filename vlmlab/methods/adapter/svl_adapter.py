@@ -12,7 +12,8 @@ where they are worth something, the new eyes where they are not.
 
 The second rule of (4) needs no label (SVL-Adapter*): the surer CLIP is of itself, the more it is listened to. With
 `labels=clip` none is used at all: CLIP's own predictions stand in for them, of each predicted class the 16 that it is surest
-of, and for a class that it never predicts the one picture that it finds most like it; a then follows the second rule.
+of, and for a class that it never predicts the one picture that it finds most like it, which then stands for no other class; a
+follows the second rule.
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32;
 SimCLR sees the training pictures (the release adds those of validation); the second rule reads the unlabelled training pictures
@@ -180,10 +181,14 @@ class SVLAdapter(Method):
         p = self.encoded(pictures)[1].softmax(-1)  # [N, C]
         confidence, label = p.max(-1)
         chosen = surest(confidence, label, len(self.classes), self.config.top)
-        named = label.cpu()[chosen]
-        absent = [c for c in range(len(self.classes)) if c not in set(named.tolist())]
-        chosen = torch.cat([chosen, p[:, absent].argmax(0).cpu()])
-        return pictures.subset(chosen).relabelled(torch.cat([named, torch.tensor(absent, dtype=torch.long)]))
+        never = sorted(set(range(len(self.classes))) - set(label.tolist()))[: len(p)]
+        lent: list[int] = []  # the pictures of the classes that are never predicted, a different one for each
+        for c in never:
+            likeness = p[:, c].index_fill(0, torch.tensor(lent, dtype=torch.long, device=p.device), -1.0)
+            lent.append(int(likeness.argmax()))
+        chosen = chosen[~torch.isin(chosen, torch.tensor(lent))]
+        labels = torch.cat([label.cpu()[chosen], torch.tensor(never, dtype=torch.long)])
+        return pictures.subset(torch.cat([chosen, torch.tensor(lent, dtype=torch.long)])).relabelled(labels)
 
     def _encoder(self, pictures) -> nn.Module:
         """The encoder of (1). Shots, support sets and the classifier do not matter to it: one serves all of them."""
