@@ -27,6 +27,9 @@ SETUPS = (
     "transductive",
     "text-only",
 )
+WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "transductive", "text-only")
+"""Setups that learn from no labelled picture: what they do does not depend on the shots, unless a setting changes that, as
+`labelled` of TransCLIP does."""
 STATUSES = ("complete", "extra", "planned")
 
 
@@ -56,6 +59,15 @@ class SystemInfo:
     def name(self) -> str:
         """The title's short form, before a colon."""
         return self.title.split(":")[0]
+
+    @property
+    def takes_shots(self) -> bool:
+        """Whether its figures depend on the shots: without them it needs one run per dataset and seed.
+
+        What needs no training and does not classify, as MaskCLIP, has no labelled pictures either.
+        """
+        trains = self.setup != "training-free" or "classification" in self.tasks
+        return trains and self.setup not in WITHOUT_SHOTS
 
     def row(self) -> dict:
         """The row as `vlmlab systems --json` prints it."""

@@ -26,7 +26,6 @@ from vlmlab.learning.features import FeatureBank
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
 from vlmlab.registry import load_system, registry
-from vlmlab.studies.sweep import takes_shots
 
 SIDE = 32
 SCENES = ["beach", "bedroom", "city street", "desert", "farm", "forest path", "kitchen", "mountain", "night sky"]
@@ -204,8 +203,8 @@ def test_the_shots_matter_where_the_taxonomy_says_so(key):
     one, other = (fitted(key, shots)[0] if shots != 2 else once(key)[0] for shots in (1, 2))
     test = task_for(key).test
     same = torch.equal(predict(one, test, bank()), predict(other, test, bank()))
-    assert same != takes_shots(registry()[key])
-    if takes_shots(registry()[key]) and list(one.parameters()):
+    assert same != registry()[key].takes_shots
+    if registry()[key].takes_shots and list(one.parameters()):
         with pytest.raises(VlmlabError, match="at least one shot"):
             fitted(key, shots=0)
 

@@ -290,6 +290,20 @@ def test_the_few_shot_board_shows_its_support_set_and_measures_only_what_is_new(
     board.close()
 
 
+def test_the_few_shot_board_offers_what_learns_from_labelled_pictures_and_asks_nothing_twice(live, monkeypatch):
+    monkeypatch.setattr(FewShotBoard, "ask", lambda self, work, show: None)
+    board = FewShotBoard()
+    assert {"zero_shot", "vcd", "coop", "tip_adapter", "svl_adapter", "wise_ft"} <= set(board.ticks)
+    assert not {"tpt", "upl", "transclip", "tai_dp", "maskclip"} & set(board.ticks)
+    asked = []
+    monkeypatch.setattr("vlmlab.studies.run.run_experiment", lambda one, **_: asked.append(one) or {})
+    monkeypatch.setattr(board, "_sheet", lambda shots, seed: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(board, "_show", lambda results: None)
+    board._measure(["vcd", "coop"], 4, 1, lambda: False)
+    assert [(e.system, e.shots) for e in asked] == [("vcd", 0), ("coop", 1), ("coop", 2), ("coop", 4)]
+    board.close()
+
+
 def test_choosing_on_test_never_looks_worse(strict):
     box = ProtocolBox()
     box.cheat()

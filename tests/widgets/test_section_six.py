@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from vlmlab.methods.method import Batch
 from vlmlab.studies.table import COLUMNS
 from vlmlab.widgets import CacheSurface, CacheVotes, DescriptorBars, SectionBoard, VisualPromptBoard, WiseFTFrontier
 from vlmlab.widgets.section_board import board, frontier
+from vlmlab.widgets.support import cache_over
 
 FRONTIER = {
     "dataset": "digits", "shifted": ("digits",), "shots": 1, "pictures": 30, "alphas": (0.0, 0.5, 1.0),
@@ -103,13 +106,14 @@ def test_a_prompt_that_is_neither_is_told():
 
 def test_the_bars_are_tip_adapter_s_logits(strict):
     panel = CacheVotes(shots=2, alpha=3.0, beta=4.0)
-    method, support = panel._prepared[2, 1]
+    shared, task = cache_over("digits", "micro-vit", 2, 1)
+    method = copy.copy(shared)
     method.alpha, method.beta = 3.0, 4.0
     backbone = method.backbone
     features = backbone.encode_image(backbone.preprocess(panel.chooser.pixels))
     logits = method.logits(Batch(features=features))[0].detach().numpy()
     np.testing.assert_allclose(panel.answer["zero_shot"] + panel.answer["votes"], logits, rtol=1e-4, atol=1e-4)
-    by_hand = [panel.answer["weights"][support.labels.numpy() == c].sum() for c in range(len(method.classes))]
+    by_hand = [panel.answer["weights"][task.support.labels.numpy() == c].sum() for c in range(len(method.classes))]
     np.testing.assert_allclose(panel.answer["votes"], 3.0 * np.array(by_hand), rtol=1e-4)
     panel.close()
 
@@ -280,6 +284,32 @@ def test_the_section_board_lives_three_times(strict):
     assert panel.points.y["coop"] == 41.0
     panel.close()
     assert panel.box.comm is None
+
+
+def test_a_board_without_an_answer_says_so(live, monkeypatch):
+    monkeypatch.setattr(SectionBoard, "ask", lambda self, work, show: None)
+    panel = SectionBoard(some_table())
+    assert "nothing" in panel.static().alt and panel.facts() == {"systems": 0}
+    panel.close()
+
+
+def test_families_that_the_table_has_not_keep_the_last_board(live):
+    panel = SectionBoard(some_table()[lambda t: t.system != "zero_shot"])
+    for tick in panel.ticks.values():
+        tick.value = False
+    panel.wait()
+    assert "tick another family" in panel.error
+    panel.close()
+
+
+def test_a_still_picture_is_of_the_first_answer(live, monkeypatch):
+    monkeypatch.setenv("VLMLAB_STATIC", "1")
+    shown = []
+    monkeypatch.setattr("vlmlab.widgets.panel.display", shown.append)
+    panel = SectionBoard(some_table())
+    panel._ipython_display_()
+    assert "CoOp, 75.0" in shown[0].alt
+    panel.close()
 
 
 def test_a_figure_that_the_table_has_not_keeps_the_last_board(live):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from vlmlab.views.style import INK, MUTED, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import Panel, image_view, png
+from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
-SHOTS = (1, 2, 4, 8, 16)
 STEPS = (24, 30)  # values of alpha and of beta
 MARKS = (("best on validation", "o"), ("best on test", "D"), ("yours", "*"))
 
@@ -32,21 +33,18 @@ class CacheSurface(Panel):
         beta_max: float = 15.0,
     ) -> None:
         self.names = (dataset, backbone)
-        slow = {"style": LABEL, "layout": WIDE, "continuous_update": False}
-        self.shots = widgets.SelectionSlider(options=SHOTS, value=shots, description="shots", **slow)
-        self.seed = widgets.IntSlider(seed, 0, 9, description="seed", **slow)
-        self.alpha_max = widgets.FloatSlider(alpha_max, min=1, max=60, step=1, description="alpha up to", **slow)
-        self.beta_max = widgets.FloatSlider(beta_max, min=1, max=40, step=1, description="beta up to", **slow)
-        self.alpha = widgets.IntSlider(2, 0, STEPS[0] - 1, description="your alpha, nr.", **slow)
-        self.beta = widgets.IntSlider(10, 0, STEPS[1] - 1, description="your beta, nr.", **slow)
-        for name in ("shots", "seed", "alpha_max", "beta_max", "alpha", "beta"):
+        self.shots, self.seed = support_sliders(shots, seed)
+        self.alpha_max = widgets.FloatSlider(alpha_max, min=1, max=60, step=1, description="alpha up to", **SLOW)
+        self.beta_max = widgets.FloatSlider(beta_max, min=1, max=40, step=1, description="beta up to", **SLOW)
+        self.alpha = widgets.IntSlider(2, 0, STEPS[0] - 1, description="your alpha, nr.", **SLOW)
+        self.beta = widgets.IntSlider(10, 0, STEPS[1] - 1, description="your beta, nr.", **SLOW)
+        for name in ("alpha_max", "beta_max", "alpha", "beta"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.chart = image_view("accuracy on validation and on test pictures for every alpha and beta")
         self.note = widgets.HTML()
         self.controls = [self.shots, self.seed, self.alpha_max, self.beta_max, self.alpha, self.beta]
         self.views = [self.chart, self.note]
         self.answer: dict[str, Any] = {}
-        self._prepared: dict[tuple[int, int], Any] = {}
         super().__init__()
         for control in (self.shots, self.seed, self.alpha_max, self.beta_max):
             control.observe(self.guarded(lambda change: self.look()), "value")
@@ -59,27 +57,10 @@ class CacheSurface(Panel):
         state = (self.shots.value, self.seed.value, self.alpha_max.value, self.beta_max.value)
         self.ask(lambda cancelled: self._see(*state), self._show)
 
-    def _cache(self, shots: int, seed: int) -> Any:
-        """The cache, and unit features and labels of validation and test pictures, once per support set."""
-        from vlmlab.datasets import Task
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
-
-        if (shots, seed) not in self._prepared:
-            dataset, name = self.names
-            bank, system = shared_bank(name), load_system("tip_adapter")
-            task = Task(bank.backbone, shared_dataset(dataset), shots, seed)
-            method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0))
-            method.prepare(task)
-            device = bank.backbone.device
-            sets = [
-                (F.normalize(bank.features(s), dim=-1).to(device), s.labels.to(device)) for s in (task.val, task.test)
-            ]
-            self._prepared[shots, seed] = method, sets
-        return self._prepared[shots, seed]
-
     def _see(self, shots: int, seed: int, alpha_max: float, beta_max: float) -> dict[str, Any]:
-        method, sets = self._cache(shots, seed)
+        cache, task = cache_over(*self.names, shots, seed)
+        method = copy.copy(cache)  # other panels search between other ends
+        sets = [(F.normalize(method.encode(s), dim=-1), s.labels.to(method.keys.device)) for s in (task.val, task.test)]
         ends = {"alpha_max": alpha_max, "beta_max": beta_max, "alpha_steps": STEPS[0], "beta_steps": STEPS[1]}
         method.config = method.configure(method.backbone, search=False, passes=0, **ends)
         (alphas, betas, on_val), (_, _, on_test) = (method.grid(f, labels) for f, labels in sets)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, png, sample_pictures
+from vlmlab.widgets.panel import Panel, PictureChooser, image_view, png, sample_pictures
+from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
-SHOTS = (1, 2, 4, 8, 16)
 ROWS = 12  # classes shown, those with the largest logits
 TILE = 40  # pixels of one cached picture
 
@@ -38,19 +38,16 @@ class CacheVotes(Panel):
         """`pictures` are (class, pixels [H, W, 3]); test pictures of every class if there are none."""
         self.names = (dataset, backbone)
         self.chooser = PictureChooser(pictures or sample_pictures(dataset, 20), self.look, self.guarded)
-        slow = {"style": LABEL, "layout": WIDE, "continuous_update": False}
-        self.shots = widgets.SelectionSlider(options=SHOTS, value=shots, description="shots", **slow)
-        self.seed = widgets.IntSlider(seed, 0, 9, description="seed", **slow)
-        self.alpha = widgets.FloatSlider(alpha, min=0, max=30, step=0.5, description="alpha", **slow)
-        self.beta = widgets.FloatSlider(beta, min=0, max=20, step=0.5, description="beta", **slow)
-        for name in ("shots", "seed", "alpha", "beta"):
+        self.shots, self.seed = support_sliders(shots, seed)
+        self.alpha = widgets.FloatSlider(alpha, min=0, max=30, step=0.5, description="alpha", **SLOW)
+        self.beta = widgets.FloatSlider(beta, min=0, max=20, step=0.5, description="beta", **SLOW)
+        for name in ("alpha", "beta"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.chart = image_view("the test picture, the cache faded by its votes, and the logits of every class")
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.shots, self.seed, self.alpha, self.beta]
         self.views = [self.chart, self.note]
         self.answer: dict[str, Any] = {}
-        self._prepared: dict[tuple[int, int], Any] = {}
         super().__init__()
         for control in (self.shots, self.seed, self.alpha, self.beta):
             control.observe(self.guarded(lambda change: self.look()), "value")
@@ -62,24 +59,9 @@ class CacheVotes(Panel):
         name, pixels = self.chooser.name, self.chooser.pixels
         self.ask(lambda cancelled: self._see(name, pixels, *state), self._show)
 
-    def _cache(self, shots: int, seed: int) -> Any:
-        """Tip-Adapter over the support set, prepared once."""
-        from vlmlab.datasets import Task
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
-
-        if (shots, seed) not in self._prepared:
-            dataset, name = self.names
-            bank, system = shared_bank(name), load_system("tip_adapter")
-            task = Task(bank.backbone, shared_dataset(dataset), shots, seed)
-            method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0))
-            method.prepare(task)
-            self._prepared[shots, seed] = method, task.support
-        return self._prepared[shots, seed]
-
     @torch.no_grad()
     def _see(self, name: str, pixels: np.ndarray, shots: int, seed: int, alpha: float, beta: float) -> dict[str, Any]:
-        method, support = self._cache(shots, seed)
+        method, task = cache_over(*self.names, shots, seed)
         backbone = method.backbone
         f = F.normalize(backbone.encode_image(backbone.preprocess(pixels).to(backbone.device)), dim=-1)
         weights = (-beta * (1 - f @ method.keys.T)).exp()[0]  # of every key [N]
@@ -88,8 +70,8 @@ class CacheVotes(Panel):
             "picture": name,
             "pixels": pixels,
             "classes": list(method.classes),
-            "support": support,
-            "owner": support.labels.numpy(),
+            "support": task.support,
+            "owner": task.support.labels.numpy(),
             "weights": weights.cpu().numpy(),
             "zero_shot": zero_shot.float().cpu().numpy(),
             "votes": votes.float().cpu().numpy(),

@@ -14,9 +14,9 @@ from vlmlab.registry import registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.views.charts import few_shot_curves
 from vlmlab.views.style import figure, system_label
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, jpeg, png
+from vlmlab.widgets.panel import Panel, image_view, jpeg, png
+from vlmlab.widgets.support import SHOTS, support_sliders
 
-SHOTS = (1, 2, 4, 8, 16)
 TILE = 44  # pixels of one support picture on the page
 ROWS = 12  # classes shown
 
@@ -35,23 +35,18 @@ class FewShotBoard(Panel):
         seed: int = 1,
         offered: Sequence[str] = (),
     ) -> None:
-        """`systems` are ticked at first, `offered` can be ticked (all that classify from labelled pictures, if empty)."""
+        """`systems` are ticked at first, `offered` can be ticked (all that classify from labelled pictures or none, if empty)."""
         self.dataset_name, self.backbone_name = dataset, backbone
         keys = offered or [
             key
             for key, info in registry().items()
-            if "classification" in info.tasks and info.setup in ("few-shot", "training-free", "zero-shot", "supervised")
+            if "classification" in info.tasks and (info.takes_shots or info.setup == "zero-shot")
         ]
         keys = list(dict.fromkeys([*systems, *keys]))
         self.ticks = {
             key: widgets.Checkbox(key in systems, description=system_label(key), indent=False) for key in keys
         }
-        self.shots = widgets.SelectionSlider(
-            options=SHOTS, value=shots, description="shots", style=LABEL, layout=WIDE, continuous_update=False
-        )
-        self.seed = widgets.IntSlider(seed, 0, 9, description="seed", style=LABEL, layout=WIDE, continuous_update=False)
-        self.shots.add_class("vlmlab-shots")
-        self.seed.add_class("vlmlab-seed")
+        self.shots, self.seed = support_sliders(shots, seed)
         for key, tick in self.ticks.items():
             tick.add_class(f"vlmlab-tick-{key}")
         self.support = image_view("the labelled pictures, one row per class")
@@ -75,7 +70,7 @@ class FewShotBoard(Panel):
 
         self.support.value = jpeg(self._sheet(shots, seed))
         for key in ticked:
-            for k in [k for k in SHOTS if k <= shots] if registry()[key].setup != "zero-shot" else [0]:
+            for k in [k for k in SHOTS if k <= shots] if registry()[key].takes_shots else [0]:
                 one = Experiment(key, self.dataset_name, self.backbone_name, k, seed)
                 if one not in self.results:
                     result = run_experiment(one, should_stop=cancelled)

@@ -160,6 +160,7 @@ class Panel:
 
     def _ipython_display_(self) -> None:
         if static_only():
+            self.wait()  # a still picture is shown once, so it must be of the first answer
             display(self.static())
         else:
             display(self.box)

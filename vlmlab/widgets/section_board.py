@@ -165,6 +165,8 @@ class SectionBoard(Panel):
     def _see(self, x: str, y: str, shots: int, dataset: str, backbone: str, families: list[str]) -> pd.DataFrame:
         points = board(self.table, x, y, shots, (dataset,) if dataset else None, backbone)
         points = points[points.family.isin(families) | (points.index == "zero_shot")]
+        if points.empty:
+            raise VlmlabError("no system of the ticked families is in the table; tick another family")
         points.attrs |= {"axes": (x, y)}
         return points
 
@@ -185,6 +187,8 @@ class SectionBoard(Panel):
         return frontier(p.x.to_numpy(float), p.y.to_numpy(float), x in LOGARITHMIC)
 
     def static(self) -> Figure:
+        if self.points.empty:
+            return figure().described("nothing has been read from the table yet")
         p, (x, y) = self.points, self.points.attrs["axes"]
         fig = figure(7.6, 5.4)
         axes = fig.subplots()
@@ -228,6 +232,8 @@ class SectionBoard(Panel):
     def facts(self) -> dict[str, Any]:
         """How many systems there are, the one that is highest, and those that no other beats on both axes."""
         p = self.points
+        if p.empty:
+            return {"systems": 0}
         return {
             "systems": len(p),
             "highest": p.y.idxmax(),
