@@ -63,6 +63,22 @@ def test_the_forward_pass_step_by_step(backbone):
     torch.testing.assert_close(auxiliary[0], F.layer_norm(o, (128,)) @ maker.classify.weight.T, atol=1e-4, rtol=1e-4)
 
 
+def test_every_block_may_have_class_aware_prompts(backbone):
+    """The release's BOTTOMLIMIT 1. The first block's prompts look at the tokens behind the first norm."""
+    method, images = prepared(backbone, last=3), noise_images(32)
+    assert not len(method.visual) and len(method.makers) == 3
+    f0 = F.normalize(backbone.encode_image(images), dim=-1)
+    g = method.class_features()
+    chosen, tower = g[method.candidates(f0)], backbone.model.visual
+    x, _ = backbone.image._tokens(images, behind_norm=True)
+    for block, maker in zip(tower.transformer.resblocks, method.makers, strict=True):
+        x = block(torch.cat([x, maker(x, chosen)[0]], 1))[:, :17]
+    f = F.normalize(tower.ln_post(x[:, 0]) @ tower.proj, dim=-1)
+    expected = backbone.logit_scale * f @ F.normalize(g, dim=-1).T
+    torch.testing.assert_close(method.logits(Batch(images=images)), expected, atol=1e-4, rtol=1e-4)
+    assert len(method.both_towers(images, f0)[-1]) == 3
+
+
 def test_no_gradient_flows_through_the_tokens_that_the_prompts_look_at(backbone):
     maker = prepared(backbone).makers[0]
     tokens, chosen = torch.randn(2, 17, 128, requires_grad=True), torch.randn(2, 2, 32, requires_grad=True)
@@ -129,4 +145,4 @@ def test_what_it_cannot_do_is_said_in_one_line(backbone):
     with pytest.raises(VlmlabError, match="the visual prompts of CAVPT need a ViT: use micro-vit"):
         CAVPT(tiny_backbone("rn"))
     with pytest.raises(VlmlabError, match="CAVPT asks for prompts in 4 blocks"):
-        CAVPT(backbone, CAVPT.Config(last=3))
+        CAVPT(backbone, CAVPT.Config(last=4))

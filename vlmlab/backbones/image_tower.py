@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from vlmlab.backbones.blocks import attention_map, check_blocks, finish, output, project, run_block
 from vlmlab.errors import VlmlabError
 
-Deep = Sequence[Tensor | Callable[[Tensor], Tensor]]
-"""Prompts of the blocks behind the first: each [n, d] or [B, n, d], or what makes [B, n, d] of the tokens there."""
+Prompts = Tensor | Callable[[Tensor], Tensor]
+"""Prompts of a block: [n, d] or [B, n, d], or what makes [B, n, d] of the class and patch tokens there."""
+Deep = Sequence[Prompts]
+"""Prompts of the blocks behind the first."""
 
 WITH_TOKENS = "micro-vit, or a ViT of open_clip such as ViT-B-16/openai"
 
@@ -48,14 +50,14 @@ class ImageTower:
         raise NotImplementedError
 
     def forward(
-        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+        self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
     ) -> Tensor:
         """Features [B, e] of normalised images [B, 3, H, W].
 
         `prompts` [n, d] or [B, n, d] join the tokens behind the last patch, after positions, before the first norm
         (MaPLe, arXiv:2210.03117) or, with `behind_norm`, after it (VPT, arXiv:2203.12119). `deep[j]` takes the place of
-        what prompts there are at the input of block j+1 (counted from 0); its number of tokens is its own. A function
-        makes it of the class and patch tokens [B, 1 + h*w, d] at that place, so that prompts may look at the picture.
+        what prompts there are at the input of block j+1 (counted from 0); its number of tokens is its own. Either may
+        be a function that makes it of the class and patch tokens [B, 1 + h*w, d] there: prompts that look at the picture.
         Raises `VlmlabError` if the tower has no tokens, or fewer blocks than prompts.
         """
         if prompts is not None or deep:
@@ -74,7 +76,7 @@ class ImageTower:
         raise NotImplementedError
 
     def attention(
-        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+        self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
     ) -> list[Tensor]:
         """Attention weights per layer, each [B, heads, T, T]; row t is where token t looks, token 0 is the pooled one.
 
@@ -120,7 +122,7 @@ class VitTower(ImageTower):
         return height // self.visual.patch_size[0], width // self.visual.patch_size[1]
 
     def forward(
-        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+        self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
     ) -> Tensor:
         visual, blocks = self.visual, self.visual.transformer.resblocks
         x, own = self._tokens(images, prompts, behind_norm)
@@ -157,7 +159,7 @@ class VitTower(ImageTower):
         return x[:, 1:].transpose(1, 2).unflatten(2, self.grid(*images.shape[-2:])).float()
 
     def attention(
-        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+        self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
     ) -> list[Tensor]:
         x, own = self._tokens(images, prompts, behind_norm)
         self._check_deep(deep)
@@ -167,7 +169,7 @@ class VitTower(ImageTower):
             maps.append(weights.float())
         return maps
 
-    def _tokens(self, images: Tensor, prompts: Tensor | None = None, behind_norm: bool = False) -> tuple[Tensor, int]:
+    def _tokens(self, images: Tensor, prompts: Prompts | None = None, behind_norm: bool = False) -> tuple[Tensor, int]:
         """The input of the first block, [B, 1 + h*w + n, d], and how many of its tokens are no prompts, 1 + h*w."""
         visual = self.visual
         x = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
@@ -191,17 +193,19 @@ class VitTower(ImageTower):
             )
 
 
-def _joined(x: Tensor, prompts: Tensor | None) -> Tensor:
-    """Tokens [B, T, d] with `prompts` [n, d] or [B, n, d] behind the last."""
-    return x if prompts is None else torch.cat([x, prompts.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+def _joined(x: Tensor, prompts: Prompts | None) -> Tensor:
+    """Tokens [B, T, d] with `prompts`, or what these make of them, behind the last."""
+    if prompts is None:
+        return x
+    prompts = prompts(x) if callable(prompts) else prompts
+    return torch.cat([x, prompts.to(x.dtype).expand(len(x), -1, -1)], dim=1)
 
 
 def _with_prompts(x: Tensor, own: int, deep: Deep | None, j: int) -> Tensor:
     """The input of block j: the `own` first tokens of `x` [B, T, d], and the block's prompts if it has new ones."""
     if not deep or not 0 < j <= len(deep):
         return x
-    x, prompts = x[:, :own], deep[j - 1]
-    return _joined(x, prompts(x) if callable(prompts) else prompts)
+    return _joined(x[:, :own], deep[j - 1])
 
 
 class ResNetTower(ImageTower):
@@ -227,7 +231,7 @@ class ResNetTower(ImageTower):
         return x
 
     def forward(
-        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+        self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
     ) -> Tensor:
         if prompts is not None or deep:
             return super().forward(images, prompts, deep)
@@ -248,7 +252,7 @@ class ResNetTower(ImageTower):
         return y.transpose(1, 2).unflatten(2, size).float()
 
     def attention(
-        self, images: Tensor, prompts: Tensor | None = None, deep: Deep | None = None, behind_norm: bool = False
+        self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
     ) -> list[Tensor]:
         """One map [B, heads, 1 + h*w, 1 + h*w]; token 0 is the mean of the map."""
         if prompts is not None or deep:

@@ -38,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmlab.backbones.image_tower import Prompts
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.prompts import assemble
@@ -65,7 +66,7 @@ class CAVPT(Method):
         n_ctx: int = option(16, "context vectors M of the text", 1, 64)
         n_visual: int = option(10, "learned visual tokens n of a block", 1, 64)
         candidates: int = option(10, "likeliest classes R whose prompts are made", 1, 1000)
-        last: int = option(1, "last image blocks with class-aware prompts", 1, 48)
+        last: int = option(1, "last image blocks with class-aware prompts; as many as there are: all", 1, 48)
         class_aware: bool = option(True, "make the last prompts of the candidates' text features")
         alpha: float = option(0.3, "weight of the auxiliary classification", 0.0, 100.0)
         apart: float = option(0.5, "share G of the epochs in which the towers learn apart", 0.0, 1.0)
@@ -87,7 +88,7 @@ class CAVPT(Method):
 
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
-        backbone.image.check_prompts("CAVPT", self.config.last + 1)
+        backbone.image.check_prompts("CAVPT", self.config.last)
 
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
@@ -98,10 +99,9 @@ class CAVPT(Method):
             torch.manual_seed(task.seed)
             self.context = nn.Parameter(0.02 * torch.randn(config.n_ctx, d))  # v [M, d]
             self.visual = nn.Parameter(0.02 * torch.randn(free, config.n_visual, width))  # (3)
-            if config.class_aware:
-                self.makers = nn.ModuleList(
-                    Maker(self.backbone.embed_dim, width, len(task.classes)) for _ in range(config.last)
-                )
+            self.makers = nn.ModuleList(
+                Maker(self.backbone.embed_dim, width, len(task.classes)) for _ in range(image.depth - free)
+            )
         self.register_buffer("step", torch.zeros((), dtype=torch.long))  # steps done, so that a resumed run knows
         self.to(self.backbone.device)
         self.steps = 0  # of the whole run, once there is an optimiser
@@ -124,7 +124,7 @@ class CAVPT(Method):
         """g of (2), [C, e], not normalised."""
         return self.prompts.features(self.backbone.text, self.context)
 
-    def visual_prompts(self, chosen: Tensor) -> tuple[Tensor, list, list[Tensor]]:
+    def visual_prompts(self, chosen: Tensor) -> tuple[Prompts, list[Prompts], list[Tensor]]:
         """The first block's prompts; those of the others, which in the last blocks are functions of the picture's
         tokens that also know the text features `chosen` [B, R, e]; and a list that these functions fill with their
         auxiliary scores [B, R, C]. `ImageTower.forward` takes the first two."""
@@ -138,9 +138,7 @@ class CAVPT(Method):
 
             return prompts
 
-        first, *deep = self.visual
-        if self.config.class_aware:
-            deep += [made_by(maker) for maker in self.makers]
+        first, *deep = [*self.visual, *(made_by(maker) for maker in self.makers)]
         return first, deep, auxiliary
 
     def both_towers(self, images: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
@@ -155,7 +153,7 @@ class CAVPT(Method):
         return self.backbone.logit_scale * f @ w.T  # [B, C]
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.kept is None or batch.index is None:
+        if self.kept is None or batch.index is None or batch.cropped:
             f0 = self.image_features(batch)
         else:
             f0 = self.kept[batch.index.to(self.kept.device)]
