@@ -48,6 +48,18 @@ def test_views_are_shown_in_turn(backbone, task, system):
     assert fit(system(backbone), task, views=3).losses == cropped.losses
 
 
+def test_a_system_is_told_that_it_sees_crops(backbone, task):
+    class Told(PixelProbe):
+        def loss(self, batch):
+            self.told = {*getattr(self, "told", ()), batch.cropped}
+            return super().loss(batch)
+
+    for views, cropped in ((0, False), (2, True)):
+        method = Told(backbone)
+        fit(method, task, views=views)
+        assert method.told == {cropped}
+
+
 @pytest.mark.parametrize("system", [Probe, PixelProbe])
 @pytest.mark.parametrize("stop_at", [0, 7, 40])
 def test_stopped_and_resumed_is_bit_for_bit_the_unbroken_run(backbone, task, tmp_path, system, stop_at):

@@ -111,3 +111,22 @@ def test_systems_describe_themselves(key):
     assert system.configure(EMBEDDED, **system.embedded) == system.configure(EMBEDDED)
     for name, value in dataclasses.asdict(config).items():
         assert getattr(system.configure(FEW, **{name: str(value)}), name) == value
+
+
+SMALL = {"promptsrc": {"depth": 2}, "cavpt": {"candidates": 3}}
+
+
+@pytest.mark.parametrize("key", ["dualcoop", "plot", "vt_clip", "promptsrc", "cavpt"])
+def test_what_is_kept_of_the_pictures_is_not_taken_for_crops(key, backbone):
+    system = load_system(key)
+    method = system(backbone, system.configure(backbone, **SMALL.get(key, {})))
+    method.prepare(task(CLASSES, support=Pictures([i % 5 for i in range(8)])))
+    labels = torch.arange(8) % 5
+    if key == "dualcoop":
+        labels = torch.eye(5, dtype=torch.long)[labels]
+
+    def loss(**how):
+        return float(method.loss(Batch(images=noise_images(32), labels=labels, **how)).detach())
+
+    index = torch.arange(8)
+    assert loss(index=index, cropped=True) == loss() != loss(index=index)

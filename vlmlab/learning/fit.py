@@ -135,6 +135,7 @@ class _Stage:
             batch.features = self.features[view][there]
         elif self.method.eats == "images" and self.views:
             batch.images = augmented(self.method.backbone, self.pictures, index.tolist(), self.seed, view)
+            batch.cropped = True
         else:
             batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
         if self.method.info.tasks[0] == "segmentation":

@@ -16,10 +16,10 @@ over pictures and classes.
 
 For mean average precision the score of a class is z+ - z-, which orders as p does.
 
-What differs from the release: float32; regions of the training pictures are computed once (nothing is augmented: no cutout
-or RandAugment); the last epoch is kept, where the release chooses one on the test pictures; every step learns all classes,
-where its zero-shot runs draw at most 100. A ViT has no attention pool: its regions are MaskCLIP's path, with the class
-token's feature in the place of the mean token's.
+What differs from the release: float32; regions of the training pictures are computed once, unless training asks for crops,
+and there is no cutout or RandAugment; the last epoch is kept, where the release chooses one on the test pictures; every step
+learns all classes, where its zero-shot runs draw at most 100. A ViT has no attention pool: its regions are MaskCLIP's path,
+with the class token's feature in the place of the mean token's.
 
 Dimensions: B batch, C classes, P places and the mean, M context vectors, d text width, e joint width.
 """
@@ -166,8 +166,10 @@ class DualCoOp(Method):
         return there - absent  # [B, C]; sigmoid gives p of (4)
 
     def loss(self, batch: Batch) -> Tensor:
-        known = self.kept is not None and batch.index is not None
-        regions = self.kept[batch.index] if known else self.regions(batch.images)
+        if self.kept is None or batch.index is None or batch.cropped:
+            regions = self.regions(batch.images)
+        else:
+            regions = self.kept[batch.index]
         config = self.config
         asymmetric = asymmetric_loss(*self.both(regions), batch.labels, config.gamma_pos, config.gamma_neg, config.clip)
         return config.weight * asymmetric
