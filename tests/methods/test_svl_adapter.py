@@ -150,6 +150,8 @@ def test_only_the_classifier_has_a_gradient_and_kept_features_are_those_of_the_p
     images, labels = method.preprocess(given.support.images([2, 0])), torch.tensor([2, 0])
     kept = method.loss(Batch(images=images, labels=labels, index=torch.tensor([2, 0])))
     same(kept, method.loss(Batch(images=images, labels=labels)).detach().numpy())
+    crops = {"images": images.flip(0), "labels": labels}  # kept features are not theirs
+    same(method.loss(Batch(**crops, index=torch.tensor([2, 0]), cropped=True)), method.loss(Batch(**crops)).detach())
     kept.backward()
     assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"narrow", "wide"}
     assert all(p.grad.abs().max() > 0 for p in method.parameters())
