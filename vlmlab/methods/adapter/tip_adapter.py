@@ -12,7 +12,8 @@ In F the keys are free after their start and are not normalised again. alpha and
 pictures (for F after training, which runs with the initial ones).
 
 alpha, beta and the ends of their search are those of the release's configuration for ImageNet; it has others for every dataset
-(alpha up to 10, ends up to 50), larger where pictures look less like the web's.
+(alpha up to 10, ends up to 50), larger where pictures look less like the web's. W has seven sentences there
+(templates=imagenet7), and one elsewhere.
 
 What differs from the release: the logit scale s is the backbone's, which is 100 in CLIP, where the release writes 100;
 float32; Tip-Adapter-F ends with its last epoch, where the release keeps the epoch that is best on the test pictures,

@@ -23,9 +23,10 @@ The support set, by `source`:
 It sees no label and no test picture. What differs from the release: alpha, beta and gamma are fixed, where the release
 searches 200,000 triples on labelled validation pictures and publishes no values (those of the configuration were chosen on the
 validation pictures of some embedded datasets); phi is fixed by the support set instead of by all test pictures at once, so that
-one prediction does not depend on others; W comes from templates, so that the gain over zero-shot prediction is the support
-set's (`sentences` joins CuPL's, as the release does); support pictures are encoded once, without augmentation; the scale s is
-the backbone's.
+one prediction does not depend on others; all divergences count (the release leaves those of the last pictures, beyond a multiple
+of 100, at 0); W comes from templates, so that the gain over zero-shot prediction is the support set's (`sentences` joins CuPL's,
+as the release does); support pictures are encoded once, without augmentation; the scale s is the backbone's, which is 100 in
+CLIP, where the release writes 100.
 
 Dimensions: B batch, C classes, n support pictures, P pictures in the heap, e joint width.
 """

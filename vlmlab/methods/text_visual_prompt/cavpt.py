@@ -20,7 +20,7 @@ A picture passes the image tower twice, for (1) and for (6). With `class_aware=f
 tokens like the others: the baseline, text prompts and deep visual prompts side by side.
 
 What differs from the release: float32; the auxiliary term is left out for a batch in which no picture has its class among the
-R (the release gives NaN there); f0 of a support picture is computed once (nothing is augmented); G is a share of the epochs,
+R (the release gives NaN there); f0 of a support picture is computed once, unless training asks for crops; G is a share of the epochs,
 30 of 60 there. The auxiliary classifier A belongs to the classes that were learned and serves in training only.
 
 Dimensions: B batch, C classes, R candidate classes, M context vectors, n visual tokens, T class and patch tokens, L image

@@ -15,7 +15,7 @@ in the end is a mean over the epochs, with little weight on the last.
 theta_t is what was learned when epoch t ends. The means of (4) run over every entry, C x e and B x e. The features of (3) are
 not normalised before their mean; the templates are the release's, the first sixty of OpenAI's eighty sentences.
 
-What differs from the release: float32; a support picture's f0 is computed once (nothing is augmented); a run that is
+What differs from the release: float32; a support picture's f0 is computed once, unless training asks for crops; a run that is
 stopped early keeps the weighted mean of the epochs that it saw; mu and sigma follow the number of epochs (the release
 states mu = 15, sigma = 1 for 20), so that shorter runs average their third quarter, too.
 
