@@ -53,6 +53,9 @@ Targets = Annotated[
     ),
 ]
 Noise = Annotated[float, typer.Option(help="Share of the training labels that are wrong, 0 to 1.")]
+TestPictures = Annotated[
+    int, typer.Option(help="Measure on about so many test pictures, equally many of every class; 0: on all.", min=0)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -147,6 +150,7 @@ def run(
     ] = "all",
     targets: Targets = None,
     noise: Noise = 0.0,
+    test_pictures: TestPictures = 0,
     settings: Settings = None,
     views: Views = 0,
     root: Root = None,
@@ -174,6 +178,7 @@ def run(
         skip_broken,
         _targets(targets, dataset),
         noise,
+        test_pictures,
     )
     with _work():
         from vlmlab.studies.run import run_experiment
@@ -216,6 +221,7 @@ def sweep(
     ] = None,
     targets: Targets = None,
     noise: Noise = 0.0,
+    test_pictures: TestPictures = 0,
     views: Views = 0,
     root: Root = None,
     download: Download = False,
@@ -244,7 +250,13 @@ def sweep(
     for key in keys:
         if key not in registry():
             raise unknown("system", key, registry())
-    others = {"views": views, "root": root and str(root), "skip_broken": skip_broken, "noise": noise}
+    others = {
+        "views": views,
+        "root": root and str(root),
+        "skip_broken": skip_broken,
+        "noise": noise,
+        "test_pictures": test_pictures,
+    }
     if targets:
         others["targets"] = _targets(targets, datasets or "digits")
     given = _settings(settings)

@@ -7,7 +7,7 @@ from vlmlab.datasets import ImageSet
 from vlmlab.datasets.image_set import ArrayPictures
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment
-from vlmlab.studies.run import adapt, run_experiment
+from vlmlab.studies.run import adapt, run_experiment, some
 
 QUICK = (("epochs", "3"), ("n_ctx", "4"))
 
@@ -100,6 +100,15 @@ def test_wrong_labels_are_learned_from_and_test_labels_stay(toys):
     clean, noisy = (run_experiment(colours("tip_adapter", noise=noise)) for noise in (0.0, 1.0))
     assert noisy["metrics"]["accuracy"] < clean["metrics"]["accuracy"] - 30
     assert noisy["zero_shot"] == clean["zero_shot"] and noisy["noise"] == 1.0 and "noise" not in clean
+
+
+def test_a_part_of_the_test_pictures_is_even_and_the_same_for_every_seed(toys):
+    some_of = [some(toys.test, most) for most in (0, 10**6, 9)]
+    assert len(some_of[0]) == len(some_of[1]) == len(toys.test)
+    assert some_of[2].labels.bincount().tolist() == [9 // len(toys.classes)] * len(toys.classes)
+    first, second = (run_experiment(colours("zero_shot", seed=seed, test_pictures=9)) for seed in (0, 1))
+    assert first["metrics"] == second["metrics"] and first["test_pictures"] == 9
+    assert len(some(toys.test, 1)) == len(toys.classes)  # at least one of each
 
 
 def test_a_dataset_without_other_styles_has_no_shift(toys):

@@ -14,21 +14,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
-from vlmlab.registry import registry
+from vlmlab.registry import WITHOUT_SHOTS, registry, system_label
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.sweep import WITHOUT_SHOTS, sweep, systems_of, takes_shots
-from vlmlab.views.charts import spread
-from vlmlab.views.style import system_label
+from vlmlab.studies.sweep import sweep, systems_of
+from vlmlab.studies.table import spread
 
 TEMPLATE = "a photo of a {}."
 
-LIGHTER: dict[str, tuple[tuple[str, int], ...]] = {"tpt": (("n_views", 8),), "maple": (("epochs", 3),)}
+LIGHTER: dict[str, dict[str, int]] = {"tpt": {"n_views": 8}, "maple": {"epochs": 4}}
 """Settings that keep a report short; the settings table of the report shows them. For the same reason a test-time system,
 which learns anew for every test picture, runs with the first seed alone: another seed changes its views, not what it learns
 from."""
+
+MANY_CLASSES = 20
+LIGHTER_MANY: dict[str, dict[str, int | float]] = {
+    "coop": {"batch_size": 128},
+    "maple": {"batch_size": 32, "lr": 0.01, "epochs": 3},
+}
+"""The same for a dataset of more classes than `MANY_CLASSES`: every step encodes all of them, and there are as many more
+pictures, so larger batches make fewer of these steps. Chosen on validation pictures of objects-silhouette, seed 0: CoOp
+94.2 % (94.0 % with its own batches, in six times the seconds), MaPLe 91.2 % (92.4 %, in twice the seconds)."""
 
 
 EVERY = "all"
@@ -52,6 +61,7 @@ class Plan:
     base_new: Sequence[str] = ("coop", "maple")
     root: str = ""
     download: bool = False
+    test_pictures: int = 0
 
     def __post_init__(self) -> None:
         systems = list(self.systems)
@@ -67,7 +77,7 @@ class Plan:
         table, few, base = registry(), [], []
         for system in self.systems:
             info = table.get(system)
-            without = info is not None and not takes_shots(info)
+            without = info is not None and not info.takes_shots
             once = info is not None and info.setup == "test-time"
             for dataset in self.datasets:
                 for seed in self.seeds[:1] if once else self.seeds:
@@ -76,13 +86,21 @@ class Plan:
                         "dataset": dataset,
                         "backbone": self.backbone,
                         "seed": seed,
-                        "config": LIGHTER.get(system, ()),
+                        "config": settings_of(system, dataset),
                         "root": self.root or None,
+                        "test_pictures": self.test_pictures,
                     }
                     few += [Experiment(**common, shots=k) for k in ([0] if without else self.shots)]
                     if system in self.base_new:
                         base.append(Experiment(**common, shots=0 if without else max(self.shots), split="base"))
         return few, base
+
+
+def settings_of(system: str, dataset: str) -> dict[str, int | float]:
+    """What a report sets otherwise than the system's defaults."""
+    known = BY_NAME.get(dataset)
+    many = known is not None and known.classes > MANY_CLASSES
+    return LIGHTER.get(system, {}) | (LIGHTER_MANY.get(system, {}) if many else {})
 
 
 @dataclasses.dataclass
@@ -219,7 +237,10 @@ def look_inside(plan: Plan) -> Inside:
     learning = [s for s in plan.systems if registry()[s].setup not in WITHOUT_SHOTS]
     system = "coop" if "coop" in plan.systems else (learning or list(plan.systems))[0]
     dataset = plan.datasets[-1]
-    one = Experiment(system, dataset, plan.backbone, max(plan.shots), plan.seeds[0], root=plan.root or None)
+    config = settings_of(system, dataset)
+    one = Experiment(
+        system, dataset, plan.backbone, max(plan.shots), plan.seeds[0], config=config, root=plan.root or None
+    )
     adapted = adapt(one, download=plan.download)
     method, task, backbone = adapted.method, adapted.task, adapted.bank.backbone
     baseline = load_system("zero_shot")(backbone)

@@ -17,7 +17,7 @@ from vlmlab.errors import VlmlabError, unknown
 
 SPLITS = ("all", "base", "new", "shift", "hierarchy")
 
-YOUNGER = ("targets", "noise")
+YOUNGER = ("targets", "noise", "test_pictures")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Experiment:
         targets: datasets to report on as well, with their own class names and nothing learned from them (CoCoOp's
             cross-dataset protocol, arXiv 2203.05557); paths are kept as absolute ones.
         noise: share of the training labels that are wrong, 0 to 1, drawn by the seed.
+        test_pictures: measure on about so many test pictures, equally many of every class and the same for every seed,
+            where there are more; 0 for all of them.
     """
 
     system: str
@@ -52,12 +54,13 @@ class Experiment:
     skip_broken: bool = False
     targets: tuple[str, ...] = ()
     noise: float = 0.0
+    test_pictures: int = 0
 
     def __post_init__(self) -> None:
         """Bring paths and settings into one form; raises `VlmlabError` for a value that cannot be meant."""
         if self.split not in SPLITS:
             raise unknown("split", self.split, SPLITS)
-        for name in ("shots", "seed", "views"):
+        for name in ("shots", "seed", "views", "test_pictures"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise VlmlabError(f"{name} must be a whole number of 0 or more, not {value!r}")
@@ -90,6 +93,7 @@ class Experiment:
         settings = "".join(f" {name}={value}" for name, value in self.config)
         settings += f", targets {', '.join(self.targets)}" if self.targets else ""
         settings += f", {self.noise:.0%} of the labels wrong" if self.noise else ""
+        settings += f", {self.test_pictures} test pictures" if self.test_pictures else ""
         return (
             f"{self.system} on {self.dataset} with {self.backbone}, {self.shots} shots, seed {self.seed}, "
             f"split {self.split}{settings}"

@@ -15,6 +15,7 @@ from vlmlab.backbones import load_backbone
 from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
 from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.datasets.multi_task import with_companions
+from vlmlab.datasets.splits import at_most
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean
 from vlmlab.learning.features import FeatureBank
@@ -153,6 +154,7 @@ def run_experiment(
         "views": experiment.views,
         **({"targets": list(experiment.targets)} if experiment.targets else {}),
         **({"noise": experiment.noise} if experiment.noise else {}),
+        **({"test_pictures": experiment.test_pictures} if experiment.test_pictures else {}),
         "stopped": record.stopped,
         "versions": versions(),
     }
@@ -165,7 +167,8 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     if experiment.split == "hierarchy" or "hierarchical classification" in adapted.method.info.tasks:
         # The tree that the system learned from, where it learned from one.
         tree = getattr(adapted.method, "tree", None) or learned.hierarchy()
-        found = evaluate_hierarchy(method, learned.test, tree, adapted.bank, experiment.seed)
+        tested = some(learned.test, experiment.test_pictures)
+        found = evaluate_hierarchy(method, tested, tree, adapted.bank, experiment.seed)
         base |= {name: round(found[name], 4) for name in ("hca", "mta")}
     main = next(iter(base))
     if experiment.targets:
@@ -225,8 +228,17 @@ def _versions_of(name: str) -> list[str]:
 
 def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
     """What `evaluate` measured, without the table per class."""
-    measured = evaluate(method, pictures, adapted.bank, experiment.seed)
+    measured = evaluate(method, some(pictures, experiment.test_pictures), adapted.bank, experiment.seed)
     return {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)}
+
+
+def some(pictures: ImageSet, most: int) -> ImageSet:
+    """About `most` of the pictures, equally many of every class, at least one; all of them for 0."""
+    if not most or len(pictures) <= most:
+        return pictures
+    labels = pictures.labels
+    classes = labels.shape[1] if labels.ndim == 2 else len(labels.unique())
+    return pictures.subset(at_most(pictures, max(1, most // classes), 0))
 
 
 def versions() -> dict[str, str]:
