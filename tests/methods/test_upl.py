@@ -34,6 +34,17 @@ def test_the_surest_of_each_class_are_taken():
     assert sorted(surest(confidence, labels, 4, 99).tolist()) == list(range(6))
 
 
+def test_the_surest_are_found_among_many_pictures_and_classes():
+    generator = torch.Generator().manual_seed(0)
+    labels, confidence = torch.randint(0, 50, (5000,), generator=generator), torch.rand(5000, generator=generator)
+    labels[labels == 7] = 8  # nobody's class
+    expected = [
+        of_class[confidence[of_class].argsort(descending=True)][:16]
+        for of_class in ((labels == c).nonzero().flatten() for c in range(50))
+    ]
+    assert torch.equal(surest(confidence, labels, 50, 16), torch.cat(expected))
+
+
 def test_each_context_has_the_gradient_that_it_would_have_alone(backbone):
     method, batch = prepared(backbone), Batch(features=backbone.encode_image(noise_images(32)), labels=LABELS)
     method.loss(batch).backward()

@@ -98,8 +98,8 @@ class UPL(Method):
 def surest(confidence: Tensor, labels: Tensor, classes: int, top: int) -> Tensor:
     """Positions of the `top` pictures of highest `confidence` [N] within each class of `labels` [N], class by class (2)."""
     order = confidence.argsort(descending=True, stable=True)
-    ranked = labels[order]
-    onehot = F.one_hot(ranked, classes)
-    rank = (onehot.cumsum(0) * onehot).sum(1)  # 1 for the surest picture of its class
-    kept = order[rank <= top]
-    return kept[labels[kept].argsort(stable=True)].cpu()
+    order = order[labels[order].argsort(stable=True)]  # class by class, the surest of each first
+    counts = labels.bincount(minlength=classes)
+    first = counts.cumsum(0) - counts  # where each class begins
+    rank = torch.arange(len(order), device=order.device) - first[labels[order]]
+    return order[rank < top].cpu()
