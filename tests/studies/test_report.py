@@ -1,7 +1,10 @@
 import json
+import pathlib
+import shutil
 
 import nbformat
 import pytest
+from nbclient.exceptions import DeadKernelError
 
 from vlmlab.errors import VlmlabError
 from vlmlab.studies import report as module
@@ -38,7 +41,7 @@ def test_given_values_replace_defaults():
         ({"workers": "two"}, "a whole number"),
         ({"workers": True}, "a whole number"),
         ({"shots": 4}, "a list"),
-        ({"shots": ["four"]}, "a list of a whole number"),
+        ({"shots": ["four"]}, "each item .* must be a whole number, which 'four' is not"),
         ({"backbone": 3}, "text"),
     ],
 )
@@ -83,7 +86,51 @@ def test_a_mistake_in_a_cell_keeps_the_old_report_and_its_one_line(template, tmp
     template("out = ''", "from vlmlab.errors import VlmlabError\nraise VlmlabError('too many shots; use 4')")
     with pytest.raises(VlmlabError, match=r"^too many shots; use 4$"):
         report({}, out, "tiny", echo=lambda _: None)
-    assert (out / "report.html").read_text() == "old"
+    assert [path.name for path in out.iterdir()] == ["report.html"] and (out / "report.html").read_text() == "old"
+    with pytest.raises(VlmlabError, match="too many shots"):
+        report({}, tmp_path / "new", "tiny", echo=lambda _: None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_report_that_is_stopped_goes_on_where_it_was(template, tmp_path, monkeypatch):
+    template("number = 1\nout = ''", "pass")
+    out, seen = tmp_path / "out", []
+
+    def run(source, target, parameters, **how):
+        store = pathlib.Path(parameters["out"], "results")
+        store.mkdir(exist_ok=True)
+        seen.append(sorted(path.name for path in store.iterdir()))
+        (store / "first.json").touch()
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        pathlib.Path(parameters["out"], "record.json").write_text("{}")
+        shutil.copy(source, target)
+
+    monkeypatch.setattr("papermill.execute_notebook", run)
+    with pytest.raises(KeyboardInterrupt):
+        report({"number": 2}, out, "tiny", echo=lambda _: None)
+    assert not [path for path in out.iterdir() if not path.name.startswith(".")], "nothing is half written"
+    report({"number": 2}, out, "tiny", echo=lambda _: None)
+    report({"number": 3}, out, "tiny", echo=lambda _: None)
+    assert seen == [[], ["first.json"], []]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert json.loads((out / "parameters.json").read_text())["number"] == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(28, "No space left on device"), "No space left on device"), (DeadKernelError(), "memory")],
+)
+def test_a_full_disk_or_a_killed_kernel_is_one_line(template, tmp_path, monkeypatch, error, said):
+    template("out = ''", "pass")
+
+    def run(*arguments, **how):
+        raise error
+
+    monkeypatch.setattr("papermill.execute_notebook", run)
+    with pytest.raises(VlmlabError, match=said) as told:
+        report({}, tmp_path / "out", "tiny", echo=lambda _: None)
+    assert "\n" not in str(told.value) and not (tmp_path / "out").exists()
 
 
 def test_an_unknown_template_offers_the_closest(tmp_path):
@@ -100,6 +147,8 @@ def test_an_unknown_template_offers_the_closest(tmp_path):
         ({"backbone": "micro-vitt"}, "unknown backbone 'micro-vitt'; did you mean micro-vit"),
         ({"photo_backbone": "foto"}, "unknown backbone 'foto'; did you mean photo"),
         ({"shots": []}, "'shots' is an empty list"),
+        ({"shots": [0, 4]}, "'shots' must be 1 or more, not 0"),
+        ({"seeds": [-1]}, "'seeds' must be 0 or more, not -1"),
     ],
 )
 def test_unknown_names_are_refused_before_anything_is_written(given, said, tmp_path):

@@ -8,11 +8,13 @@ values after that cell, so anything derived there would keep the defaults); the 
 from __future__ import annotations
 
 import ast
+import contextlib
+import hashlib
 import json
 import logging
 import os
 import shutil
-import tempfile
+from collections.abc import Iterator
 from html import escape as html_escape
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,9 @@ def checked(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
             inner = type(default[0]) if default else str
             wrong = [item for item in value if not _is(item, inner)]
             if wrong:
-                raise VlmlabError(f"report parameter '{name}' must be a list of {KINDS[inner]}, not of {wrong[0]!r}")
+                raise VlmlabError(
+                    f"each item of the report parameter '{name}' must be {KINDS[inner]}, which {wrong[0]!r} is not"
+                )
     return defaults | given
 
 
@@ -127,6 +131,9 @@ def check_names(values: dict[str, Any]) -> None:
     for name in ("systems", "datasets", "shots", "seeds", "words"):
         if values.get(name) == []:
             raise VlmlabError(f"report parameter '{name}' is an empty list; give at least one")
+    for name, least in (("shots", 1), ("seeds", 0)):
+        if min(values.get(name, [least])) < least:
+            raise VlmlabError(f"report parameter '{name}' must be {least} or more, not {min(values[name])}")
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -149,11 +156,30 @@ def with_texts(page: str, notebook: Path) -> str:
     return page
 
 
+@contextlib.contextmanager
+def _running(out: Path, parameters: str) -> Iterator[Path]:
+    """The folder in which the report of these parameters runs; it stays if the user stops the report, or if it is killed."""
+    folder = out / f".running-{hashlib.sha256(parameters.encode()).hexdigest()[:8]}"
+    there = out.exists()
+    write_atomically(folder / "parameters.json", parameters)
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        if not there and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    shutil.rmtree(folder)
+
+
 def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptation", echo=print) -> dict[str, Path]:
     """Run `template` with `parameters` and write it to the folder `out`; `echo` is told what is happening.
 
-    The notebook runs in a folder of its own inside `out` and is moved into place when it is complete, so that `out`
-    holds either the old report or the new one. Returns the paths {"notebook", "html", "record"}.
+    The notebook runs in a hidden folder inside `out` and is moved into place when it is complete, so that `out` holds
+    either the old report or the new one. What a stopped or killed run had measured stays in that folder, and the same
+    report goes on from there. Returns the paths {"notebook", "html", "record"}.
     Raises `VlmlabError` for an unknown template or parameter, a parameter of the wrong type, a folder that cannot be
     written, or a cell that failed for a reason that the user can mend (the cell's own one-line message).
     """
@@ -161,16 +187,16 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
     values = checked(parameters, parameters_of(source))
     check_names(values)
     out = Path(out)
-    write_atomically(out / "parameters.json", json.dumps(values, indent=1, ensure_ascii=False))
-
+    from nbclient.exceptions import DeadKernelError
     from nbconvert import HTMLExporter
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("traitlets").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".running-") as running:
-        notebook = Path(running) / "report.ipynb"
+    written = json.dumps(values, indent=1, ensure_ascii=False)
+    with _running(out, written) as running:
+        notebook = running / "report.ipynb"
         values["out"] = str(running)
         echo(f"running {template} ...")
         try:
@@ -192,6 +218,15 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
             raise VlmlabError(
                 f"cell {error.exec_count} of the report failed with {error.ename}: {error.evalue}; see {failed}"
             ) from error
+        except DeadKernelError as error:
+            raise VlmlabError(
+                "the process that ran the report was killed, most likely for want of memory; ask for fewer systems, datasets "
+                "or workers"
+            ) from error
+        except OSError as error:
+            raise VlmlabError(
+                f"cannot write the report to {out}: {error.strerror or error}; choose a folder with room"
+            ) from error
         # For readers: the code stays in the notebook.
         exporter = HTMLExporter(
             exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
@@ -199,8 +234,8 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
         html, _ = exporter.from_filename(str(notebook), {"metadata": {"name": f"vlmlab: {template}"}})
         html = with_texts(html, notebook).replace("</head>", f"<style>{PAGE}</style></head>", 1)
         files = {"notebook": out / "report.ipynb", "html": out / "report.html", "record": out / "record.json"}
-        record = (Path(running) / "record.json").read_text(encoding="utf-8")
-        write_atomically(files["record"], record)
+        write_atomically(out / "parameters.json", written)
+        write_atomically(files["record"], (running / "record.json").read_text(encoding="utf-8"))
         write_atomically(files["notebook"], notebook.read_bytes())
         write_atomically(files["html"], html)
     return files
