@@ -71,7 +71,8 @@ class Prompts:
 def assemble(text, classes: Sequence[str], words: str, learned: int | None = None, stop: str = ".") -> Prompts:
     """The prompts "{words} {class}." for the text tower `text`; the first `learned` tokens of `words` make room.
 
-    `learned` None means all of them; those beyond stay as frozen words. `stop` "" leaves the full stop out.
+    `learned` None means all of them; those beyond stay as frozen words. (CoOp's release and its descendants count the words
+    between blanks instead; it is the same unless a word has several tokens.) `stop` "" leaves the full stop out.
     Raises `VlmlabError` if a prompt does not fit into the tower, or if the tower does not pool at an end-of-text token.
     """
     names, start = spoken(classes), text.special
