@@ -75,6 +75,8 @@ def test_a_part_of_the_tree_has_no_node_without_a_choice():
     part = tree().of(["cat", "robin", "bus"])
     assert part.children == {"all": ("animal", "bus"), "animal": ("cat", "robin")}
     assert part.classes == ["cat", "robin", "bus"]
+    assert tree().of(["dog", "cat"]).children == {"pet": ("dog", "cat")}  # not even the root
+    assert tree().of(["dog"]).children == {"all": ("dog",)}
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ class Hierarchy:
             if node not in self.children:
                 return node if node in wanted else None
             left = [name for name in map(pruned, self.children[node]) if name is not None]
-            if len(left) == 1 and node != self.root:
+            if len(left) == 1 and (node != self.root or left[0] in kept):
                 return left[0]
             if left:
                 kept[node] = tuple(left)
