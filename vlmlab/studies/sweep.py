@@ -28,16 +28,6 @@ from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
 
-WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "transductive", "text-only")
-"""Setups that learn from no labelled picture: what they do does not depend on the shots, unless a setting changes that, as
-`labelled` of TransCLIP does."""
-
-
-def takes_shots(info: SystemInfo) -> bool:
-    """Whether a system's figures depend on the shots; without them it needs one run per dataset and seed."""
-    trains = info.setup != "training-free" or "classification" in info.tasks
-    return trains and info.setup not in WITHOUT_SHOTS
-
 
 def systems_of(section: str) -> list[str]:
     """Keys of the systems of a section of the survey, such as "6" or "6.3.1", after zero-shot prediction.
@@ -80,7 +70,7 @@ def suited(
             continue
         if split != "all" and not {"classification", "multi-label classification"} & set(info.tasks):
             continue
-        few = [0] if not takes_shots(info) else shots if split == "all" else [max(shots)]
+        few = [0] if not info.takes_shots else shots if split == "all" else [max(shots)]
         fields = {field: value(key) if callable(value) else value for field, value in same.items()}
         experiments += [Experiment(key, name, backbone, k, seed, split, **fields) for k in few for seed in seeds]
     return experiments
