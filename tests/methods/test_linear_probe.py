@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from tests.golden.tiny_clip import CLASSES, tiny_backbone
 from tests.methods.fakes import Pictures, task
@@ -52,6 +54,31 @@ def test_the_search_reads_validation_pictures_only_when_c_is_open(backbone):
     fixed, _ = prepared(backbone, val=val, c=0.1)
     blind, _ = prepared(backbone)
     assert fixed.c == 0.1 and blind.c == 0.316 and 1e-8 < searched.c < 1e8
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_search_is_that_of_lpclip(backbone, seed):
+    """Step by step as in CoOp's lpclip/linear_probe.py, with scikit-learn alone, on noise around five means."""
+    noise = torch.Generator().manual_seed(seed)
+    means, y, y_val = torch.randn(5, 8, generator=noise), torch.arange(15) % 5, torch.arange(20) % 5
+    h, h_val = (means[z] + 1.5 * torch.randn(len(z), 8, generator=noise) for z in (y, y_val))
+
+    def right(c):
+        fitted = LogisticRegression(C=c, max_iter=1000).fit(h.numpy(), y.numpy())
+        return (fitted.predict(h_val.numpy()) == y_val.numpy()).sum()
+
+    coarse = [1e6, 1e4, 1e2, 1, 1e-2, 1e-4, 1e-6]
+    peak = coarse[int(np.argmax([right(c) for c in coarse]))]
+    left, high = 0.1 * peak, 10 * peak
+    for _ in range(8):
+        middle = (left * high) ** 0.5
+        if right(left) < right(high):
+            best, left = high, middle
+        else:
+            best, high = left, middle
+    method = LinearProbe(backbone)
+    method.learned_on = CLASSES
+    assert method._search(h, y, h_val, y_val) == pytest.approx(best, rel=1e-4)
 
 
 def test_words_do_not_help_it(backbone):
