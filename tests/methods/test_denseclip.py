@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,19 +90,16 @@ def test_prompts_are_learned_vectors_before_the_name_without_a_full_stop(backbon
     same(method.text_features(), text.forward(sequence, text.end_of_text(tokens) + 8).detach())
 
 
-@pytest.mark.parametrize("side", [32, 48])
-def test_a_vit_resizes_its_positions_bilinearly_and_adds_its_class_embedding_twice(side):
-    method, h = prepared(tiny_backbone("vit")), side // 8
-    visual, images = method.visual, torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
-    tokens = visual.conv1(images).flatten(2).transpose(1, 2)
-    first, grid = visual.positional_embedding.split([1, 16])
-    grid = F.interpolate(grid.T.reshape(1, -1, 4, 4), size=(h, h), mode="bilinear").flatten(2).transpose(1, 2)
-    first = (first + 2 * visual.class_embedding).expand(2, 1, -1)
-    x = visual.transformer(visual.ln_pre(torch.cat([first, tokens + grid], 1)))
-    x = visual.ln_post(x) @ visual.proj
-    maps, g, v = method.look(images)
-    same(g, x[:, 0].detach())
-    same(v, x[:, 1:].transpose(1, 2).reshape(2, -1, h, h).detach())
+@pytest.mark.parametrize("variant", ["vit_32", "vit_48", "asym_32", "asym_48"])
+def test_numbers_of_the_official_vit(variant):
+    """Positions are resized bilinearly, and the class embedding is added twice."""
+    name, side = variant.split("_")
+    method, numbers = prepared(tiny_backbone(name)), of_variant(golden("denseclip_vit"), variant)
+    noise = np.random.Generator(np.random.PCG64(1)).standard_normal((2, 3, int(side), int(side)))
+    maps, g, v = method.look(torch.from_numpy(noise.astype(np.float32)))
+    same(g, numbers["mid/global_feature"])
+    same(v, numbers["mid/local_feature"])
+    h = int(side) // 8
     assert [m.shape[-1] for m in maps] == [4 * h, 2 * h, h, h // 2]
 
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same
+from tests.methods.parity import same, same_gradient
 from vlmlab.datasets.captions import noun_filter
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
@@ -25,6 +25,32 @@ def prepared(backbone, **settings):
     method = TaIDP(backbone, TaIDP.configure(backbone, **({"n_ctx": 4, "templates": "photo"} | settings)))
     method.prepare(own)
     return method
+
+
+def test_numbers_of_the_official_implementation():
+    numbers, backbone = golden("tai_dpt"), tiny_backbone("rn")
+    sentences, own = numbers["captions"].tolist(), task(CLASSES)
+    own.captions = lambda count, source: noun_filter(sentences, CLASSES)
+    method = TaIDP(backbone, TaIDP.configure(backbone, n_ctx=4, templates="photo"))
+    method.prepare(own)
+    method.whole.data, method.parts.data = (torch.from_numpy(numbers[f"param/{c}"]) for c in ("ctx", "ctx_double"))
+    index, labels = torch.arange(len(sentences)), torch.from_numpy(numbers["in/labels"])
+    assert torch.equal(method.sentences.labels[index], labels)
+    whole, parts, words = method.read(method.tokens[index])
+    z_g, z_l = method.scores(whole, parts, method.config.word_scale, words)
+    same(z_g, numbers["out/caption_global"])
+    same(z_l, numbers["out/caption_local"])
+    loss = method.loss(Batch(index=index, labels=labels))
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradient(method.whole.grad, numbers["grad/ctx"])
+    same_gradient(method.parts.grad, numbers["grad/ctx_double"])
+    for side, count in ((64, 8), (96, 2)):
+        images = noise_images(side, count)
+        z_g, z_l = method.scores(*method.look(images), method.config.place_scale)
+        same(z_g, numbers[f"out/picture_{side}_global"])
+        same(z_l, numbers[f"out/picture_{side}_local"])
+        same(method.logits(Batch(images=images)), (z_g + z_l).detach() / 2)
 
 
 def test_the_ranking_loss_asks_every_pair_for_a_margin():

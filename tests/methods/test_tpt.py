@@ -61,6 +61,15 @@ def test_numbers_of_the_official_implementation(variant, backbone):
     same(method.logits(Batch(images=noise_images(32)[None])), numbers["out/logits_after_step_image0"])
 
 
+@pytest.mark.parametrize(("name", "steps", "share"), [("vit", 3, 0.25), ("asym", 2, 0.5), ("rn", 2, 0.25)])
+def test_several_steps_of_the_official_implementation(name, steps, share):
+    numbers = of_variant(golden("tpt_steps"), f"{name}_steps{steps}_p{share}")
+    own = tiny_backbone(name)
+    method, images = prepared(own, steps=steps, selection=share), noise_images(own.image_size)
+    same(method.tune(F.normalize(own.encode_image(images), dim=-1)[None])[0], numbers["out/ctx"])
+    same(method.logits(Batch(images=images[None])), numbers["out/logits"])
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_many_pictures_at_once_are_each_tuned_alone(steps, backbone):
     method = prepared(backbone, selection=0.5, steps=steps)
