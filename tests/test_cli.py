@@ -37,7 +37,9 @@ def fake_run(monkeypatch):
         asked.append(experiment)
         if experiment.seed == 13:
             raise VlmlabError("seed 13 brings bad luck; choose another")
-        names = {name: getattr(experiment, name) for name in ("system", "dataset", "backbone", "shots", "seed", "split")}
+        names = {
+            name: getattr(experiment, name) for name in ("system", "dataset", "backbone", "shots", "seed", "split")
+        }
         return names | {
             "metrics": {"accuracy": 51.25, "ece": float("nan") if experiment.shots == 4 else 3.0},
             "zero_shot": {"accuracy": 40.0},
@@ -56,7 +58,9 @@ def fake_run(monkeypatch):
 # --- light -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["systems"], ["backbones", "--json"], ["datasets"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["systems"], ["backbones", "--json"], ["datasets"], ["run", "--help"]]
+)
 def test_listings_and_help_import_nothing_heavy(arguments):
     code = (
         "import sys; from vlmlab.cli import main; code = main(sys.argv[1:]);"
@@ -71,7 +75,19 @@ def test_listings_and_help_import_nothing_heavy(arguments):
 def test_every_command_explains_itself(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    names = ("systems", "backbones", "datasets", "run", "sweep", "table", "report", "verify", "bench", "doctor", "build")
+    names = (
+        "systems",
+        "backbones",
+        "datasets",
+        "run",
+        "sweep",
+        "table",
+        "report",
+        "verify",
+        "bench",
+        "doctor",
+        "build",
+    )
     for name in names:
         assert f"\n  {name} " in text
         assert main([name, "--help"]) == 0
@@ -114,7 +130,10 @@ def test_lists_as_json(capsys, command, columns, name):
 
 
 def test_run_prints_one_json_value_whatever_libraries_print(capsys, fake_run):
-    assert main(["run", "coop", "--dataset", "digits", "--shots", "4", "--set", "lr=0.5", "--set", "csc=true", "--json"]) == 0
+    assert (
+        main(["run", "coop", "--dataset", "digits", "--shots", "4", "--set", "lr=0.5", "--set", "csc=true", "--json"])
+        == 0
+    )
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert result["metrics"] == {"accuracy": 51.25, "ece": None}, "JSON knows no NaN"
@@ -156,7 +175,19 @@ def test_a_whole_run_in_a_process_of_its_own(tmp_path):
 
 
 def test_a_sweep_of_a_section_has_its_systems_and_their_settings(capsys, tmp_path, fake_run):
-    command = ["sweep", "--section", "6.3.2", "--datasets", "digits", "--seeds", "1", "--split", "all,base", "--workers", "0"]
+    command = [
+        "sweep",
+        "--section",
+        "6.3.2",
+        "--datasets",
+        "digits",
+        "--seeds",
+        "1",
+        "--split",
+        "all,base",
+        "--workers",
+        "0",
+    ]
     command += ["--shots", "1,16"]
     assert main([*command, "--set", "tip_adapter.passes=0", "--store", str(tmp_path)]) == 0
     asked = {(e.system, e.shots, e.split, e.config) for e in fake_run}
@@ -204,6 +235,15 @@ def test_progress_of_a_sweep_is_not_part_of_the_result(capsys, tmp_path, monkeyp
     out, err = capsys.readouterr()
     assert json.loads(out)[0] == Experiment("coop", "digits", shots=1).as_json() | {"failure": "no"}
     assert "[1/1] coop on digits with micro-vit, 1 shots, seed 0, split all: failed: no" in err
+
+
+def test_a_list_may_be_given_by_an_option_that_is_repeated(tmp_path, fake_run):
+    command = (
+        "sweep --systems coop --systems vcd,coop --datasets digits --shots 1 --shots 2 --seeds 0 --workers 0".split()
+    )
+    assert main([*command, "--targets", "food", "--targets", "scenes", "--store", str(tmp_path)]) == 0
+    assert {(e.system, e.shots) for e in fake_run} == {("coop", 1), ("coop", 2), ("vcd", 1), ("vcd", 2)}
+    assert {e.targets for e in fake_run} == {("food", "scenes")}
 
 
 # --- verify, bench, build ----------------------------------------------------------------------------------------------
@@ -282,6 +322,13 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
         (["report", "--template", "adaptatio"], "did you mean adaptation"),
         (["sweep", "--store", "s", "--systems", "coop,mapel"], "did you mean maple"),
         (["sweep", "--store", "s", "--seeds", "a"], "--seeds takes whole numbers"),
+        (["sweep", "--store", "s", "--datasets", "digits,digts"], "unknown dataset 'digts'; did you mean digits"),
+        (["sweep", "--store", "s", "--datasets", "./nowhere"], "there is no folder ./nowhere"),
+        (["sweep", "--store", "s", "--backbones", "micro-vitt"], "did you mean micro-vit"),
+        (["sweep", "--store", "s", "--systems", "all"], "unknown system 'all'"),
+        (["sweep", "--store", "s", "--set", "coop.n_ctxx=4"], "coop: unknown setting 'n_ctxx'; did you mean n_ctx"),
+        (["sweep", "--store", "s", "--set", "coop.n_ctx=four"], "not 'four'"),
+        (["report", "--shots", "0"], "'shots' must be 1 or more"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -315,6 +362,21 @@ def test_a_store_that_cannot_be_written_is_told_before_work(capsys, tmp_path, fa
     (tmp_path / "file").write_text("")
     message = refused(capsys, "sweep", "--store", str(tmp_path / "file" / "store"), "--workers", "0")
     assert "cannot write" in message and not fake_run
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["systems"], ["systems", "--json"], ["--version"]])
+def test_an_answer_that_finds_no_room_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "vlmlab.cli", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+def test_whoever_reads_only_the_beginning_is_not_told_of_it():
+    command = f"{sys.executable} -m vlmlab.cli systems | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 def test_help_and_systems_answer_within_two_seconds():

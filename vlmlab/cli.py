@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
 Root = Annotated[Path | None, typer.Option(help="Folder that holds the standard datasets.")]
 Download = Annotated[bool, typer.Option("--download", help="Download a standard dataset that is missing.")]
@@ -46,10 +50,11 @@ Settings = Annotated[
 ]
 Views = Annotated[int, typer.Option(help="Random crops per training picture, as the field trains; 0 for none.")]
 Targets = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        help="Other datasets to test on as well, by their own class names, separated by commas; others: all that are "
-        "offline."
+        metavar="LIST",
+        help="Other datasets to test on as well, by their own class names; others: all embedded ones that show other "
+        "classes.",
     ),
 ]
 Noise = Annotated[float, typer.Option(help="Share of the training labels that are wrong, 0 to 1.")]
@@ -63,12 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="vlmlab", standalone_mode=False)
+        sys.stdout.flush()
     except VlmlabError as error:
         return _refused(str(error))
     except UsageError as error:
         return _refused(f"{error.format_message()} (see vlmlab {_command_of(error)}--help)")
     except (typer.Abort, KeyboardInterrupt):
         return _refused("stopped", code=130)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        # Python would try to write what is left of the answer once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if error.errno == errno.EPIPE:  # whoever read the answer has read enough
+            return 1
+        where = error.filename or "the answer"
+        return _refused(f"cannot write {where}: {error.strerror}; choose a place with room that you may write to")
     return code if isinstance(code, int) else 0
 
 
@@ -145,7 +160,7 @@ def run(
         str,
         typer.Option(
             help="all classes; base: learn and test on half of them; new: test on the other half; shift: all, and also "
-            "in other styles."
+            "in other styles; hierarchy: all, and also at every level of the class tree."
         ),
     ] = "all",
     targets: Targets = None,
@@ -201,18 +216,28 @@ def run(
 @app.command()
 def sweep(
     store: Annotated[Path, typer.Option(help="Folder of the results; what it holds is not computed again.")],
-    systems: Annotated[str | None, typer.Option(help="Keys, separated by commas.")] = None,
+    systems: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIST", help="Keys of vlmlab systems; default: zero_shot,coop,tip_adapter."),
+    ] = None,
     section: Annotated[
         str | None,
         typer.Option(help="All systems of a section of the survey, such as 6 or 6.3.1, each where it makes sense."),
     ] = None,
     datasets: Annotated[
-        str | None, typer.Option(help="Names or folders, separated by commas; default: digits, or all with --section.")
+        list[str] | None, typer.Option(metavar="LIST", help="Names or folders; default: digits, or all with --section.")
     ] = None,
-    backbones: Annotated[str, typer.Option(help="Names, separated by commas.")] = "micro-vit",
-    shots: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "1,4,16",
-    seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0,1,2",
-    split: Annotated[str, typer.Option(help="all, base, new or shift; several separated by commas.")] = "all",
+    backbones: Annotated[
+        list[str] | None, typer.Option(metavar="LIST", help="Names of vlmlab backbones; default: micro-vit.")
+    ] = None,
+    shots: Annotated[
+        list[str] | None, typer.Option(metavar="LIST", help="Training pictures per class, numbers; default: 1,4,16.")
+    ] = None,
+    seeds: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Numbers; default: 0,1,2.")] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIST", help="Among all, base, new, shift and hierarchy (see vlmlab run); default: all."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -232,24 +257,31 @@ def sweep(
 ) -> None:
     """Run every combination and keep the results.
 
+    Lists are separated by commas, or given by an option that is repeated: --shots 1,4 is --shots 1 --shots 4.
+
     Killed or stopped, it goes on where it was when it is run again. With --section, systems that take no shots run once
     per dataset and seed, and the splits base and shift take the most shots.
     Exit code 1 if an experiment failed; the others are kept, and it is tried again by the next run.
     """
-    from vlmlab.registry import registry
+    from vlmlab.registry import registry, unknown_system
     from vlmlab.studies.experiment import grid
+    from vlmlab.studies.report import check_names
     from vlmlab.studies.store import ResultStore
 
     if section and systems:
         raise VlmlabError("--section names its systems itself; give either --section or --systems")
-    keys = _names(systems or "zero_shot,coop,tip_adapter")
+    keys = _names(systems or ["zero_shot", "coop", "tip_adapter"])
     if section:
         from vlmlab.studies.sweep import suited, systems_of
 
         keys = systems_of(section)
+    named = _names(datasets) if datasets else None if section else ["digits"]
+    towers, splits = _names(backbones or ["micro-vit"]), _names(split or ["all"])
     for key in keys:
         if key not in registry():
-            raise unknown("system", key, registry())
+            raise unknown_system(key)
+    for tower in towers:
+        check_names({"datasets": named or (), "backbone": tower})
     others = {
         "views": views,
         "root": root and str(root),
@@ -258,24 +290,24 @@ def sweep(
         "test_pictures": test_pictures,
     }
     if targets:
-        others["targets"] = _targets(targets, datasets or "digits")
+        others["targets"] = _targets(targets, *(named or ()))
     given = _settings(settings)
     for name, _ in given:
         if "." in name and name.partition(".")[0] not in keys:
             raise unknown("system of the sweep", name.partition(".")[0], keys)
-    lists = _names(backbones), _numbers("shots", shots), _numbers("seeds", seeds)
+    lists = towers, _numbers("shots", shots or ["1,4,16"]), _numbers("seeds", seeds or ["0,1,2"])
     if section:
-        names = datasets and _names(datasets)
-        experiments = suited(keys, names, *lists, _names(split), config=lambda key: _settings_of(key, given), **others)
+        experiments = suited(keys, named, *lists, splits, config=lambda key: _settings_of(key, given), **others)
     else:
         experiments = [
             experiment
             for key in keys
-            for one in _names(split)
-            for experiment in grid(
-                [key], _names(datasets or "digits"), *lists, split=one, config=_settings_of(key, given), **others
-            )
+            for one in splits
+            for experiment in grid([key], named, *lists, split=one, config=_settings_of(key, given), **others)
         ]
+    if given:
+        with _work():
+            _check_settings(keys, given)
     results = ResultStore(store)
     with _work():
         from vlmlab.studies.sweep import sweep as run_all
@@ -318,13 +350,18 @@ def table(
 @app.command()
 def report(
     systems: Annotated[
-        str | None, typer.Option(help="Keys, separated by commas, or all: every system of section 6 that classifies.")
+        list[str] | None,
+        typer.Option(metavar="LIST", help="Keys of vlmlab systems, or all: every one of section 6 that classifies."),
     ] = None,
-    datasets: Annotated[str | None, typer.Option(help="Names or folders, separated by commas.")] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option(metavar="LIST", help="Names of vlmlab datasets, or folders.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="The backbone that is adapted.")] = None,
-    shots: Annotated[str | None, typer.Option(help="Numbers, separated by commas.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Numbers, separated by commas.")] = None,
-    words: Annotated[str | None, typer.Option(help="Words to look for in photographs, separated by commas.")] = None,
+    shots: Annotated[
+        list[str] | None, typer.Option(metavar="LIST", help="Training pictures per class, numbers.")
+    ] = None,
+    seeds: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Numbers.")] = None,
+    words: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Words to look for in photographs.")] = None,
     folder: Annotated[str | None, typer.Option(help="A folder of your own photographs.")] = None,
     others: Annotated[
         list[str] | None,
@@ -336,7 +373,8 @@ def report(
 ) -> None:
     """Write a report: adapt a VLM and look at it.
 
-    The report is a notebook and a web page. What is not given here has the default of the notebook's parameters.
+    The report is a notebook and a web page. What is not given here has the default of the notebook's parameters. Lists
+    are separated by commas. A report that was stopped goes on where it was.
     """
     given = {
         "systems": systems and _names(systems),
@@ -363,7 +401,7 @@ def report(
 @app.command()
 def book(
     chapters: Annotated[
-        list[str] | None, typer.Argument(metavar="[CHAPTER]...", help="Names or their beginnings, such as 06_4.")
+        list[str] | None, typer.Argument(metavar="CHAPTER", help="Names or their beginnings, such as 06_4.")
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -391,7 +429,9 @@ def book(
 
 @app.command()
 def verify(
-    systems: Annotated[list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="Default: all checks.")] = None,
+    systems: Annotated[
+        list[str] | None, typer.Argument(metavar="SYSTEM", help="Keys of vlmlab systems; default: all of them.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure what each system exists for.
@@ -417,7 +457,7 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="shared_prefix_step, matmul_share, cached_epoch, coop_fit, cocoop_step, world, report_memory (default: "
             "all of these); fits: a 16-shot fit of every system; fit.KEY: of one, such as fit.coop.",
         ),
@@ -610,33 +650,34 @@ def _outcome_cells(outcome: Any) -> dict:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _names(text: str) -> list[str]:
-    """ "a, b" -> ["a", "b"]; raises `VlmlabError` if there is no name."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def _names(given: Sequence[str]) -> list[str]:
+    """["a, b", "c"] -> ["a", "b", "c"], each once; raises `VlmlabError` if there is no name."""
+    names = list(dict.fromkeys(name.strip() for text in given for name in text.split(",") if name.strip()))
     if not names:
         raise VlmlabError("an empty list was given; separate names by commas")
     return names
 
 
-def _targets(text: str | None, source: str) -> tuple[str, ...]:
-    """ "a, b" -> ("a", "b"); "others" are the embedded datasets of other classes than the one that is learned."""
-    if text is None:
+def _targets(given: Sequence[str] | None, *sources: str) -> tuple[str, ...]:
+    """["a, b"] -> ("a", "b"); "others" are the embedded datasets of other classes than those that are learned."""
+    if not given:
         return ()
-    if text.strip() != "others":
-        return tuple(_names(text))
+    if _names(given) != ["others"]:
+        return tuple(_names(given))
     from vlmlab.datasets.catalog import DATASETS, shifted_versions
 
-    same = {source, *shifted_versions(source)}
+    same = {name for source in sources for name in (source, *shifted_versions(source))}
     suited = (d for d in DATASETS if d.offline and d.splits["train"] and d.tasks == ("classification",))
     shifted = {version for d in DATASETS for version in shifted_versions(d.name)}
     return tuple(d.name for d in suited if d.name not in same | shifted)
 
 
-def _numbers(option: str, text: str) -> list[int]:
-    """ "1, 2" -> [1, 2]; raises `VlmlabError` if something else than whole numbers is given."""
+def _numbers(option: str, given: Sequence[str]) -> list[int]:
+    """["1, 2"] -> [1, 2]; raises `VlmlabError` if something else than whole numbers is given."""
     try:
-        return [int(name) for name in _names(text)]
+        return [int(name) for name in _names(given)]
     except ValueError as error:
+        text = ",".join(given)
         raise VlmlabError(f"--{option} takes whole numbers separated by commas, such as 1,2,4, not '{text}'") from error
 
 
@@ -654,6 +695,19 @@ def _settings_of(system: str, settings: Sequence[tuple[str, str]]) -> tuple[tupl
     chosen = {name: value for name, value in settings if "." not in name}
     chosen |= {name.partition(".")[2]: value for name, value in settings if name.startswith(f"{system}.")}
     return tuple(chosen.items())
+
+
+def _check_settings(keys: Sequence[str], settings: Sequence[tuple[str, str]]) -> None:
+    """Raises `VlmlabError` for a setting that a system has not, or of the wrong type, before the first experiment."""
+    from types import SimpleNamespace
+
+    from vlmlab.registry import load_system
+
+    for key in keys:
+        try:
+            load_system(key).configure(SimpleNamespace(embedded=False), **dict(_settings_of(key, settings)))
+        except VlmlabError as error:
+            raise VlmlabError(f"{key}: {error} (a setting of one system is written SYSTEM.KEY=VALUE)") from error
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from vlmlab.backbones.catalog import BACKBONES
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import write_atomically
-from vlmlab.registry import registry
+from vlmlab.registry import registry, unknown_system
 from vlmlab.studies.experiment import is_path
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "notebooks" / "reports"
@@ -117,7 +117,7 @@ def check_names(values: dict[str, Any]) -> None:
     """
     for key in [*values.get("systems", ()), *values.get("base_new", ())]:
         if key != "all" and key not in registry():
-            raise unknown("system", key, registry())
+            raise unknown_system(key)
     for name in [*values.get("datasets", ()), *filter(None, [values.get("folder")])]:
         if is_path(name):
             if not Path(name).expanduser().is_dir():
@@ -161,14 +161,14 @@ def _running(out: Path, parameters: str) -> Iterator[Path]:
     """The folder in which the report of these parameters runs; it stays if the user stops the report, or if it is killed."""
     folder = out / f".running-{hashlib.sha256(parameters.encode()).hexdigest()[:8]}"
     there = out.exists()
-    write_atomically(folder / "parameters.json", parameters)
     try:
+        write_atomically(folder / "parameters.json", parameters)
         yield folder
     except KeyboardInterrupt:
         raise
     except BaseException:
-        shutil.rmtree(folder)
-        if not there and not any(out.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not there and out.exists() and not any(out.iterdir()):
             out.rmdir()
         raise
     shutil.rmtree(folder)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
 from vlmlab.studies.experiment import Experiment
+
+ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
 
 
 class ResultStore:
@@ -25,8 +28,8 @@ class ResultStore:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         # A probe, because access rights alone do not tell (a full disk, a read-only mount, a file in the way).
-        probe = self.folder / ".writable"
-        write_atomically(probe, "")
+        probe = self.folder / f".writable-{os.getpid()}"
+        write_atomically(probe, b"\0" * ROOM)
         probe.unlink(missing_ok=True)
 
     def __contains__(self, experiment: Experiment) -> bool:
