@@ -1,11 +1,62 @@
+"""What the README says is what the code does."""
+
+from __future__ import annotations
+
+import re
+import shlex
 from pathlib import Path
 
+import pytest
+import torch
+import typer
+
+from tests.methods import test_every_system as contracts
+from vlmlab import registry
+from vlmlab.cli import app
 from vlmlab.registry import as_markdown
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_taxonomy_in_the_readme_is_the_one_that_the_code_prints():
-    text = README.read_text(encoding="utf-8")
-    shown = text.split("as_markdown() -->\n", 1)[1].split("\n<!-- end of systems", 1)[0]
+    shown = README.split("python -m vlmlab.registry -->\n", 1)[1].split("\n<!-- end of systems", 1)[0]
     assert shown == as_markdown()
+
+
+@pytest.fixture
+def own():
+    """The README's new system, taken out of the table again afterwards."""
+    code = README.split("## A new system in one file", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    yield "nearest_mean"
+    del registry._registered["nearest_mean"]
+
+
+def test_the_new_system_of_the_readme_is_one(own, tmp_path):
+    contracts.test_one_finite_score_per_class(own)
+    contracts.test_gradients_reach_what_it_learns_and_nothing_else(own)
+    contracts.test_from_base_to_new_and_back(own)
+    contracts.test_the_shots_matter_where_the_taxonomy_says_so(own)
+    method, images = contracts.once(own)[0], contracts.task_for(own).support
+    with torch.no_grad():
+        right = method.logits(contracts.batch_of(method, images)).argmax(1) == images.labels
+    assert right.float().mean() > 0.5, "the mean of two pictures is near to both"
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`(vlmlab [a-z][^`]+)`", README)
+    return sorted({" ".join(line.split()) for line in lines if line.startswith("vlmlab ")})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_readme_are_understood(command):
+    group = typer.main.get_command(app)
+    name, *arguments = shlex.split(command.replace("\n", " "))[1:]
+    assert name in group.commands
+    group.commands[name].make_context(name, arguments)
+
+
+def test_there_are_commands_in_the_readme():
+    assert len(commands()) > 8

@@ -165,3 +165,7 @@ def as_markdown() -> str:
             f"| `{row.key}` | {name} | {row.year} | {row.section} | {row.setup} | {row.learns} | {row.paper} |"
         )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_markdown())
