@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
 from tests.methods.fakes import task
 from tests.methods.parity import same
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.cocoop import CoCoOp
 from vlmlab.methods.text_prompt.coop import CoOp
@@ -106,6 +107,14 @@ def test_kgcoop_follows_new_classes(backbone, batch):
     assert method.logits(batch).shape == (8, 3) and len(method.written) == 3
 
 
+def test_kgcoop_without_words_starts_at_random(backbone, batch):
+    method = prepared(KgCoOp, backbone, init="", n_ctx=6)
+    assert method.context.shape == (6, backbone.text.width) and 0.01 < method.context.std() < 0.03
+    coop = prepared(CoOp, backbone, n_ctx=6)
+    coop.context.data = method.context.data
+    same(method.logits(batch), coop.logits(batch).detach())
+
+
 # --- ProGrad ------------------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +152,29 @@ def test_prograd_s_gradient_is_the_projected_one_and_its_value_the_cross_entropy
 
 
 def test_prograd_without_strength_is_coop(backbone, batch):
-    prograd, coop = prepared(ProGrad, backbone, n_ctx=4, strength=0.0), prepared(CoOp, backbone, n_ctx=4)
+    prograd, coop = prepared(ProGrad, backbone, n_ctx=4, strength=0.0, init="random"), prepared(CoOp, backbone, n_ctx=4)
     prograd.loss(batch).backward()
     coop.loss(batch).backward()
     same(prograd.context.grad, coop.context.grad)
+
+
+@pytest.mark.parametrize("template", ["a photo of a {}.", "a type of pet, a photo of a {}.", "{} texture."])
+def test_prograd_starts_from_zeros_and_the_words_of_the_template(template, backbone, batch):
+    """The release takes as many vectors as there are words; "pet," is two tokens, so that the last "a" stays a word."""
+    method = prepared(ProGrad, backbone, [template], n_ctx=9)
+    text, words = backbone.text, template.split("{}")[0].split()
+    embedded = text.embed(text.tokenize([" ".join(words)]))[0, 1 : 1 + len(words)]
+    assert torch.equal(method.context[: 9 - len(words)], torch.zeros(9 - len(words), text.width))
+    assert torch.equal(method.context[9 - len(words) :], embedded)
+    # The whole prompt, written out: [start, zeros, words, name, full stop, end].
+    tokens = text.tokenize([" ".join(["X"] * (9 - len(words)) + words + [name]) + "." for name in CLASSES])
+    sentences = text.embed(tokens)
+    sentences[:, 1 : 10 - len(words)] = 0.0
+    w = F.normalize(text.forward(sentences, text.end_of_text(tokens)), dim=-1)
+    f = F.normalize(batch.features, dim=-1)
+    same(method.logits(batch), backbone.logit_scale * f @ w.T)
+
+
+def test_prograd_refuses_a_template_that_is_longer_than_the_context(backbone):
+    with pytest.raises(VlmlabError, match="use n_ctx=4 or init=random"):
+        prepared(ProGrad, backbone, n_ctx=3)

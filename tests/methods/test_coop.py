@@ -119,9 +119,9 @@ def test_underscores_are_spaces(backbones):
 
 
 def test_a_prompt_that_is_too_long_is_refused(backbones):
-    with pytest.raises(VlmlabError, match=r"needs .* tokens and tiny-vit has 77"):
+    with pytest.raises(VlmlabError, match=r"needs .* tokens and tiny-vit has 77; use fewer context vectors"):
         prepared(backbones["vit"], ["oak " * 60], n_ctx=16)
-    with pytest.raises(VlmlabError, match="fewer context vectors"):
+    with pytest.raises(VlmlabError, match="does not fit into the 77 tokens of tiny-vit; shorten it"):
         prepared(backbones["vit"], ["oak " * 90])
 
 

@@ -8,6 +8,8 @@ from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
 from tests.methods.parity import of_variant, same, same_gradient
 from vlmlab.methods.method import Batch
+from vlmlab.methods.templates import FOR_ONE_DATASET, SETS
+from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.lasp import LASP
 
 LABELS = torch.arange(8) % 5
@@ -102,3 +104,48 @@ def test_virtual_classes_enter_the_text_loss_and_not_the_predictions(backbone):
     assert method.sentences.shape[1] == 5 and method.logits(Batch(images=noise_images(32))).shape == (8, 3)
     alone = prepared(backbone, CLASSES[:3], CLASSES, tune_norms=False, virtual=False)
     assert alone.sentences.shape[1] == 3
+
+
+def test_the_warm_up_rate_is_everybody_s(backbone):
+    """A constant warm-up knows no groups (10 steps per epoch, three epochs of warm-up)."""
+    optimizer, schedule = prepared(backbone).optimizer(250)
+    rates = []
+    for _ in range(40):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates[29] == [1e-5, 1e-5] and rates[30] == pytest.approx([0.032, 0.0032])
+
+
+def test_a_step_s_gradient_has_at_most_norm_one(backbone):
+    method = prepared(backbone)
+    batch = Batch(images=noise_images(32), labels=LABELS)
+    method.loss(batch).backward()
+    before = [p.grad.clone() for p in method.parameters()]
+    norm = torch.stack([g.norm() for g in before]).norm()
+    assert norm > 1
+    method.before_step()
+    for parameter, gradient in zip(method.parameters(), before, strict=True):
+        same(parameter.grad, gradient / norm)
+    for parameter, gradient in zip(method.parameters(), before, strict=True):
+        parameter.grad = gradient / norm / 2
+    method.before_step()
+    for parameter, gradient in zip(method.parameters(), before, strict=True):
+        same(parameter.grad, gradient / norm / 2)
+
+
+def test_official_sentences(backbone):
+    method = LASP(backbone)
+    assert method.config.templates == "lasp35"
+    sentences = SETS["lasp35"]
+    assert len(sentences) == 35 and len(set(sentences)) == 34 and sentences.count("a bad photo of the {}.") == 2
+    assert set(SETS["imagenet7"]) < set(sentences) and set(sentences) - set(SETS["imagenet80"]) == set(FOR_ONE_DATASET)
+
+
+def test_without_words_the_context_starts_at_random(backbone):
+    method = prepared(backbone, tune_norms=False, init="", n_ctx=6)
+    assert method.context.shape == (6, 64) and 0.01 < method.context.std() < 0.03
+    coop = CoOp(backbone, CoOp.configure(backbone, n_ctx=6))
+    coop.prepare(task(CLASSES))
+    coop.context.data = method.context.data
+    same(method.logits(Batch(images=noise_images(32))), coop.logits(Batch(images=noise_images(32))).detach())

@@ -21,6 +21,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,7 +47,8 @@ class KgCoOp(Method):
 
     @dataclasses.dataclass
     class Config(Recipe):
-        init: str = option("a photo of a", "words that the context starts from; they set M")
+        n_ctx: int = option(4, "context vectors M, if no words are given", 1, 64)
+        init: str = option("a photo of a", "words that the context starts from; they set M (empty: random)")
         weight: float = option(8.0, "lambda, the price of the distance", 0.0, 1000.0)
         batch_size: int = option(128, "training pictures a step", 1, 4096)
         epochs: int = option(100, "passes over the training pictures", 1, 10000)
@@ -56,12 +58,16 @@ class KgCoOp(Method):
 
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
-        self.context = nn.Parameter(self.prompts.words.float().clone())  # v [M, d]
+        start = self.prompts.words.float()
+        if not self.config.init:
+            start = 0.02 * torch.randn(start.shape, generator=torch.Generator().manual_seed(task.seed))
+        self.context = nn.Parameter(start.clone().to(self.backbone.device))  # v [M, d]
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """The prompts and the hand-written features of these classes; the learned context stays."""
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, self.config.init)
+        words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        self.prompts = assemble(self.backbone.text, classes, words)
         self.written = self.backbone.class_embeddings(spoken(classes), [templates[0]])  # w0 [C, e] (2)
 
     def class_features(self) -> Tensor:

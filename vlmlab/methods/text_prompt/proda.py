@@ -22,8 +22,9 @@ context only once for all classes.
 
 What is sure: the authors' repository has no code. The equations are the paper's idea; sizes (32 prompts of 16 vectors, 4 a step),
 the K + 1 of (2), the absolute value in (5) and the positions are those on which two public re-implementations agree; lambda
-is said to be 0.1. What differs from them: float32; the prompts of a step are drawn anew each time instead of in rounds;
-(5) is taken over the prompts of the step, not over all K; the recipe is CoOp's.
+is said to be 0.1. What differs from them: float32; the prompts of a step are drawn anew each time instead of in rounds, so
+that a resumed run needs to know no round; (5) is taken over the pairs among the prompts of the step, not among all K, which
+costs a step less and has the same mean; the recipe is CoOp's.
 
 Dimensions: B batch, C classes, K prompts, M context vectors, d text width, e joint width.
 """

@@ -10,8 +10,11 @@ is cut off; otherwise the step is CoOp's.
 
 The value of `loss` is the cross-entropy, and its gradient is the a of (3).
 
-What differs from the release: float32; the context is drawn at random (the release's configurations begin with zeros and
-end with the words of a template); the teacher sees the same picture as the student, as there.
+The context begins with zero vectors and ends with the words that stand before the name in the dataset's template. A word may be
+several tokens, and as many vectors are taken as there are words; what is left of the words stays between context and name.
+
+What differs from the release: float32; the teacher sees the same picture as the student, as there. On the embedded backbones
+the context is drawn at random, so that it starts where CoOp's does.
 
 Dimensions: B batch, C classes, M context vectors, d text width, e joint width.
 """
@@ -26,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.prompts import assemble
@@ -50,19 +54,24 @@ class ProGrad(Method):
     @dataclasses.dataclass
     class Config(Recipe):
         n_ctx: int = option(16, "context vectors M", 1, 64)
+        init: str = option("template", "what the context starts from", choices=("template", "random"))
         strength: float = option(1.0, "lambda, the share of the opposing part that is removed", 0.0, 1.0)
         temperature: float = option(1.0, "T of the distillation", 0.01, 100.0)
         templates: str = option("dataset", HELP)
         epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60, "init": "random"}
     eats = "features"
 
     def prepare(self, task) -> None:
         self.shots = task.shots
+        self.begins_with = self._words(task.templates[0]) if self.config.init == "template" else []
         self.set_classes(task.classes, task.templates)
         noise = torch.Generator().manual_seed(task.seed)
         start = 0.02 * torch.randn(self.config.n_ctx, self.backbone.text.width, generator=noise)
+        if self.config.init == "template":
+            start = self.prompts.words.float().clone()
+            start[: self.config.n_ctx - len(self.begins_with)] = 0.0
         self.context = nn.Parameter(start.to(self.backbone.device))  # [M, d]
         self.opposed = 0  # steps so far in which the two gradients disagreed
 
@@ -73,9 +82,21 @@ class ProGrad(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        n = self.config.n_ctx
+        words = " ".join(["X"] * (n - len(self.begins_with)) + self.begins_with)
+        self.prompts = assemble(self.backbone.text, classes, words, learned=n)
         sentences = choose(self.config.templates, templates)
         self.teacher = self.backbone.class_embeddings(spoken(classes), sentences)  # [C, e]
+
+    def _words(self, template: str) -> list[str]:
+        """The words before the name in a template; `VlmlabError` if they are more than the context holds."""
+        words = template.split("{}")[0].split()
+        if len(words) > self.config.n_ctx:
+            raise VlmlabError(
+                f"the template '{template}' has {len(words)} words before the name and the context only "
+                f"{self.config.n_ctx} vectors; use n_ctx={len(words)} or init=random"
+            )
+        return words
 
     def logits(self, batch: Batch) -> Tensor:
         w = F.normalize(self.prompts.features(self.backbone.text, self.context), dim=-1)

@@ -18,9 +18,9 @@ The target is the dataset that is asked for; `companions` names the others (`dat
 dataset is called. Without companions, one task is learned alone, by the same map: more parameters than CoOp, nothing shared.
 
 This is the variant NATA: no class feature, and tokens a that the tasks share. What differs from the release: its other variants (a
-context per class; tokens a per task) are left out; float32; one step per batch under one cosine, where the release registers one
-optimiser and its schedule under three names and so takes three steps each time; no picture is augmented unless training asks
-for views.
+context per class; tokens a per task) are left out; float32; a task's name is its dataset's (there it is read from a file); one
+step per batch under one cosine, where the release registers one optimiser and its schedule under three names and so takes three
+steps each time; no picture is augmented unless training asks for views.
 
 Dimensions: B batch, T tasks, C classes, M context vectors, d text width, e joint width.
 """

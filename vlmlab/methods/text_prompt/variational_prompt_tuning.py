@@ -82,8 +82,8 @@ class VariationalPromptTuning(Method):
             if self.config.conditional:
                 self.mean, self.log_variance = _mlp(e, d).to(device), _mlp(e, d).to(device)  # (1)
             else:
-                self.mean = nn.Parameter(torch.zeros(d, device=device))
-                self.log_variance = nn.Parameter(torch.rand(d).to(device))  # not near zero: as in the release
+                self.mean = nn.Parameter(torch.zeros(1, d, device=device))
+                self.log_variance = nn.Parameter(torch.rand(1, d).to(device))  # not near zero: as in the release
             self.noise = torch.randn(self.config.samples, d).to(device)  # eps [L, d] of every prediction
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ class VariationalPromptTuning(Method):
         """mu and log var of (1) for unit image features f [B, e]: each [B, d], or [1, d] if unconditional."""
         if self.config.conditional:
             return self.mean(f), self.log_variance(f)
-        return self.mean[None], self.log_variance[None]
+        return self.mean, self.log_variance
 
     def contexts(self, mu: Tensor, log_variance: Tensor, eps: Tensor) -> Tensor:
         """v_l of (3), [B, L, M, d], with noise eps [L, d] or [B, L, d]."""
