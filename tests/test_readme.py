@@ -14,6 +14,8 @@ from tests.methods import test_every_system as contracts
 from vlmlab import registry
 from vlmlab.cli import app
 from vlmlab.registry import as_markdown
+from vlmlab.studies.table import as_markdown as measured_as_markdown
+from vlmlab.studies.table import read_table
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -21,6 +23,11 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding=
 def test_the_taxonomy_in_the_readme_is_the_one_that_the_code_prints():
     shown = README.split("python -m vlmlab.registry -->\n", 1)[1].split("\n<!-- end of systems", 1)[0]
     assert shown == as_markdown()
+
+
+def test_the_measured_table_in_the_readme_is_what_the_committed_results_say():
+    shown = README.split("python -m vlmlab.studies.table -->\n", 1)[1].split("\n<!-- end of measured", 1)[0]
+    assert shown == measured_as_markdown(read_table())
 
 
 @pytest.fixture

@@ -121,6 +121,34 @@ def write_table(lines: Sequence[dict], path: Path | str) -> Path:
     return write_atomically(path, text.getvalue())
 
 
+def as_markdown(found: pd.DataFrame) -> str:
+    """A table of results, summed up for the README: one line per system that classifies, gains in points.
+
+    A gain is the accuracy above zero-shot prediction on the same pictures, averaged over the datasets on which the
+    system was measured with these shots. How many datasets, learned numbers and seconds of the processor are those of
+    the most shots.
+    """
+    found = found[(found.metric == "accuracy") & (found.system != "zero_shot")]
+    found = found.assign(gain=found["mean"] - found.zero_shot)
+    every = found[found.split == "all"]
+    shots = sorted(every.shots.unique())
+    names = ["no shots" if k == 0 else f"{k} shot{'s' if k > 1 else ''}" for k in shots]
+    titles = ["system", *names, "datasets", "learned numbers", "seconds"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for key in [key for key in registry() if key in set(every.system)]:
+        own = every[every.system == key]
+        gains = own.groupby("shots").gain.mean()
+        most = own[own.shots == own.shots.max()]
+        cells = [f"{gains[k]:+.1f}" if k in gains else "" for k in shots]
+        cells += [
+            f"{most.dataset.nunique()}",
+            f"{most.trainable_parameters.median():,.0f}",
+            f"{most.seconds.mean():.1f}",
+        ]
+        lines.append(f"| `{key}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def read_table(path: Path | str | None = None) -> pd.DataFrame:
     """A table that `write_table` wrote; that of survey section 6, measured with this package, if no path is given.
 
@@ -139,3 +167,7 @@ def read_table(path: Path | str | None = None) -> pd.DataFrame:
             f"{path} is no table of results: it has no column {missing[0]}; make it anew by `vlmlab table`"
         )
     return found
+
+
+if __name__ == "__main__":
+    print(as_markdown(read_table()))
