@@ -142,6 +142,12 @@ def test_run_prints_one_json_value_whatever_libraries_print(capsys, fake_run):
     assert experiment.config == (("csc", "true"), ("lr", "0.5")) and experiment.shots == 4
 
 
+def test_run_asks_for_shots_where_they_matter(fake_run):
+    for system, *given in (("coop",), ("zero_shot",), ("transclip",), ("zero_shot", "--shots", "4")):
+        assert main(["run", system, "--dataset", "digits", *given]) == 0
+    assert [e.shots for e in fake_run] == [16, 0, 0, 4]
+
+
 def test_run_passes_targets_and_wrong_labels_on(fake_run):
     assert main(["run", "coop", "--dataset", "objects", "--targets", "flowers, digits", "--noise", "0.25"]) == 0
     assert main(["run", "coop", "--dataset", "objects", "--targets", "others"]) == 0
@@ -353,6 +359,7 @@ def test_mistakes_with_a_folder_of_pictures_are_told(capsys, tmp_path):
     picture_folder(few, {"cat": 8, "dog": 8})
     (few / "dog" / "0.png").write_bytes((few / "dog" / "0.png").read_bytes()[:50])
     assert "empty" in refused(capsys, "run", "tip_adapter", "--dataset", str(empty))
+    assert "no result in" in refused(capsys, "table", str(empty))
     assert "single" in refused(capsys, "run", "tip_adapter", "--dataset", str(single))
     broken = refused(capsys, "run", "tip_adapter", "--dataset", str(few), "--shots", "1")
     assert str(few / "dog" / "0.png") in broken

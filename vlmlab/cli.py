@@ -154,7 +154,9 @@ def run(
     system: Annotated[str, typer.Argument(metavar="system", help="A key of vlmlab systems, such as coop.")],
     dataset: Annotated[str, typer.Option(help="A name of vlmlab datasets, or the path of a folder of pictures.")],
     backbone: Annotated[str, typer.Option(help="A name of vlmlab backbones, ARCH/TAG or ARCH@FILE.")] = "micro-vit",
-    shots: Annotated[int, typer.Option(help="Training pictures per class.")] = 16,
+    shots: Annotated[
+        int | None, typer.Option(help="Training pictures per class; default: 16, or 0 for a system that needs none.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of pictures and of training.")] = 0,
     split: Annotated[
         str,
@@ -178,8 +180,13 @@ def run(
 
     The figures of zero-shot prediction stand beside its own. Ctrl-C ends training early and measures what was learned.
     """
+    from vlmlab.registry import registry, unknown_system
     from vlmlab.studies.experiment import Experiment
 
+    if system not in registry():
+        raise unknown_system(system)
+    if shots is None:
+        shots = 16 if registry()[system].takes_shots else 0
     experiment = Experiment(
         system,
         dataset,
@@ -340,6 +347,8 @@ def table(
         if not store.is_dir():
             raise VlmlabError(f"there is no folder {store} with results; make one by `vlmlab sweep --store {store}`")
         lines = lines_of(ResultStore(store).results())
+        if not lines:
+            raise VlmlabError(f"there is no result in {store}; make some by `vlmlab sweep --store {store}`")
         if out is not None:
             write_table(lines, out)
     if json_ or out is None:

@@ -83,6 +83,12 @@ def test_damaged_checkpoints(checkpoints, file):
     assert file in message(f"tiny-test@{checkpoints / file}")
 
 
+@pytest.mark.parametrize("content", [[1, 2, 3], torch.zeros(3), {"epoch": 3}, {"state_dict": [1]}])
+def test_a_file_that_is_no_state_dict(checkpoints, content):
+    torch.save(content, checkpoints / "strange.pt")
+    assert "strange.pt holds no state dict of tensors" in message(f"tiny-test@{checkpoints / 'strange.pt'}")
+
+
 def test_a_checkpoint_that_carries_code_is_not_run(checkpoints):
     class Bomb:
         def __reduce__(self):

@@ -153,6 +153,14 @@ def test_classes_that_would_be_called_alike_are_refused(picture_folder):
         load_folder(picture_folder({"sea_horse": 2, "sea horse": 2}))
 
 
+def test_a_class_that_cannot_be_said_is_refused(picture_folder):
+    folder = picture_folder({"cat": 2, "_": 2})
+    with pytest.raises(VlmlabError, match=r"class '_' of .* has no word in its name; rename it"):
+        load_folder(folder)
+    (folder / "classnames.txt").write_text("_ underscore\ncat cat\n")
+    assert load_folder(folder).classes == ["underscore", "cat"]
+
+
 def test_every_error_is_one_line(picture_folder, tmp_path):
     folder = picture_folder({"cat": 3, "dog": 3})
     (folder / "cat" / "0.jpg").write_bytes(b"no picture\n")

@@ -66,8 +66,15 @@ def test_too_many_shots_names_the_smallest_class_and_its_count():
         few_shot(named([20, 3, 5]), 16, 0, ["cat", "dog", "emu"])
 
 
+def test_one_is_not_counted_as_many():
+    with pytest.raises(
+        VlmlabError, match="2 shots asked for, but class 'dog' has only 1 training picture; use at most 1 shot$"
+    ):
+        few_shot(named([2, 1]), 2, 0, ["cat", "dog"])
+
+
 def test_a_class_without_any_picture_is_named():
-    with pytest.raises(VlmlabError, match="'emu' has only 0"):
+    with pytest.raises(VlmlabError, match="1 shot asked for, but class 'emu' has no training picture"):
         few_shot(named([2, 2]), 1, 0, ["cat", "dog", "emu"])
 
 

@@ -179,7 +179,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as plain weights (damaged, or an archive that carries code); "
             "save its state dict as safetensors"
         ) from error
-    state = state.get("state_dict", state)  # open_clip's training checkpoints keep it under this key
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)  # open_clip's training checkpoints keep it under this key
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise VlmlabError(f"{path} holds no state dict of tensors; save one with torch.save(model.state_dict(), ...)")
     return {key.removeprefix("module."): value for key, value in state.items()}

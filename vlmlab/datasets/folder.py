@@ -284,6 +284,11 @@ def _class_names(folder: Path) -> dict[str, str]:
 def _spoken(name: str, labels: Sequence[str], spoken: Mapping[str, str] | Callable[[str], str] | None) -> list[str]:
     say = spoken if callable(spoken) else lambda label: (spoken or {}).get(label, label)
     classes = [" ".join(say(label).replace("_", " ").split()) for label in labels]
+    if "" in classes:
+        label = labels[classes.index("")]
+        raise VlmlabError(
+            f"the class '{label}' of {name} has no word in its name; rename it, or give it a name in {CLASS_NAMES}"
+        )
     twice = [c for c, count in Counter(classes).items() if count > 1]
     if twice:
         raise VlmlabError(f"two classes of {name} are both called '{twice[0]}'; give them different names")

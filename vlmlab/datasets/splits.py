@@ -52,15 +52,25 @@ def few_shot(train: ImageSet, shots: int, seed: int, classes: Sequence[str] | No
     if count and int(available.min()) < shots:
         smallest = int(available.argmin())
         name = f"'{classes[smallest]}'" if classes is not None else f"number {smallest}"
+        most = int(available[smallest])
+        if not most:
+            raise VlmlabError(
+                f"{_counted(shots, 'shot')} asked for, but class {name} has no training picture; choose another dataset, or a "
+                "system that takes no shots"
+            )
         raise VlmlabError(
-            f"{shots} shots asked for, but class {name} has only {int(available[smallest])} training pictures; "
-            f"use at most {int(available.min())} shots"
+            f"{_counted(shots, 'shot')} asked for, but class {name} has only {_counted(most, 'training picture')}; "
+            f"use at most {_counted(most, 'shot')}"
         )
     chosen = [order[shows[order, c].bool()][:shots] for c in range(count)]
     support = torch.cat(chosen) if chosen else order[:0]
     if train.multi_label:
         support = torch.tensor(list(dict.fromkeys(support.tolist())), dtype=torch.long)
     return support
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def at_most(images: ImageSet, count: int, seed: int) -> LongTensor:
