@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import zlib
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -25,3 +29,37 @@ def same_gradient(found, expected) -> None:
     assert found is not None and found.shape == expected.shape
     assert np.abs(expected).max() > 1e-6  # an expected gradient of nothing but noise would prove nothing
     assert np.abs(array(found) - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+def learned(numbers: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """What an official implementation learns, by its own names, with the values that its `numbers` were computed with.
+
+    For files that hold no values ("shape/<name>" instead): noise from the name, of a deviation that suits the kind.
+    """
+    found = {}
+    for name, shape in ((k.removeprefix("shape/"), tuple(v)) for k, v in numbers.items() if k.startswith("shape/")):
+        noise = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape)
+        last = name.rsplit(".", 1)[-1]
+        if last == "bias":
+            noise = 0.02 * noise
+        elif last == "weight" and len(shape) == 1:
+            noise = 1 + 0.1 * noise
+        elif last in ("weight", "in_proj_weight"):
+            noise = noise / math.sqrt(shape[-1])
+        else:
+            noise = 0.1 * noise
+        found[name] = torch.from_numpy(noise.astype(np.float32))
+    return found
+
+
+def same_gradients(found: Mapping[str, torch.Tensor], numbers: Mapping[str, np.ndarray]) -> None:
+    """For the files of `learned`: each gradient's length and first 64 entries, within a thousandth."""
+    assert set(found) == set(learned(numbers))
+    for name, gradient in found.items():
+        gradient = array(gradient).astype(np.float64)
+        length = float(numbers[f"grad_norm/{name}"])
+        assert gradient.shape == tuple(numbers[f"shape/{name}"])
+        assert abs(np.sqrt((gradient**2).sum()) - length) <= 1e-3 * length + 1e-6, name
+        first = numbers[f"grad_first/{name}"]
+        largest = max(np.abs(first).max(), length / math.sqrt(gradient.size))
+        assert np.abs(gradient.reshape(-1)[:64] - first).max() <= 1e-3 * largest + 1e-6, name

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import Pictures, task
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_visual_prompt.cavpt import CAVPT, auxiliary_loss
@@ -26,6 +27,54 @@ def prepared(backbone, classes=CLASSES, support=None, **settings):
 
 def given():
     return Batch(images=noise_images(32), labels=LABELS)
+
+
+def official(method) -> dict:
+    """Our tensors by the names of the release; its extra keys are one tensor for all makers."""
+    made = {"meta_nets": "lift", "lns": "norm_1", "lns2": "norm_2", "classfiers": "classify"}
+    made |= {"attns.{}.qmlp": "query", "attns.{}.kmlp": "key", "attns.{}.vmlp": "out"}
+    extractor = "image_encoder.transformer.extractor"
+    found = {"prompt_learner.ctx": [method.context]}
+    if len(method.visual):
+        found["image_encoder.transformer.ctx_learner.ctx"] = [method.visual]
+    for i, maker in enumerate(method.makers):
+        for theirs, ours in made.items():
+            theirs = theirs.format(i) if "{}" in theirs else f"{theirs}.{i}"
+            for name, tensor in getattr(maker, ours).named_parameters():
+                found[f"{extractor}.{theirs}.{name}"] = [tensor]
+    return found | {f"{extractor}.ctx": [maker.extra for maker in method.makers]}
+
+
+@pytest.mark.parametrize(
+    ("variant", "epoch", "settings"),
+    [
+        ("asym_apart", 0, {"n_ctx": 4, "n_visual": 3, "candidates": 3}),
+        ("asym_joined_two_blocks", 40, {"n_ctx": 4, "n_visual": 3, "candidates": 2, "last": 2, "alpha": 1.0}),
+        ("vit_apart", 29, {}),
+        ("vit_every_block", 30, {"n_ctx": 4, "candidates": 3, "last": 4}),
+    ],
+)
+def test_numbers_of_the_official_implementation(variant, epoch, settings):
+    """Logits, loss and gradients of fanrena/DPT (commit 11fef90) in one of 60 epochs, of which 30 are apart."""
+    numbers, backbone = of_variant(golden("dpt"), variant), tiny_backbone(variant.split("_")[0])
+    method = CAVPT(backbone, CAVPT.configure(backbone, **settings))
+    method.prepare(task(CLASSES))
+    values = learned(numbers)
+    for name, tensors in official(method).items():
+        value = values[name] if name.endswith("extractor.ctx") else values[name][None]
+        for tensor, own in zip(tensors, value, strict=True):
+            tensor.data = own.clone()
+    method.optimizer(60 * 10)
+    method.step.fill_(epoch * 10)
+    same(method.logits(given()), numbers["out/logits"])
+    loss = method.loss(given())
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    grads = {
+        name: torch.stack([t.grad for t in tensors]) if name.endswith("extractor.ctx") else tensors[0].grad
+        for name, tensors in official(method).items()
+    }
+    same_gradients(grads, numbers)
 
 
 def test_all_that_is_learned_gets_a_gradient_and_nothing_else(backbone):

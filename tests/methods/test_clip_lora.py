@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import Pictures, task
-from tests.methods.parity import same
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.backbones.blocks import project
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
@@ -35,6 +36,38 @@ def woken(backbone, **settings):
         for up in update.up.values():
             up.data = 0.3 * torch.randn(up.shape, generator=noise)
     return method
+
+
+@pytest.mark.parametrize(
+    ("variant", "blocks", "settings"),
+    [
+        ("asym_qkv_both", {"visual.": range(3), "": range(3)}, {}),
+        (
+            "vit_qv_vision_last2",
+            {"visual.": (2, 3)},
+            {"rank": 4, "alpha": 2.0, "parts": "qv", "towers": "image", "last": 2},
+        ),
+    ],
+)
+def test_numbers_of_the_official_implementation(variant, blocks, settings):
+    """Logits, loss and gradients of MaxZanella/CLIP-LoRA (commit 358f0d7), without dropout; its scale is 100."""
+    numbers, backbone = of_variant(golden("clip_lora"), variant), tiny_backbone(variant.split("_")[0])
+    backbone.model.logit_scale.data = torch.tensor(100.0).log()
+    method = prepared(backbone, dropout=0.0, **settings)
+    values, ours = learned(numbers), {}
+    places = [f"{tower}transformer.resblocks.{j}" for tower, own in blocks.items() for j in own]
+    for place, update in zip(places, method.updates, strict=True):
+        for part in update.down:
+            ours[f"{place}.attn.{part}_proj.w_lora_A"] = update.down[part]
+            ours[f"{place}.attn.{part}_proj.w_lora_B"] = update.up[part]
+    for name, tensor in ours.items():
+        tensor.data = values[name]
+    batch = Batch(images=noise_images(32), labels=LABELS)
+    np.testing.assert_allclose(method.logits(batch).detach(), numbers["out/logits"], rtol=1e-4, atol=2e-4)
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({name: tensor.grad for name, tensor in ours.items()}, numbers)
 
 
 def test_it_starts_as_zero_shot_prediction(backbone):

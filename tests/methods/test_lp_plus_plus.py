@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, tiny_backbone
 from tests.methods.fakes import Pictures, task
 from tests.methods.parity import same
 from vlmlab.errors import VlmlabError
@@ -34,6 +34,27 @@ def run(method, f, steps, labels=None):
         method.before_step()
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize("epochs", [9, 10, 60, 300])
+def test_numbers_of_the_official_implementation(epochs, backbone, monkeypatch):
+    """Step sizes, start, losses and the accuracy of the chosen step: FereshteShakeri/FewShot-CLIP-Strong-Baseline
+    (commit f81054f), with a bias that begins at zero."""
+    numbers = {key: torch.from_numpy(value) for key, value in golden("lp_plus_plus").items() if key != "source"}
+    given = task(CLASSES, support=Pictures(numbers["labels"].tolist()), val=Pictures(numbers["val_labels"].tolist()))
+    monkeypatch.setattr(backbone, "class_embeddings", lambda *_: numbers["text"])
+    method = LPPlusPlus(backbone)
+    method.encode = lambda pictures: numbers["features" if pictures is given.support else "val"]
+    method.prepare(given)
+    same(torch.tensor([method.lr_w, method.lr_alpha]), torch.stack([numbers["lr_w"], numbers["lr_alpha"]]).numpy())
+    same(method.alpha, numbers["alpha"].expand(5).numpy())
+    losses, own = [], method.loss
+    method.loss = lambda batch: (losses.append(own(batch)), losses[-1])[1]
+    run(method, numbers["features"], epochs, numbers["labels"])
+    same(torch.stack(losses), numbers[f"losses_{epochs}"].numpy())
+    method.finish(given)
+    right = method.scores(numbers["test"]).argmax(-1) == numbers["test_labels"]
+    assert 100 * float(right.float().mean()) == pytest.approx(float(numbers[f"test_accuracy_{epochs}"]))
 
 
 def test_it_starts_at_sums_of_pictures_and_at_the_mean_cosine_of_their_names(backbone):

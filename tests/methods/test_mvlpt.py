@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
+from tests.methods.fakes import task as toy_task
 from tests.methods.multi_task import FARM, TARGET, dataset, together
-from tests.methods.parity import same
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.datasets.multi_task import MultiTask
 from vlmlab.datasets.task import Task
 from vlmlab.errors import VlmlabError
@@ -47,6 +48,54 @@ def sources(batch):
     """The same pictures as pictures of the two source tasks."""
     tasks = torch.tensor([1, 2, 1, 2, 1, 2, 1, 1])
     return Batch(batch.images, batch.features, torch.tensor([2, 1, 0, 0, 1, 1, 2, 0]), tasks=tasks)
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [
+        ("coop_vit_middle", {"carrier": "text"}),
+        ("vpt_asym", {"carrier": "image", "n_ctx": 4}),
+        ("upt_vit_middle", {}),
+        ("upt_asym_middle", {}),
+        ("upt_asym_end_shallow", {"n_ctx": 2, "hidden": 32, "position": "end", "depth": 1}),
+        ("upt_vit_front_no_maps", {"n_ctx": 2, "hidden": 64, "position": "front"}),
+    ],
+)
+def test_numbers_of_the_official_implementation(variant, settings):
+    """Logits, loss and gradients of sIncerass/MVLPT (commit 6fa518b), whose UPT does not mix the prompts."""
+    numbers, backbone = of_variant(golden("mvlpt"), variant), tiny_backbone(variant.split("_")[1])
+    if variant.startswith("upt"):
+        method = carrier = UPT(backbone, UPT.configure(backbone, mixing="alone", **settings))
+    else:
+        method = MVLPT(backbone, MVLPT.configure(backbone, **settings))
+        carrier = method.carrier
+    method.prepare(toy_task(CLASSES))
+    values = {name.removeprefix("prompt_learner."): value for name, value in learned(numbers).items()}
+    ours = {
+        name.replace("text_in.", "mvlpt_proj_ctx_coop_pre.")
+        .replace("text_out.", "mvlpt_proj_ctx_coop_post.")
+        .replace("image_in.", "mvlpt_proj_ctx_vpt_pre.")
+        .replace("image_out.", "mvlpt_proj_ctx_vpt_post.")
+        .replace("mixer.", "mvlpt_proj.resblocks.0.")
+        .replace("context", "ctx"): tensor
+        for name, tensor in carrier.named_parameters()
+    }
+    visual = ours.pop("visual", None)
+    for name, tensor in ours.items():
+        tensor.data = values[name]
+    if visual is not None:  # theirs is in two parts: the first block's, the others'
+        visual.data = torch.cat([values[k] for k in ("vpt_embeddings", "vpt_embeddings_deep") if k in values])
+    images = noise_images(32)
+    batch = Batch(images=images, features=backbone.encode_image(images), labels=torch.arange(8) % 5)
+    same(method.logits(batch), numbers["out/logits"])
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    grads = {name: tensor.grad for name, tensor in ours.items()}
+    if visual is not None:
+        grads |= {"vpt_embeddings": visual.grad[:1]}
+        grads |= {"vpt_embeddings_deep": visual.grad[1:]} if len(visual) > 1 else {}
+    same_gradients({f"prompt_learner.{name}": grad for name, grad in grads.items()}, numbers)
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import Pictures, task
-from tests.methods.parity import of_variant, same
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.templates import SETS
@@ -42,6 +42,44 @@ def test_logits_are_those_of_the_official_independent_prompts(backbone):
             method.context[j] = torch.from_numpy(numbers[f"param/{text}"])
             method.visual[j] = torch.from_numpy(numbers[f"param/{image}"])
     same(method.logits(given()), numbers["out/eval_logits"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [("vit_4_depth3", {}), ("asym_v3d2_t2d3", {"n_ctx": 2, "vision_n_ctx": 3, "vision_depth": 2})],
+)
+def test_numbers_of_the_official_implementation(variant, settings):
+    """Logits, loss and gradients of muzairkhattak/PromptSRC (commit bb95c77), with its teacher's sentences."""
+    numbers, backbone = of_variant(golden("promptsrc"), variant), tiny_backbone(variant.split("_")[0])
+    method = PromptSRC(backbone, PromptSRC.configure(backbone, depth=3, **settings))
+    method.prepare(task(CLASSES))
+    same(method.written, numbers["mid/teacher"])
+    block, values = "_encoder.transformer.resblocks.{}.VPT_shallow", learned(numbers)
+    rows = {"prompt_learner.ctx": (method.context, 0), "image_encoder.VPT": (method.visual, 0)}
+    rows |= {f"text{block.format(j)}": (method.context, j) for j in range(1, len(method.context))}
+    rows |= {f"image{block.format(j)}": (method.visual, j) for j in range(1, len(method.visual))}
+    for name, (tokens, j) in rows.items():
+        tokens.data[j] = values[name]
+    same(method.logits(given()), numbers["out/logits"])
+    loss = method.loss(given())
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({name: tokens.grad[j] for name, (tokens, j) in rows.items()}, numbers)
+
+
+def test_epochs_weigh_as_in_the_official_implementation(backbone):
+    method = prepared(backbone)
+    method.optimizer(20)
+    weights, before = [], 0.0
+    for step in range(1, 21):
+        method.step.fill_(step)
+        method._end_of_epoch()
+        weights.append(float(method.weight) - before)
+        before = float(method.weight)
+    weights = torch.tensor(weights, dtype=torch.float64)
+    torch.testing.assert_close(
+        weights / weights.sum(), torch.from_numpy(golden("promptsrc")["epoch_weights_15_1_of_20"]), atol=1e-6, rtol=1e-4
+    )
 
 
 def test_the_towers_may_differ_in_tokens_and_layers():

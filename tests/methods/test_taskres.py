@@ -2,12 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.other.taskres import TaskRes
+from vlmlab.methods.templates import choose
 
 LABELS = torch.arange(8) % 5
 TEMPLATES = ["a photo of a {}.", "itap of a {}."]
@@ -22,6 +23,28 @@ def prepared(backbone, **settings):
     method = TaskRes(backbone, TaskRes.configure(backbone, **settings))
     method.prepare(task(CLASSES, TEMPLATES))
     return method
+
+
+@pytest.mark.parametrize(("variant", "alpha"), [("vit_pets", 0.5), ("rn_imagenet", 1.0), ("asym_underscores", 0.5)])
+def test_numbers_of_the_official_implementation(variant, alpha):
+    """Base, logits, loss and gradient of geekyutao/TaskRes (commit 5195359)."""
+    numbers, backbone = of_variant(golden("taskres"), variant), tiny_backbone(variant.split("_")[0])
+    method = TaskRes(backbone, TaskRes.configure(backbone, alpha=alpha))
+    classes = [name.replace(" ", "_") for name in CLASSES] if variant == "asym_underscores" else CLASSES
+    method.prepare(task(classes, numbers["templates"].tolist()))
+    same(method.base, numbers["mid/base_text_features"])
+    (name, value), *_ = learned(numbers).items()
+    method.residual.data = value
+    batch = Batch(images=noise_images(64 if variant == "rn_imagenet" else 32), labels=LABELS)
+    same(method.logits(batch), numbers["out/logits"])
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({name: method.residual.grad}, numbers)
+
+
+def test_the_sentences_for_imagenet_have_a_name():
+    assert sorted(golden("taskres")["rn_imagenet/templates"]) == sorted(choose("imagenet7+photo", []))
 
 
 def test_it_starts_at_the_mean_of_the_raw_text_features(backbone):
