@@ -68,7 +68,7 @@ def test_too_many_shots_names_the_smallest_class_and_its_count():
 
 def test_one_is_not_counted_as_many():
     with pytest.raises(
-        VlmlabError, match="2 shots asked for, but class 'dog' has only 1 training picture; use at most 1 shot$"
+        VlmlabError, match=r"2 shots asked for, but class 'dog' has only 1 training picture; use at most 1 shot$"
     ):
         few_shot(named([2, 1]), 2, 0, ["cat", "dog"])
 
