@@ -7,6 +7,7 @@ needed.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 
 import torch
@@ -20,9 +21,9 @@ from vlmlab.datasets.standard import CALTECH_NAMES
 from vlmlab.learning.features import FeatureBank
 
 
-def evaluate_photo(folder: str, seeds: int = 10) -> dict:
+def evaluate_photo(folder: str, seeds: int = 30) -> dict:
     """Figures on a folder of photographs with train/ and test/: zero-shot top-1 and calibration error, in %, and top-1 of
-    class means of K training pictures (mean over `seeds` draws).
+    class means of K training pictures ([mean, deviation] over `seeds` draws).
 
     Class names are the folders', those of Caltech-101 as CoOp writes them.
     """
@@ -40,8 +41,8 @@ def evaluate_photo(folder: str, seeds: int = 10) -> dict:
         for seed in range(seeds):
             chosen = torch.as_tensor(few_shot(dataset.train, shots, seed, dataset.classes))
             sums = torch.zeros(len(names), train.shape[1]).index_add_(0, dataset.train.labels[chosen], train[chosen])
-            right.append(((test @ F.normalize(sums, dim=-1).T).argmax(1) == labels).float().mean().item())
-        means[shots] = round(100 * sum(right) / seeds, 1)
+            right.append(100 * ((test @ F.normalize(sums, dim=-1).T).argmax(1) == labels).float().mean().item())
+        means[shots] = [round(statistics.fmean(right), 1), round(statistics.pstdev(right), 1)]
     scales = torch.arange(5, 120, 1.0)
     on_train = train @ classes.T
     losses = [F.cross_entropy(s * on_train, dataset.train.labels).item() for s in scales]
