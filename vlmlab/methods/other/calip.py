@@ -14,7 +14,8 @@ their length as well.
 
 What differs from the release: pictures are batched; beta2 and beta3 are chosen on validation pictures and never on those
 that are judged (the release searches on the very labels that it reports); without validation pictures they keep the
-values of the configuration. The scale is the backbone's, which is 100 for CLIP. The trained variant was never released.
+values of the configuration, which are those for ImageNet (T there: templates=imagenet7). The scale is the backbone's, which
+is 100 for CLIP. The trained variant was never released.
 
 Dimensions: B batch, C classes, P places of the image tower, e joint width, V validation pictures.
 """

@@ -13,7 +13,9 @@ The connecting word of (1) follows the first letters of a descriptor, as in the 
 before "used", "which" before has, often, typically, may and can, else "which has". Letters and not words decide, so that
 "antennae" become "which is antennae" and "canine teeth" "which canine teeth"; published numbers were made with that.
 
-What differs from the release: the scale s, which changes no prediction.
+What differs from the release: the scale s, which changes no prediction; no full stop ends a sentence, which the release adds for
+ImageNet only. Its baseline is the bare name (zero_shot with templates=name), and a class without descriptors has the one sentence
+"name, which has ".
 
 Dimensions: B batch, C classes, D descriptors of all classes together, e joint width.
 """
