@@ -206,11 +206,17 @@ def cost_table(few_shot: Sequence[dict]) -> str:
 
 
 def settings_table(results: Results) -> str:
-    """HTML: the settings of each system and the versions behind the numbers."""
+    """HTML: the settings of each system, where datasets differ for each of them, and the versions behind the numbers."""
     rows = []
     for system in dict.fromkeys(r["system"] for r in results.few_shot):
-        config = next(r["config"] for r in results.few_shot if r["system"] == system)
-        rows.append((system_label(system), ", ".join(f"{k} = {v}" for k, v in config.items()) or "none"))
+        used: dict[str, list[str]] = {}  # settings -> the datasets that they were used on
+        for r in results.few_shot:
+            if r["system"] == system:
+                text = ", ".join(f"{k} = {v!r}" if v == "" else f"{k} = {v}" for k, v in r["config"].items()) or "none"
+                used.setdefault(text, []).append(r["dataset"])
+        for text, datasets in used.items():
+            where = f" on {', '.join(dict.fromkeys(datasets))}" if len(used) > 1 else ""
+            rows.append((system_label(system) + where, text))
     rows += [(name, version) for name, version in results.few_shot[0]["versions"].items()]
     return _table(("system or package", "settings or version"), rows)
 

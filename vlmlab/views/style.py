@@ -16,6 +16,8 @@ from vlmlab.registry import registry, system_label  # noqa: F401 (figures take t
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#dddddd"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+COMPARED = ("cocoop", "coop", "maple", "tpt", "tip_adapter", "tip_adapter_f", "kgcoop")
+"""The systems that stand side by side most often: each has a colour of its own among them."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 SPLITS = {
@@ -59,7 +61,7 @@ def system_style(key: str) -> dict:
     """
     if key == "zero_shot":
         return {"color": INK, "linestyle": "--", "marker": "", "linewidth": 1.4}
-    order = [k for k in registry() if k != "zero_shot"]
+    order = [*COMPARED, *(k for k in registry() if k != "zero_shot" and k not in COMPARED)]
     position = order.index(key) if key in order else sum(map(ord, key))
     row, column = divmod(position, len(OKABE_ITO))
     return {
