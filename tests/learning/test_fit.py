@@ -6,6 +6,7 @@ from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import VlmlabError
 from vlmlab.learning import fit as fitting
 from vlmlab.learning.evaluate import evaluate
+from vlmlab.learning.features import FeatureBank
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Method
 
@@ -195,3 +196,24 @@ def test_a_run_in_stages_resumes_bit_for_bit(backbone, task, tmp_path, stop_at):
 
 def parts(method):
     return {k: v.clone() for k, v in method.state_dict().items()}
+
+
+def test_what_a_system_encodes_itself_is_kept_too(backbone, task, monkeypatch):
+    class Means(Probe):
+        def prepare(self, task):
+            super().prepare(task)
+            self.seen = self.encode(task.support)
+
+    calls, encode = [], backbone.encode_image
+    monkeypatch.setattr(
+        type(backbone), "encode_image", lambda self, images: calls.append(len(images)) or encode(images)
+    )
+    first, second, alone = Means(backbone), Means(backbone), Means(backbone)
+    fit(first, task, bank=FeatureBank(backbone))
+    assert sum(calls) == len(task.support), "one pass serves preparation and training"
+    fit(second, task, bank=FeatureBank(backbone))  # another process, the same cache on the disk
+    assert sum(calls) == len(task.support)
+    alone.prepare(task)
+    assert torch.equal(first.seen, alone.seen) and torch.equal(second.seen, alone.seen)
+    augmented = first.encode(task.support, lambda raw: first.preprocess(raw).flip(-1))
+    assert not torch.equal(augmented, first.seen), "what a system augments is always computed"
