@@ -66,6 +66,17 @@ class Recipe:
     warmup_lr: float = option(1e-5, "learning rate of the warm-up", 0.0, 1.0)
 
 
+@dataclasses.dataclass
+class RecipeByShots(Recipe):
+    """CoOp's own recipe, and that of those who took it over whole: the more shots, the more passes."""
+
+    epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
+
+    def passes(self, shots: int) -> int:
+        """The `epochs`, or what CoOp takes for 1, up to 4, and more pictures per class."""
+        return self.epochs or (50 if shots <= 1 else 100 if shots <= 4 else 200)
+
+
 class Method(nn.Module):
     """A transfer system over a frozen backbone.
 

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -47,11 +47,10 @@ class CLIPAdapter(Method):
     """A residual bottleneck on image features."""
 
     @dataclasses.dataclass
-    class Config(Recipe):
+    class Config(RecipeByShots):
         ratio: float = option(0.2, "share r of the adapted feature in the mixture", 0.0, 1.0)
         reduction: int = option(4, "how many times narrower the bottleneck is", 1, 64)
         templates: str = option("dataset", HELP)
-        epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.02, "epochs": 60}
     eats = "features"
@@ -69,8 +68,7 @@ class CLIPAdapter(Method):
 
     @property
     def epochs(self) -> int:
-        by_shots = 50 if self.shots <= 1 else 100 if self.shots <= 4 else 200
-        return self.config.epochs or by_shots
+        return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)

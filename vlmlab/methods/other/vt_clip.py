@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, Recipe, option
+from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -50,10 +50,9 @@ class VTCLIP(Method):
     """Class texts that look at the picture before they are compared with it."""
 
     @dataclasses.dataclass
-    class Config(Recipe):
+    class Config(RecipeByShots):
         heads: int = option(8, "attention heads h; the joint width must be a multiple", 1, 64)
         templates: str = option("dataset", HELP)
-        epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.002, "epochs": 40}
     eats = "images"
@@ -83,8 +82,7 @@ class VTCLIP(Method):
 
     @property
     def epochs(self) -> int:
-        by_shots = 50 if self.shots <= 1 else 100 if self.shots <= 4 else 200
-        return self.config.epochs or by_shots
+        return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
 
@@ -51,12 +51,11 @@ class CoOp(Method):
     """M learned vectors in place of the words around the class name."""
 
     @dataclasses.dataclass
-    class Config(Recipe):
+    class Config(RecipeByShots):
         n_ctx: int = option(16, "context vectors M", 1, 64)
         init: str = option("", "words that the context starts from, such as 'a photo of a'; they set M and are shared")
         csc: bool = option(False, "class-specific contexts")
         position: str = option("end", "where the class name stands", choices=("end", "middle", "front"))
-        epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60}
     eats = "features"
@@ -75,8 +74,7 @@ class CoOp(Method):
 
     @property
     def epochs(self) -> int:
-        by_shots = 50 if self.shots <= 1 else 100 if self.shots <= 4 else 200
-        return self.config.epochs or by_shots
+        return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """The prompts of other classes, with the same learned context.

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
@@ -52,13 +52,12 @@ class ProGrad(Method):
     """CoOp whose steps never work against what zero-shot prediction says."""
 
     @dataclasses.dataclass
-    class Config(Recipe):
+    class Config(RecipeByShots):
         n_ctx: int = option(16, "context vectors M", 1, 64)
         init: str = option("template", "what the context starts from", choices=("template", "random"))
         strength: float = option(1.0, "lambda, the share of the opposing part that is removed", 0.0, 1.0)
         temperature: float = option(1.0, "T of the distillation", 0.01, 100.0)
         templates: str = option("dataset", HELP)
-        epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60, "init": "random"}
     eats = "features"
@@ -77,8 +76,7 @@ class ProGrad(Method):
 
     @property
     def epochs(self) -> int:
-        by_shots = 50 if self.shots <= 1 else 100 if self.shots <= 4 else 200
-        return self.config.epochs or by_shots
+        return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
@@ -61,14 +61,13 @@ class SubPT(Method):
     """CoOp whose steps stay in the subspace of its own beginnings."""
 
     @dataclasses.dataclass
-    class Config(Recipe):
+    class Config(RecipeByShots):
         n_ctx: int = option(16, "context vectors M", 1, 64)
         early: int | None = option(None, "epochs t of the first path; none: by shots", 1, 10000)
         rank: int | None = option(None, "directions r that are kept; none: by shots", 1, 10000)
         names: str = option("", "classes without pictures for (4), separated by commas")
         weight: float = option(1.0, "lambda of (4)", 0.0, 1000.0)
         templates: str = option("imagenet80+dataset", f"of w0 in (4); {HELP}")
-        epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60, "early": 15}
     eats = "features"
@@ -90,8 +89,7 @@ class SubPT(Method):
 
     @property
     def epochs(self) -> int:
-        by_shots = 50 if self.shots <= 1 else 100 if self.shots <= 4 else 200
-        return self.config.epochs or by_shots
+        return self.config.passes(self.shots)
 
     @property
     def early(self) -> int:
