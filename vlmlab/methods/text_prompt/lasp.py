@@ -18,7 +18,7 @@ one of most datasets is the default here. A step's gradient is scaled down to no
 
 What differs from the release: float32; one group of prompts (as there; the paper has several); the scale and shift of the blocks'
 LayerNorms are learned on a copy of the image tower; b lives in the joint space and so does not need equal widths. On the
-embedded backbones h comes from ImageNet's seven sentences, which are among the 35.
+embedded backbones h comes from ImageNet's seven sentences, which are among the 35, and AdamW works without a limit of the norm.
 
 Dimensions: B batch, C classes, A classes of the whole dataset, L templates, M context vectors, d text width, e joint width.
 """
@@ -72,7 +72,7 @@ class LASP(Method):
         warmup_epochs: int = option(3, "first epochs, at the constant warm-up rate", 0, 100)
 
     embedded: ClassVar[dict] = {
-        "optimizer": "adamw", "lr": 0.03, "epochs": 8, "warmup_epochs": 1, "batch_size": 8, "templates": "imagenet7"
+        "optimizer": "adamw", "lr": 0.03, "epochs": 8, "warmup_epochs": 1, "batch_size": 8, "templates": "imagenet7", "clip": 1000.0
     }  # fmt: skip
     eats = "images"
 
