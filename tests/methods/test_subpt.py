@@ -78,6 +78,12 @@ def test_the_first_path_needs_pictures_and_its_length_follows_the_shots(backbone
         assert (method.early, method.rank) == (early, rank)
 
 
+@pytest.mark.parametrize("settings", [{"epochs": 1}, {"early": 1}])
+def test_a_path_of_one_point_is_refused(settings, backbone):
+    with pytest.raises(VlmlabError, match="a path of one point"):
+        prepared(backbone, **settings)
+
+
 @pytest.mark.parametrize("names", ["", "castle, windmill"])
 def test_the_first_path_goes_down_the_loss_that_is_learned(names, backbone):
     """The release makes the path of SubPT with NFL from a CoOp with NFL. One batch per epoch; plain SGD, so that the

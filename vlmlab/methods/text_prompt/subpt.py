@@ -129,6 +129,10 @@ class SubPT(Method):
         """The flattened contexts [t, M d] after each of the first t epochs of the same training without (3)."""
         if not len(task.support):
             raise VlmlabError("SubPT learns from pictures; ask for at least one shot")
+        if min(self.early, self.epochs) < 2:
+            raise VlmlabError(
+                "a path of one point has no direction to learn in; SubPT needs two epochs and early=2 at least"
+            )
         features, labels = self.encode(task.support), task.support.labels.to(self.backbone.device)
         size = min(self.config.batch_size, len(labels))
         batches = len(labels) // size
