@@ -329,6 +329,7 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
         (["sweep", "--store", "s", "--systems", "coop,mapel"], "did you mean maple"),
         (["sweep", "--store", "s", "--seeds", "a"], "--seeds takes whole numbers"),
         (["sweep", "--store", "s", "--datasets", "digits,digts"], "unknown dataset 'digts'; did you mean digits"),
+        (["sweep", "--store", "s", "--targets", "food,fod"], "unknown dataset 'fod'; did you mean food"),
         (["sweep", "--store", "s", "--datasets", "./nowhere"], "there is no folder ./nowhere"),
         (["sweep", "--store", "s", "--backbones", "micro-vitt"], "did you mean micro-vit"),
         (["sweep", "--store", "s", "--systems", "all"], "unknown system 'all'"),

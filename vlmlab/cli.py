@@ -287,8 +287,9 @@ def sweep(
     for key in keys:
         if key not in registry():
             raise unknown_system(key)
+    tested = _targets(targets, *(named or ()))
     for tower in towers:
-        check_names({"datasets": named or (), "backbone": tower})
+        check_names({"datasets": [*(named or ()), *tested], "backbone": tower})
     others = {
         "views": views,
         "root": root and str(root),
@@ -296,8 +297,8 @@ def sweep(
         "noise": noise,
         "test_pictures": test_pictures,
     }
-    if targets:
-        others["targets"] = _targets(targets, *(named or ()))
+    if tested:
+        others["targets"] = tested
     given = _settings(settings)
     for name, _ in given:
         if "." in name and name.partition(".")[0] not in keys:
