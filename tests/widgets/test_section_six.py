@@ -286,13 +286,6 @@ def test_the_section_board_lives_three_times(strict):
     assert panel.box.comm is None
 
 
-def test_a_board_without_an_answer_says_so(live, monkeypatch):
-    monkeypatch.setattr(SectionBoard, "ask", lambda self, work, show: None)
-    panel = SectionBoard(some_table())
-    assert "nothing" in panel.static().alt and panel.facts() == {"systems": 0}
-    panel.close()
-
-
 def test_families_that_the_table_has_not_keep_the_last_board(live):
     panel = SectionBoard(some_table()[lambda t: t.system != "zero_shot"])
     for tick in panel.ticks.values():

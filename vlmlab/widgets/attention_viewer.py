@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vlmlab.errors import VlmlabError
 from vlmlab.views.pictures import heat, picture
 from vlmlab.views.style import figure
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 SIDE = 300  # pixels of a picture on the page
 
@@ -83,7 +83,7 @@ class AttentionViewer(Panel):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.controls = [*self.chooser.widgets, self.layer, self.head, self.asks, self.row, self.column, self.board]
         self.views = [widgets.HBox([self.shown, self.map]), self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._kept: dict[int, list[torch.Tensor]] = {}
         super().__init__()
         for control in (self.layer, self.head, self.asks, self.row, self.column):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from vlmlab.views.style import INK, MUTED, figure, tidy
-from vlmlab.widgets.panel import Panel, image_view, png
+from vlmlab.widgets.panel import Panel, Waiting, image_view, png
 from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
 STEPS = (24, 30)  # values of alpha and of beta
@@ -44,7 +44,7 @@ class CacheSurface(Panel):
         self.note = widgets.HTML()
         self.controls = [self.shots, self.seed, self.alpha_max, self.beta_max, self.alpha, self.beta]
         self.views = [self.chart, self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         super().__init__()
         for control in (self.shots, self.seed, self.alpha_max, self.beta_max):
             control.observe(self.guarded(lambda change: self.look()), "value")

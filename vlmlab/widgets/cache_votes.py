@@ -13,7 +13,7 @@ from PIL import Image
 
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import Panel, PictureChooser, image_view, png, sample_pictures
+from vlmlab.widgets.panel import Panel, PictureChooser, Waiting, image_view, png, sample_pictures
 from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
 ROWS = 12  # classes shown, those with the largest logits
@@ -47,7 +47,7 @@ class CacheVotes(Panel):
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.shots, self.seed, self.alpha, self.beta]
         self.views = [self.chart, self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         super().__init__()
         for control in (self.shots, self.seed, self.alpha, self.beta):
             control.observe(self.guarded(lambda change: self.look()), "value")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
 from vlmlab.views.style import SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
 
 SNAPSHOTS = 12
 
@@ -125,6 +125,8 @@ class ContextMicroscope(Panel):
         """How many vectors there are, and whether their nearest words are nearer than those of random vectors, on average."""
         from vlmlab.learning.words import nearest_words
 
+        if not self.snapshots:
+            raise nothing_yet()
         near = nearest_words(self.backbone.text, self.snapshots[-1][1])
         gap = sum(n.random_distances[0] - n.distances[0] for n in near) / len(near)
         return {"vectors": len(near), "nearer than random by": round(gap, 1)}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from vlmlab.errors import VlmlabError
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, png, sample_pictures
 
 MOST = 12  # descriptors of a class that one can type
 COLOURS = (SPLITS["base"], SPLITS["new"])
@@ -70,7 +70,7 @@ class DescriptorBars(Panel):
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.first, self.second, self.own, self.restore]
         self.views = [self.chart, self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._written = {name: list(own) for name, own in zip(self.method.classes, self.method.own, strict=True)}
         self._filling = False
         super().__init__()

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
 from vlmlab.views.style import figure, picture
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
 
 MOST_CELLS = 128  # of a value that is drawn
 
@@ -121,6 +121,7 @@ class EquationLens(Panel):
         self.value = image_view("the values of the chosen term")
         self.controls = [self.system, self.term, *self.chooser.widgets, self.shown]
         self.views = [self.code, self.value]
+        self.answer: dict[str, Any] = Waiting()
         self.terms: list[dict[str, Any]] = []
         self._prepared: dict[str, Any] = {}
         super().__init__()
@@ -204,10 +205,10 @@ class EquationLens(Panel):
         return fig
 
     def static(self) -> Figure:
-        term = self._chosen()
+        pixels, term = self.answer["pixels"], self._chosen()
         fig = figure(7.6, 2.8)
         one, two = fig.subplots(1, 2, width_ratios=[0.6, 1.6])
-        picture(one, self.answer["pixels"], self.answer["picture"])
+        picture(one, pixels, self.answer["picture"])
         value = term["value"].detach().float().cpu()
         flat = (value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1))[
             :MOST_CELLS, :MOST_CELLS
@@ -226,4 +227,4 @@ class EquationLens(Panel):
 
     def facts(self) -> dict[str, Any]:
         """The terms and their shapes."""
-        return {t["name"]: list(t["value"].shape) for t in self.terms}
+        return {t["name"]: list(t["value"].shape) for t in self.answer["terms"]}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, MUTED, figure
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 SIDE = 200  # pixels of the picture on the page
 GOOD, BAD, ASKED = "#0072B2", "#D55E00", "#BFBFBF"
@@ -48,7 +48,7 @@ class HierarchyTree(Panel):
         self.drawn = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.system]
         self.views = [widgets.HBox([self.shown, self.drawn])]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._fitted: dict[str, Any] = {}
         super().__init__()
         self.system.observe(self.guarded(lambda change: self.look()), "value")
@@ -139,7 +139,8 @@ class HierarchyTree(Panel):
     # --- the other two lives ------------------------------------------------------------------------------------------
 
     def static(self) -> Figure:
-        answer, tree = self.answer, self.tree
+        answer = self.answer
+        pixels, tree = answer["pixels"], self.tree
         leaves = [n for n in _order(tree) if n not in tree.children]
         places = {name: (len(tree.path(name)), float(-i)) for i, name in enumerate(leaves)}
         deepest = max(x for x, _ in places.values())
@@ -150,7 +151,7 @@ class HierarchyTree(Panel):
         places |= {name: (deepest, places[name][1]) for name in leaves}
         fig = figure(9.6, max(3.4, 0.31 * len(leaves)))
         left, right = fig.subplots(1, 2, width_ratios=(1, 3.4))
-        picture(left, answer["pixels"], answer["picture"])
+        picture(left, pixels, answer["picture"])
         for node in tree.inner:
             for child in tree.children[node]:
                 (x, y), (u, v) = places[node], places[child]

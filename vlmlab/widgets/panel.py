@@ -46,6 +46,18 @@ def static_only() -> bool:
     return os.environ.get("VLMLAB_STATIC", "") not in ("", "0")
 
 
+def nothing_yet() -> VlmlabError:
+    """The error for a panel whose first answer has not come."""
+    return VlmlabError("the panel has nothing to show yet; wait() until its first answer has come")
+
+
+class Waiting(dict):
+    """The answer of a panel before the first one has come: empty, and whoever reads of it is told so."""
+
+    def __missing__(self, key: str) -> Any:
+        raise nothing_yet()
+
+
 class Panel:
     """The base of every panel.
 

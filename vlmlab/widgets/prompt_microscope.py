@@ -16,7 +16,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.views.live import similarity, word_bars
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import figure
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
 
 MOST_WORDS = 40
 
@@ -73,7 +73,7 @@ class PromptMicroscope(Panel):
         self.template.add_class("vlmlab-template")
         self.controls = [self.words, self.template, *self.chooser.widgets, self.shown]
         self.views = [self.tokens, widgets.HBox([self.bars, self.alike], layout=widgets.Layout(flex_flow="row wrap"))]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._before: dict[str, float] = {}
         super().__init__()
         for control in (self.words, self.template):

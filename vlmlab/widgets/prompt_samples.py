@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from vlmlab.views.live import word_colour
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, png, sample_pictures
 
 MOST = 40  # samples
 
@@ -50,7 +50,7 @@ class PromptSamples(Panel):
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.count, self.width]
         self.views = [self.chart, self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self.ready = False
         super().__init__()
         for control in (self.count, self.width):

@@ -16,7 +16,7 @@ from vlmlab.datasets.task import SEES
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view, png
 
 
 class ProtocolBox(Panel):
@@ -50,7 +50,7 @@ class ProtocolBox(Panel):
         self.chart = image_view("accuracy when settings are chosen on validation and on test pictures")
         self.controls = [self.protocol, self.dataset, self.system, self.flatter]
         self.views = [self.table, self.chart]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self.flattered: list[tuple[float, float]] = []
         super().__init__()
         for control in (self.protocol, self.dataset, self.system):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from vlmlab.datasets.catalog import DATASETS
 from vlmlab.errors import VlmlabError
 from vlmlab.views.without_labels import pseudo_label_quality
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view, png
 
 
 class PseudoLabels(Panel):
@@ -53,7 +53,7 @@ class PseudoLabels(Panel):
         self.note = widgets.HTML()
         self.controls = [self.dataset, self.rule, self.top, self.threshold]
         self.views = [self.chart, self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._labelled: dict[str, dict[str, Any]] = {}
         super().__init__()
         for control in (self.dataset, self.rule, self.top, self.threshold):

@@ -15,7 +15,7 @@ from vlmlab.registry import registry
 from vlmlab.studies.table import read_table
 from vlmlab.views.names import write_names
 from vlmlab.views.style import INK, MARKERS, OKABE_ITO, figure, system_label, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
 
 METRICS = {
     "accuracy": ("accuracy, all classes (%)", "all", "mean", "sd"),
@@ -188,7 +188,7 @@ class SectionBoard(Panel):
 
     def static(self) -> Figure:
         if self.points.empty:
-            return figure().described("nothing has been read from the table yet")
+            raise nothing_yet()
         p, (x, y) = self.points, self.points.attrs["axes"]
         fig = figure(7.6, 5.4)
         axes = fig.subplots()
@@ -233,7 +233,7 @@ class SectionBoard(Panel):
         """How many systems there are, the one that is highest, and those that no other beats on both axes."""
         p = self.points
         if p.empty:
-            return {"systems": 0}
+            raise nothing_yet()
         return {
             "systems": len(p),
             "highest": p.y.idxmax(),

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from vlmlab.views.live import word_colour
 from vlmlab.views.pictures import heat, labelled, picture, resized
 from vlmlab.views.style import figure
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 from vlmlab.widgets.prompt_microscope import read_template, read_words
 
 SIDE = 260  # pixels of a picture on the page
@@ -76,7 +76,7 @@ class SegmentationPlayground(Panel):
             self.column,
         ]
         self.views = [widgets.HBox([self.shown, self.winner]), self.note, self.maps]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         super().__init__()
         for control in (self.words, self.template, self.kind):
             control.observe(self.guarded(lambda change: self.look()), "value")

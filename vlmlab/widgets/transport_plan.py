@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from vlmlab.views.live import word_colour
 from vlmlab.views.pictures import heat, labelled, picture
 from vlmlab.views.style import figure
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 SIDE, SMALL = 230, 150  # pixels of a picture on the page
 SNAPSHOTS = 8
@@ -59,7 +59,7 @@ class TransportPlan(Panel):
         self.controls = [*self.chooser.widgets, self.of_class, self.moment, self.eps]
         self.views = [widgets.HBox([self.shown, self.winner]), self.maps, self.note]
         self.snapshots: list[tuple[int, torch.Tensor]] = []  # (step, unit features of the prompts [N, C, e])
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         super().__init__()
         for control in (self.of_class, self.moment, self.eps):

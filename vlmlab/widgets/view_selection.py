@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlmlab.views.style import picture
 from vlmlab.views.without_labels import view_entropies
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
 
 COLUMNS, TILE = 16, 46  # of the sheet of views, in pixels of the page
 FRAME = (0, 114, 178)
@@ -54,7 +54,7 @@ class ViewSelection(Panel):
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.share, self.steps, self.seed, self.shown]
         self.views = [self.sheet, self.chart, self.note]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self.method: Any = None
         self._seen: dict[tuple[int, int], tuple[np.ndarray, torch.Tensor]] = {}
         super().__init__()

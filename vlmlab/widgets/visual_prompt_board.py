@@ -15,7 +15,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.views.live import word_bars
 from vlmlab.views.pictures import heat, picture
 from vlmlab.views.style import INK, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, image_view, jpeg, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
 
 SIDE = 260  # pixels of a picture on the page
 PLACES = 8  # rows and columns of places that a patch can be put to
@@ -84,7 +84,7 @@ class VisualPromptBoard(Panel):
             self.board,
         ]
         self.views = [widgets.HBox([self.shown, self.map]), self.note, self.bars]
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] = Waiting()
         self._fitted: dict[str, Any] = {}  # kind -> VP, learned
         super().__init__()
         for control in (self.kind, self.pattern, self.strength, self.row, self.column):

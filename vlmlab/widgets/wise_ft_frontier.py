@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
 
 ALPHAS = tuple(round(k / 10, 1) for k in range(11))
 
@@ -118,6 +118,8 @@ class WiseFTFrontier(Panel):
         return f"<table style='text-align:left'>{cells}</table>"
 
     def static(self) -> Figure:
+        if not self.rows:
+            raise nothing_yet()
         fig = figure(7.6, 3.5)
         plane, over = fig.subplots(1, 2)
         dataset, shifted = self.names[:2]
@@ -146,6 +148,8 @@ class WiseFTFrontier(Panel):
 
     def facts(self) -> dict[str, Any]:
         """Where along the line each accuracy is highest, and whether the best under shift lies inside."""
+        if not self.rows:
+            raise nothing_yet()
         best = {name: max(self.rows, key=lambda row, name=name: row[name])["alpha"] for name in ("same", "shifted")}
         return best | {"inside": 0 < best["shifted"] < 1}
 
