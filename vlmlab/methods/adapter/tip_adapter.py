@@ -143,7 +143,7 @@ class TipAdapter(Method):
         augment = Compose([crop, RandomHorizontalFlip()])
 
         def augmented(pictures: Sequence) -> Tensor:
-            crops = [augment(torch.from_numpy(np.ascontiguousarray(p)).movedim(-1, 0)) for p in pictures]
+            crops = [augment(torch.from_numpy(np.array(p)).movedim(-1, 0)) for p in pictures]
             return self.preprocess([crop.movedim(0, -1) for crop in crops])
 
         with torch.random.fork_rng(devices=[]):
