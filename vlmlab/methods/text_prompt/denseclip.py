@@ -17,10 +17,11 @@ language (`guided` false) it is the same network without S: the baseline. As in 
 and the class embedding of a ViT is added twice to its first token.
 
 What differs from the release: group norm takes the place of batch norm in the parts that are new, and the batch norms of a ResNet
-keep their statistics; names have any number of tokens instead of at most three; the maps of a ViT get the four sizes that the
-release has for patches of 16 pixels, whatever the patches; pictures are taken whole instead of through a sliding window, and
-nothing is augmented; no drop path; the text encoder is frozen, where the release's schedule gives it a rate up to 1e-6;
-detection is not built.
+keep their statistics; pyramid and head start as PyTorch starts them, because the start of the release's framework needs many
+more steps than a small dataset has; names have any number of tokens instead of at most three; the maps of a ViT get the four
+sizes that the release has for patches of 16 pixels, whatever the patches; pictures are taken whole instead of through a sliding
+window, and nothing is augmented; no drop path; the text encoder is frozen, where the release's schedule gives it a rate up to
+1e-6; detection is not built.
 
 Dimensions: B batch, K classes, h x w places, S image side, M context vectors, d text width, e joint width, c channels of the FPN.
 """
@@ -349,9 +350,6 @@ class FPN(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList([nn.Conv2d(w, channels, 1) for w in widths])
         self.out = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in widths])
-        for convolution in (*self.lateral, *self.out):
-            nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         x = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
@@ -369,8 +367,6 @@ class FPNHead(nn.Module):
         steps = (1, 1, 2, 3)  # how often each map is convolved, and all but the first one doubled
         self.scales = nn.ModuleList([nn.ModuleList([_convolution(channels) for _ in range(n)]) for n in steps])
         self.classify = nn.Conv2d(channels, classes, 1)
-        nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.zeros_(self.classify.bias)
 
     def forward(self, maps: Sequence[Tensor], training: bool = False) -> Tensor:
         """[B, K, h', w'] at the size of the first map; whole channels drop out if `training`."""
@@ -386,7 +382,6 @@ class FPNHead(nn.Module):
 
 def _convolution(channels: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, _group_norm(channels), nn.ReLU())
 
 
