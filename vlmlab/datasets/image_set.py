@@ -114,7 +114,7 @@ def read_picture(path: Path) -> Pixels:
             if picture.mode.startswith("I;16"):
                 # Pillow would clip 16-bit grey at 255; the upper byte is what the eye sees.
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            return np.asarray(picture.convert("RGB"))
+            return np.array(picture.convert("RGB"))  # a copy that may be written, as PyTorch wants it
     except BROKEN_PICTURE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VlmlabError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -214,17 +214,17 @@ class Method(nn.Module):
         """
         if transform is None and self.bank is not None:
             return self.bank.features(pictures).to(self.backbone.device)
-        transform = transform or self.preprocess
-        chunks = []
+        return torch.cat([self.backbone.encode_image(images) for images in self.in_turn(pictures, transform)])
+
+    def in_turn(self, pictures, transform: Callable[[Sequence], Tensor] | None = None) -> Iterator[Tensor]:
+        """All pictures of an ImageSet, [n, 3, S, S] at once, so many that one pass through an image tower bears them."""
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
             raw = pictures.images(range(start, min(start + PICTURES_AT_ONCE, len(pictures))))
-            chunks.append(self.backbone.encode_image(transform(raw)))
-        return torch.cat(chunks)
+            yield (transform or self.preprocess)(raw)
 
     def preprocess(self, pictures: Sequence) -> Tensor:
         """Raw uint8 pictures [H, W, 3], of one size or several -> [n, 3, S, S] by the backbone's test transform."""
-        ready = [self.backbone.preprocess(torch.as_tensor(picture)[None]) for picture in pictures]
-        return torch.cat(ready).to(self.backbone.device)
+        return self.backbone.preprocess(pictures).to(self.backbone.device)
 
 
 def _checked(field: dataclasses.Field, kind: typing.Any, value: typing.Any) -> typing.Any:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.adapter.simclr import ResNet50Encoder, SmallEncoder, pretrain
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, option
+from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.upl import surest
 from vlmlab.registry import register
@@ -150,7 +150,7 @@ class SVLAdapter(Method):
 
     def encoded(self, pictures) -> tuple[Tensor, Tensor]:
         """g [N, D] and c [N, C] of an ImageSet."""
-        parts = [self.both(images) for images in self._chunks(pictures)]
+        parts = [self.both(images) for images in self.in_turn(pictures)]
         g, c = (torch.cat(part) for part in zip(*parts, strict=True))
         return g, c
 
@@ -203,17 +203,13 @@ class SVLAdapter(Method):
             if config.ssl_epochs:
                 # Twice the side of a view is as fine as a part of a picture ever needs.
                 most = min(frozen.image_size, 2 * config.side)
-                pixels = torch.cat([resized(self.pixels(images), most) for images in self._chunks(pictures)])
+                pixels = torch.cat([resized(self.pixels(images), most) for images in self.in_turn(pictures)])
                 batch, lr = config.ssl_batch, config.ssl_lr
                 pretrain(encoder, pixels, config.side, config.ssl_epochs, batch, lr, seed=config.ssl_seed)
             while len(LEARNED) >= MOST_LEARNED:
                 LEARNED.pop(next(iter(LEARNED)))
             LEARNED[key] = encoder.eval().requires_grad_(False)
         return LEARNED[key]
-
-    def _chunks(self, pictures):
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            yield self.preprocess(pictures.images(range(start, min(start + PICTURES_AT_ONCE, len(pictures)))))
 
 
 def resized(pixels: Tensor, side: int) -> Tensor:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, option
+from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -96,10 +96,7 @@ class CALIP(Method):
 
     def _search(self, val) -> None:
         """beta2 and beta3 with the best accuracy on the validation pictures; the first such pair, both rising."""
-        config, parts = self.config, []
-        for start in range(0, len(val), PICTURES_AT_ONCE):
-            raw = val.images(range(start, min(start + PICTURES_AT_ONCE, len(val))))
-            parts.append(self.opinions(self.preprocess(raw)))
+        config, parts = self.config, [self.opinions(images) for images in self.in_turn(val)]
         own, by_text, by_picture = (torch.cat(part) for part in zip(*parts, strict=True))  # each [V, C]
         labels = val.labels.to(own.device)
         first = 0.001

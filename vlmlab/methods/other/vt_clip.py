@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, RecipeByShots, option
+from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -74,10 +74,7 @@ class VTCLIP(Method):
         nn.init.zeros_(self.attention["o"].weight)
         self.kept: tuple[Tensor, Tensor] | None = None  # of the support pictures
         if len(task.support):
-            support, chunks = task.support, []
-            for start in range(0, len(support), PICTURES_AT_ONCE):
-                raw = support.images(range(start, min(start + PICTURES_AT_ONCE, len(support))))
-                chunks.append(self.seen(self.preprocess(raw)))
+            chunks = [self.seen(images) for images in self.in_turn(task.support)]
             self.kept = tuple(torch.cat(part) for part in zip(*chunks, strict=True))
 
     @property

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.datasets.splits import partially_known
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.text_prompt.prompts import Prompts, assemble
 from vlmlab.registry import register
 
@@ -104,11 +104,7 @@ class DualCoOp(Method):
         self.negative = start(config.init_neg, config.n_neg, self.prompts[1])
         self.kept: Tensor | None = None  # regions of the support pictures
         if len(task.support):
-            support, chunks = task.support, []
-            for first in range(0, len(support), PICTURES_AT_ONCE):
-                raw = support.images(range(first, min(first + PICTURES_AT_ONCE, len(support))))
-                chunks.append(self.regions(self.preprocess(raw)))
-            self.kept = torch.cat(chunks)
+            self.kept = torch.cat([self.regions(images) for images in self.in_turn(task.support)])
 
     def learns_from(self, task):
         """The support pictures, of whose labels a share is known."""

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
 
@@ -69,10 +69,7 @@ class PLOT(Method):
         self.context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(self.backbone.device))  # [N, M, d]
         self.kept: tuple[Tensor, Tensor] | None = None  # of the support pictures
         if len(task.support):
-            support, chunks = task.support, []
-            for start in range(0, len(support), PICTURES_AT_ONCE):
-                raw = support.images(range(start, min(start + PICTURES_AT_ONCE, len(support))))
-                chunks.append(self.seen(self.preprocess(raw)))
+            chunks = [self.seen(images) for images in self.in_turn(task.support)]
             self.kept = tuple(torch.cat(part) for part in zip(*chunks, strict=True))
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.retrieval import Neighbours, Store, interpolated
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
@@ -146,13 +146,11 @@ class RePrompt(Method):
         """lambda: the smallest share with the best accuracy on the validation pictures."""
         if not self.votes or self.config.share is not None or not len(task.val):
             return
-        right = torch.zeros(len(SHARES))
-        for start in range(0, len(task.val), PICTURES_AT_ONCE):
-            at = range(start, min(start + PICTURES_AT_ONCE, len(task.val)))
-            images = self.preprocess(task.val.images(at))
+        right, labels = torch.zeros(len(SHARES)), task.val.labels.to(self.backbone.device)
+        for images in self.in_turn(task.val):
             found = self.look_up(self.image_features(Batch(images=images)))
             logits, votes = self.prompted(images, found), self.store.probabilities(found)
-            labels = task.val.labels[at.start : at.stop].to(logits.device)
+            own, labels = labels[: len(images)], labels[len(images) :]
             for i, share in enumerate(SHARES):
-                right[i] += int((interpolated(logits, votes, share).argmax(-1) == labels).sum())
+                right[i] += int((interpolated(logits, votes, share).argmax(-1) == own).sum())
         self.share = SHARES[int(right.argmax())]
