@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.cocoop import CoCoOp
@@ -31,6 +31,22 @@ def prepared(system, backbone, templates=("a photo of a {}.",), **settings):
     method = system(backbone, system.configure(backbone, **settings))
     method.prepare(task(CLASSES, templates))
     return method
+
+
+def official(system, variant, **settings):
+    """The numbers of a variant, the system with the context that they were computed with, and its batch."""
+    key = system.info.key
+    numbers = of_variant(golden(key), variant)
+    backbone = tiny_backbone(variant.split("_")[0])
+    method = system(backbone, system.configure(backbone, **settings))
+    templates = [str(numbers["template"])] if "template" in numbers else ["a photo of a {}."]
+    method.prepare(task(golden(key)["class_names"].tolist(), templates))
+    if (start := numbers.get("init/prompt_learner.ctx")) is not None:
+        same(method.context, start)
+    values = learned(numbers)
+    assert method.context.shape == values["prompt_learner.ctx"].shape
+    method.context.data = values["prompt_learner.ctx"]
+    return numbers, method, Batch(features=backbone.encode_image(noise_images(32)), labels=LABELS)
 
 
 # --- CoCoOp -------------------------------------------------------------------------------------------------------------
@@ -74,6 +90,25 @@ def test_cocoop_learns_context_and_meta_net_of_the_published_size(backbone):
     assert method.trainable_parameters == m * d + e * (e // 16) + e // 16 + (e // 16) * d + d
 
 
+@pytest.mark.parametrize(("variant", "settings"), [("asym_words", {}), ("vit_random_3", {"init": "", "n_ctx": 3})])
+def test_cocoop_numbers_of_the_official_implementation(variant, settings):
+    numbers, method, batch = official(CoCoOp, variant, **settings)
+    names = {"0": "linear1", "2": "linear2"}
+    official_names = {
+        f"prompt_learner.meta_net.{names[n.split('.')[0]]}.{n.split('.')[1]}": p
+        for n, p in method.meta_net.named_parameters()
+    }
+    for name, parameter in official_names.items():
+        parameter.data = learned(numbers)[name]
+    same(method.logits(batch), numbers["out/logits"])
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients(
+        {"prompt_learner.ctx": method.context.grad} | {n: p.grad for n, p in official_names.items()}, numbers
+    )
+
+
 # --- KgCoOp -------------------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +148,20 @@ def test_kgcoop_without_words_starts_at_random(backbone, batch):
     coop = prepared(CoOp, backbone, n_ctx=6)
     coop.context.data = method.context.data
     same(method.logits(batch), coop.logits(batch).detach())
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [("asym_eurosat", {}), ("vit_pets_random_7", {"init": "", "n_ctx": 7})],
+)
+def test_kgcoop_numbers_of_the_official_implementation(variant, settings):
+    numbers, method, batch = official(KgCoOp, variant, **settings)
+    same(method.logits(batch), numbers["out/logits"])
+    same(method.distance(method.class_features()), numbers["out/distance"])
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({"prompt_learner.ctx": method.context.grad}, numbers)
 
 
 # --- ProGrad ------------------------------------------------------------------------------------------------------------
@@ -178,3 +227,18 @@ def test_prograd_starts_from_zeros_and_the_words_of_the_template(template, backb
 def test_prograd_refuses_a_template_that_is_longer_than_the_context(backbone):
     with pytest.raises(VlmlabError, match="use n_ctx=4 or init=random"):
         prepared(ProGrad, backbone, n_ctx=3)
+
+
+@pytest.mark.parametrize("variant", ["asym_pets_12", "asym_eurosat_8", "vit_textures_3", "vit_actions_16"])
+def test_prograd_numbers_of_the_official_implementation(variant):
+    given = of_variant(golden("prograd"), variant)
+    settings = {name: float(given[f"in/{name}"]) for name in ("strength", "temperature")}
+    numbers, method, batch = official(ProGrad, variant, n_ctx=int(variant.rsplit("_")[-1]), **settings)
+    z0 = method.backbone.logit_scale * method.image_features(batch) @ method.teacher.T
+    same(distillation(z0, method.logits(batch), settings["temperature"]), numbers["out/distillation"])
+    same(method.logits(batch), numbers["out/logits"])
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    assert method.opposed == int(numbers["out/opposed"])
+    loss.backward()
+    same_gradients({"prompt_learner.ctx": method.context.grad}, numbers)

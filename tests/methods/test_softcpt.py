@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
-from tests.methods.multi_task import FARM, TARGET, together
-from tests.methods.parity import same
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
+from tests.methods.multi_task import FARM, TARGET, dataset, together
+from tests.methods.parity import learned, of_variant, same, same_gradients
+from vlmlab.datasets.multi_task import MultiTask
+from vlmlab.datasets.task import Task
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.softcpt import SoftCPT
@@ -91,3 +93,31 @@ def test_new_classes_of_the_target_keep_its_context(backbone, batch):
     method.set_classes(CLASSES[:3], ["{}"])
     assert method.logits(batch).shape == (8, 3) and method.others is others
     same(method.contexts(), kept.detach())
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [("asym_16", {"n_ctx": 16, "task_n_ctx": 4}), ("vit_3", {"n_ctx": 3, "task_n_ctx": 2})],
+)
+def test_numbers_of_the_official_implementation(variant, settings):
+    """Three tasks of five, three classes and one; the release scores all nine classes and slices."""
+    whole, numbers = golden("softcpt"), of_variant(golden("softcpt"), variant)
+    own = tiny_backbone(variant.split("_")[0])
+    sets = [dataset(str(name), whole[f"class_names/{t}"].tolist()) for t, name in enumerate(whole["task_names"])]
+    method = SoftCPT(own, SoftCPT.configure(own, **settings))
+    method.prepare(MultiTask(Task(None, sets[0], 2, 0), sets[1:]))
+    values = learned(numbers)
+    names = {"task_prompt_learner.ctx": method.task_context, "prompt_gen.proj": method.projection}
+    for name, parameter in names.items():
+        assert parameter.shape == values[name].shape
+        parameter.data = values[name]
+    given = Batch(
+        features=own.encode_image(noise_images(32)),
+        labels=torch.from_numpy(whole["in/labels"]),
+        tasks=torch.from_numpy(whole["in/tasks"]),
+    )
+    same(method.logits(given), numbers["out/logits"][:, :5])
+    loss = method.loss(given)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({name: parameter.grad for name, parameter in names.items()}, numbers)

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.tiny_clip import CLASSES, noise_images, tiny_backbone
+from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import same
+from tests.methods.parity import learned, of_variant, same, same_gradients
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.variational_prompt_tuning import VariationalPromptTuning, divergence
@@ -141,3 +141,35 @@ def test_new_classes_keep_what_was_learned(backbone, batch):
     assert method.logits(batch).shape == (8, 3)
     assert all(torch.equal(value, kept[name]) for name, value in method.state_dict().items())
     assert math.isclose(method.logits(batch).exp().sum().item(), 8, rel_tol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "variant", ["asym_unconditional", "asym_conditional", "vit_unconditional_5", "vit_conditional_5"]
+)
+def test_numbers_of_the_official_implementation(variant, monkeypatch):
+    """The release takes one picture at a time in the conditional form, and shares the noise of a batch in the other."""
+    numbers, conditional = of_variant(golden("variational_prompt_tuning"), variant), "un" not in variant
+    eps = torch.from_numpy(numbers["in/eps"])  # [L, 1, d]
+    settings = {"init": "", "n_ctx": 5} if variant.endswith("5") else {}
+    own = tiny_backbone(variant.split("_")[0])
+    config = VariationalPromptTuning.configure(own, samples=len(eps), conditional=conditional, **settings)
+    method = VariationalPromptTuning(own, config)
+    method.prepare(task(golden("variational_prompt_tuning")["class_names"].tolist()))
+    names = {"prompt_learner.ctx": method.context}
+    if conditional:
+        for kind, network in (("weight_mean", method.mean), ("weight_log_variance", method.log_variance)):
+            names |= {f"prompt_learner.meta_net.{kind}.module.{n}": p for n, p in network.named_parameters()}
+    else:
+        names |= {"prompt_learner.mean_posterior": method.mean, "prompt_learner.std_posterior": method.log_variance}
+    for name, parameter in names.items():
+        assert parameter.shape == learned(numbers)[name].shape
+        parameter.data = learned(numbers)[name]
+    method.noise = eps[:, 0]
+    count = len(numbers["out/logits"])
+    batch = Batch(features=own.encode_image(noise_images(32))[:count], labels=LABELS[:count])
+    same(method.logits(batch), numbers["out/logits"])
+    monkeypatch.setattr(torch, "randn", lambda *shape: eps.transpose(0, 1).reshape(shape))
+    loss = method.loss(batch)
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({name: parameter.grad for name, parameter in names.items()}, numbers)
