@@ -115,16 +115,16 @@ def run_experiment(
 ) -> dict:
     """Adapt and evaluate; gives what `vlmlab run --json` prints.
 
-    `metrics` are in percent, on the test pictures: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy"; for
-    splits "base" and "new" also "base", "new" and "harmonic_mean", where "accuracy" is that of the split asked for; for
-    split "shift" also the figure on every shifted version of the dataset, by its name, and their mean as "shift"; for
-    with `targets` also the figure on each of them and their mean as "targets"; for
-    split "hierarchy", and for a system of hierarchical classification, also "hca" and "mta" of `evaluate_hierarchy`. A
-    system that cannot carry over what it learned has no "new"; to ask it for that split is an error. `zero_shot` holds
-    the figures of zero-shot prediction with the same backbone, templates and pictures (of whole pictures, also beside a
-    system that segments). `seconds` is adaptation
-    plus evaluation of the system by the clock, `cpu_seconds` the same of the processor, `peak_mb` the process' largest
-    memory within.
+    `metrics` are in percent, on the test pictures: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy". There
+    are more of them for
+    - split "base" or "new": "base", "new" and "harmonic_mean"; "accuracy" is that of the split asked for. A system that
+      cannot carry over what it learned has no "new"; to ask it for that split is an error;
+    - split "shift": the figure on every shifted version of the dataset, by its name, and their mean as "shift";
+    - split "hierarchy", and a system of hierarchical classification: "hca" and "mta" of `evaluate_hierarchy`;
+    - `targets`: the figure on each of them, by its name, and their mean as "targets".
+    `zero_shot` holds the figures of zero-shot prediction with the same backbone, templates and pictures (of whole pictures,
+    also beside a system that segments). `seconds` is adaptation plus evaluation of the system by the clock, `cpu_seconds`
+    the same of the processor, `peak_mb` the process' largest memory within.
 
     Raises `VlmlabError` for whatever the user can mend.
     """
