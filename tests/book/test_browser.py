@@ -81,6 +81,18 @@ SHOWING = (
     "ContextMicroscope", "TransportPlan", "ViewSelection", "PseudoLabels",
 )  # fmt: skip
 
+# The panels of the chapters on section 6, small: name -> the cell that makes it.
+SECTION_6 = {
+    "CacheVotes": "CacheVotes(shots=1)",
+    "CacheSurface": "CacheSurface(shots=1)",
+    "VisualPromptBoard": "VisualPromptBoard(pattern='noise')",
+    "DescriptorBars": "DescriptorBars()",
+    "SectionBoard": "SectionBoard()",
+    "HierarchyTree": "HierarchyTree(shots=1)",
+    "PromptSamples": "PromptSamples(shots=1)",
+    "WiseFTFrontier": "WiseFTFrontier(shots=1, pictures=54, config={'epochs': 1})",
+}
+
 
 def chromium():
     """The path of a Chromium, or None."""
@@ -114,6 +126,8 @@ def server(tmp_path_factory):
         shutil.copy(path, folder)
     cells = [new_code_cell(source) for source in PANELS]
     nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "panels.ipynb")
+    cells = [new_code_cell(f"from vlmlab.widgets import {name}\n{cell}") for name, cell in SECTION_6.items()]
+    nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "section6.ipynb")
     # All cells in the page, also those out of sight.
     settings = own / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
@@ -183,16 +197,29 @@ def run_all(page):
     assert errors.count() == 0, errors.first.inner_text()
 
 
-@pytest.fixture(scope="module")
-def panels(browser, server):
-    page = opened(browser, server, "panels.ipynb")
+def shown(browser, server, notebook, names):
+    """The page of a notebook that was run, once every panel of these names has a picture."""
+    page = opened(browser, server, notebook)
     run_all(page)
-    for name in SHOWING:
+    for name in names:
         page.wait_for_function(
             "name => [...document.querySelectorAll(`.vlmlab-${name} img`)].some(image => image.naturalWidth > 1)",
             arg=name,
             timeout=LATER,
         )
+    return page
+
+
+@pytest.fixture(scope="module")
+def panels(browser, server):
+    page = shown(browser, server, "panels.ipynb", SHOWING)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def section_6(browser, server):
+    page = shown(browser, server, "section6.ipynb", SECTION_6)
     yield page
     page.close()
 
@@ -473,3 +500,23 @@ def test_200_toggles_leave_nothing_behind(panels):
 def test_no_panel_shows_an_error_of_ours(panels):
     text = panels.locator(".jp-Notebook").inner_text()
     assert "Traceback" not in text and "Error displaying widget" not in text
+
+
+# --- the panels of section 6 -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SECTION_6)
+def test_a_panel_of_section_6_answers_to_its_first_control(section_6, name):
+    control = section_6.locator(f".vlmlab-{name} .noUi-handle, .vlmlab-{name} .widget-dropdown select").first
+    before = revision(section_6, name)
+    if control.evaluate("element => element.tagName") == "SELECT":
+        control.select_option(index=control.evaluate("menu => (menu.selectedIndex + 1) % menu.length"))
+    else:
+        control.press("ArrowRight")
+    settled(section_6, name, before)
+    assert section_6.locator(f".vlmlab-{name} .vlmlab-told").count() == 0
+
+
+def test_panels_of_section_6_fit_a_small_screen_and_show_no_error_of_ours(section_6):
+    test_panels_fit_a_small_screen(section_6)
+    test_no_panel_shows_an_error_of_ours(section_6)
