@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.backbones.test_towers import names_are_checked
 from vlmlab.backbones import load_backbone, photo
 from vlmlab.datasets.photographs import photographs
 from vlmlab.errors import VlmlabError
@@ -102,3 +103,7 @@ def test_tampered_weights_are_refused(tmp_path, monkeypatch):
     with pytest.raises(VlmlabError, match="vlmlab build photo") as error:
         photo.load_photo()
     assert "\n" not in str(error.value)
+
+
+def test_names_are_checked_before_they_are_cut(backbone):
+    names_are_checked(backbone.text)

@@ -214,11 +214,31 @@ def test_preprocessing(tiny):
 def test_class_embeddings(tiny):
     backbone = tiny["vit"]
     rows = backbone.class_embeddings(CLASSES, ["a photo of a {}.", "a {} on a hill"])
-    by_hand = torch.stack([
-        torch.nn.functional.normalize(backbone.encode_text([f"a photo of a {c}.", f"a {c} on a hill"]), dim=-1).mean(0)
-        for c in CLASSES
-    ])
+    by_hand = torch.stack(
+        [
+            torch.nn.functional.normalize(
+                backbone.encode_text([f"a photo of a {c}.", f"a {c} on a hill"]), dim=-1
+            ).mean(0)
+            for c in CLASSES
+        ]
+    )
     assert (rows - torch.nn.functional.normalize(by_hand, dim=-1)).abs().max() < 1e-5
+
+
+def names_are_checked(text):
+    """Of a text tower: what it reads, what it does not, and what it would cut."""
+    text.check_names(["cat", "ice_cream truck", "!", "Ü"], "a photo of a {}.")
+    for name, told in (("", "holds no word"), ("_", "holds no word"), ("many words " * 60, "does not fit into the")):
+        with pytest.raises(VlmlabError, match=told):
+            text.check_names(["cat", name], "a photo of a {}.")
+    fits = "cat " * (text.context_length - 8)
+    text.check_names([fits])
+    with pytest.raises(VlmlabError, match="does not fit"):
+        text.check_names([fits], "a photo of a very large and rather old {}.")
+
+
+def test_names_are_checked_before_they_are_cut(tiny):
+    names_are_checked(tiny["vit"].text)
 
 
 def test_fingerprint_follows_weights_and_activation():

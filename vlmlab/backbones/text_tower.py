@@ -66,18 +66,18 @@ class TextTower:
     def check_names(self, names: Sequence[str], template: str = "{}") -> None:
         """Raises `VlmlabError` if a class name tokenises to nothing, or if its end is cut off in the sentence."""
         names = [name.replace("_", " ") for name in names]
-        empty, *tokens = self.tokenize(["", *names])
-        full = self.tokenize([template.format(name) for name in names]) != empty[-1]  # what is no padding
-        for name, ids, taken in zip(names, tokens, full[:, -1].tolist(), strict=True):
-            if torch.equal(ids, empty):
-                raise VlmlabError(
-                    f"the class name '{name}' holds no word that {self.name} reads; give the class another"
-                )
-            if taken:
-                raise VlmlabError(
-                    f"the class name '{name[:40]}...' does not fit into the {self.context_length} tokens of {self.name}; "
-                    "shorten it"
-                )
+        empty, *_ = tokens = self.tokenize(["", *names])
+        nothing = (tokens[1:] == empty).all(1)
+        if nothing.any():
+            name = names[int(nothing.int().argmax())]
+            raise VlmlabError(f"the class name '{name}' holds no word that {self.name} reads; give the class another")
+        cut = self.tokenize([template.format(name) for name in names])[:, -1] != empty[-1]  # no room for padding
+        if cut.any():
+            name = names[int(cut.int().argmax())]
+            raise VlmlabError(
+                f"the class name '{name[:40]}...' does not fit into the {self.context_length} tokens of {self.name}; "
+                "shorten it"
+            )
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Word embeddings [N, L, d] of ids [N, L], without positions."""
