@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
-from tests.methods.parity import of_variant, same, same_gradient
+from tests.methods.parity import learned, of_variant, same, same_gradient, same_gradients
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.other.zero_shot import ZeroShot
@@ -62,6 +62,23 @@ def test_numbers_of_the_official_implementation(variant, backbones):
     same(loss, numbers["out/loss"])
     loss.backward()
     same_gradient(method.context.grad, numbers["grad/prompt_learner.ctx"])
+
+
+@pytest.mark.parametrize(
+    "variant", ["asym_front_csc_3", "vit_front_shared_5", "vit_middle_csc_1", "asym_middle_shared_7", "vit_end_csc_2"]
+)
+def test_numbers_of_the_official_implementation_with_names_of_many_tokens(variant, backbones):
+    """Odd numbers of vectors at every position; names of 2 to 13 tokens, with digits, brackets and an underscore."""
+    numbers = of_variant(golden("coop_names"), variant)
+    name, position, sharing, m = variant.split("_")
+    backbone, classes = backbones[name], golden("coop_names")["class_names"].tolist()
+    method = prepared(backbone, classes, position=position, csc=sharing == "csc", n_ctx=int(m))
+    method.context.data = learned(numbers)["prompt_learner.ctx"]
+    same(method.logits(batch(backbone)), numbers["out/logits"])
+    loss = method.loss(batch(backbone))
+    same(loss, numbers["out/loss"])
+    loss.backward()
+    same_gradients({"prompt_learner.ctx": method.context.grad}, numbers)
 
 
 def test_only_the_context_learns(backbones):
