@@ -151,7 +151,7 @@ def datasets(json_: Json = False) -> None:
 
 @app.command()
 def run(
-    system: Annotated[str, typer.Argument(metavar="system", help="A key of vlmlab systems, such as coop.")],
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A key of vlmlab systems, such as coop.")],
     dataset: Annotated[str, typer.Option(help="A name of vlmlab datasets, or the path of a folder of pictures.")],
     backbone: Annotated[str, typer.Option(help="A name of vlmlab backbones, ARCH/TAG or ARCH@FILE.")] = "micro-vit",
     shots: Annotated[
@@ -512,7 +512,7 @@ def doctor(
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="name", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
     json_: Json = False,
 ) -> None:
     """Make an embedded backbone anew and write it to data/backbones.

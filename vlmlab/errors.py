@@ -10,6 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+"""Types as messages name them."""
+
 
 class VlmlabError(Exception):
     """A mistake that the user can mend; `str(error)` is one line that says what is wrong and what to do."""

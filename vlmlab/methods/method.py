@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import VlmlabError, unknown
+from vlmlab.errors import KINDS, VlmlabError, unknown
 
 PICTURES_AT_ONCE = 128  # bounds the memory of one pass through an image tower
 
@@ -241,7 +241,7 @@ def _checked(field: dataclasses.Field, kind: typing.Any, value: typing.Any) -> t
         else:
             value = int(str(value)) if kind is int else kind(value)
     except (KeyError, ValueError, TypeError) as error:
-        raise VlmlabError(f"{wrong} takes a value of type {kind.__name__}, not '{value}'") from error
+        raise VlmlabError(f"{wrong} takes {KINDS[kind]}, not '{value}'") from error
     if facts["choices"] and value not in facts["choices"]:
         raise unknown(f"value of {field.name}", str(value), facts["choices"])
     low, high = facts["low"], facts["high"]
