@@ -62,7 +62,7 @@ class Panel:
     """The base of every panel.
 
     A panel sets `self.controls` and `self.views` (lists of widgets) and calls `super().__init__()` last; it implements
-    `static()` and `facts()`.
+    `static()` and `facts()`, which read what `ask` brought, usually a dictionary `self.answer` that begins as `Waiting()`.
     """
 
     title = ""
