@@ -163,7 +163,9 @@ class Panel:
     def say(self, message: str) -> None:
         """Show one line below the panel; an empty one removes it."""
         self.error = message
-        self._line.value = f"<span class='vlmlab-told' style='color:#8F3D00'>{html.escape(message)}</span>" if message else ""
+        self._line.value = (
+            f"<span class='vlmlab-told' style='color:#8F3D00'>{html.escape(message)}</span>" if message else ""
+        )
 
     def _repaint_done(self) -> None:
         self.revision += 1
