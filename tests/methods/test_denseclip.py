@@ -146,7 +146,7 @@ def test_rates_and_decay_belong_to_their_groups(backbone):
     for _ in range(20):
         optimizer.step()
         schedule.step()
-    encoder = {id(p) for part in (method.visual, method.sizes) if part for p in part.parameters()}
+    encoder = {id(p) for p in method.visual.parameters()}
     for group in optimizer.param_groups:
         of_encoder = {id(p) in encoder for p in group["params"]}
         assert len(of_encoder) == 1

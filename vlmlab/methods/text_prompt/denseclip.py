@@ -11,17 +11,16 @@ look at it.
     logits = head(FPN(x_1, ..., [x_i; S], ...))              the maps x of four stages; S joins V's          (4)
     loss = CE(logits, y) + 0.4 CE(S / 0.07, y)               S enlarged to the masks; unknown pixels add nothing   (5)
 
-S joins the last of a ResNet's maps and the third of a ViT's. A ViT's maps all have one size; learned layers bring them to
-four. The image encoder learns at a tenth of the rate (`encoder_rate`; 0 freezes it), the text encoder not at all. Without
-language (`guided` false) it is the same network without S: the baseline. As in the release, a name has no full stop behind it,
-and the class embedding of a ViT is added twice to its first token.
+S joins the last of a ResNet's maps and the third of a ViT's. A ViT's maps all have one size; they are brought to four. The
+image encoder learns at a tenth of the rate (`encoder_rate`; 0 freezes it), the text encoder not at all. Without language
+(`guided` false) it is the same network without S: the baseline. As in the release, a name has no full stop behind it, and the
+class embedding of a ViT is added twice to its first token.
 
-What differs from the release: group norm takes the place of batch norm in the parts that are new, and the batch norms of a ResNet
-keep their statistics; pyramid and head start as PyTorch starts them, because the start of the release's framework needs many
-more steps than a small dataset has; names have any number of tokens instead of at most three; the maps of a ViT get the four
-sizes that the release has for patches of 16 pixels, whatever the patches; pictures are taken whole instead of through a sliding
-window, and nothing is augmented; no drop path; the text encoder is frozen, where the release's schedule gives it a rate up to
-1e-6; detection is not built.
+What differs from the release: group norm takes the place of batch norm in the head, and the batch norms of a ResNet keep their
+statistics; the maps of a ViT are resized by interpolation instead of by learned layers, and pyramid and head start as PyTorch
+starts them: both because a small dataset has not the steps that the release's way needs; names have any number of tokens
+instead of at most three; pictures are taken whole instead of through a sliding window, and nothing is augmented; no drop path;
+the text encoder is frozen, where the release's schedule gives it a rate up to 1e-6; detection is not built.
 
 Dimensions: B batch, K classes, h x w places, S image side, M context vectors, d text width, e joint width, c channels of the FPN.
 """
@@ -112,7 +111,6 @@ class DenseCLIP(Method):
             self.tower = [open_image_tower(self.visual, self.backbone.name)]  # in a list: it is a view of self.visual
         else:
             self.tower = [image]
-        self.sizes = _four_sizes(image.width).to(device) if image.kind == "vit" else None
         with torch.no_grad():
             side = self.backbone.image_size
             maps, _, _ = self.look(torch.zeros(1, 3, side, side, device=device))
@@ -146,8 +144,7 @@ class DenseCLIP(Method):
     def look(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The maps x of four stages, and g [B, e] and V [B, e, h, w] of (2), of the encoder that learns."""
         tower = self.tower[0]
-        maps, g, v = (_resnet if tower.kind == "resnet" else _vit)(tower, images)
-        return maps if self.sizes is None else [f(x) for f, x in zip(self.sizes, maps, strict=True)], g, v
+        return (_resnet if tower.kind == "resnet" else _vit)(tower, images)
 
     def text_features(self) -> Tensor:
         """t of (1), [K, e]."""
@@ -186,13 +183,12 @@ class DenseCLIP(Method):
         return total  # (5)
 
     def optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Three groups: the image encoder with the layers behind a ViT's maps, at its own rate; the norms of the context
-        decoder's layers, without weight decay (the release finds norms by this name, and no others); the rest."""
+        """Three groups: the image encoder at its own rate; the norms of the context decoder's layers, without weight decay
+        (the release finds norms by this name, and no others); the rest."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            of_encoder = name.startswith(("visual.", "sizes."))
-            # Behind a frozen encoder (rate 0) its maps' layers learn like the rest.
-            rate = (self.config.encoder_rate or 1.0) if of_encoder else 1.0
+            of_encoder = name.startswith("visual.")
+            rate = self.config.encoder_rate if of_encoder else 1.0
             decay = 0.0 if "norm" in name and not of_encoder else self.config.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
         listed = [{"params": params, "weight_decay": decay} for (_, decay), params in groups.items()]
@@ -247,7 +243,7 @@ def _pool(pool: nn.Module, x: Tensor) -> Tensor:
 
 
 def _vit(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-    """The patch tokens after a third, half, two thirds and all of the blocks (of 12: those numbered 3, 5, 7, 11)."""
+    """The patch tokens after a third, half, two thirds and all of the blocks (3, 5, 7, 11 of 12), at four sizes."""
     visual, size = tower.visual, tower.grid(*images.shape[-2:])
     x = visual.conv1(images.to(tower.dtype)).flatten(2).transpose(1, 2)
     first = 2 * visual.class_embedding.to(x.dtype)  # twice, as in the release
@@ -262,6 +258,8 @@ def _vit(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         if j in taken:
             found[j] = x[:, 1:].transpose(1, 2).unflatten(2, size)
     maps = [found[j] for j in taken]
+    for i, factor in ((0, 4.0), (1, 2.0), (3, 0.5)):
+        maps[i] = F.interpolate(maps[i], scale_factor=factor, mode="bilinear")
     joint = visual.ln_post(x) if visual.proj is None else visual.ln_post(x) @ visual.proj
     return maps, joint[:, 0], joint[:, 1:].transpose(1, 2).unflatten(2, size)
 
@@ -330,19 +328,6 @@ class Attention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def _four_sizes(width: int) -> nn.ModuleList:
-    """What brings a ViT's four maps [B, d, h, w] to 4, 2, 1 and 1/2 times their size."""
-
-    def normed(*layers: nn.Module) -> nn.Sequential:
-        return nn.Sequential(nn.GroupNorm(1, width), *layers)
-
-    def doubled() -> nn.Module:
-        return nn.ConvTranspose2d(width, width, 2, stride=2)
-
-    four = normed(doubled(), _group_norm(width), nn.GELU(), doubled())
-    return nn.ModuleList([four, normed(doubled()), normed(), normed(nn.MaxPool2d(2))])
-
-
 class FPN(nn.Module):
     """A feature pyramid (Lin et al., arXiv:1612.03144): coarse maps are added to finer ones, all with c channels."""
 
@@ -381,10 +366,6 @@ class FPNHead(nn.Module):
 
 
 def _convolution(channels: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    return nn.Sequential(conv, _group_norm(channels), nn.ReLU())
-
-
-def _group_norm(channels: int) -> nn.GroupNorm:
     groups = next(n for n in (32, 16, 8, 4, 2, 1) if (channels % n == 0 and channels // n >= 4) or n == 1)
-    return nn.GroupNorm(groups, channels)
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(groups, channels), nn.ReLU())
