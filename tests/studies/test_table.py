@@ -4,7 +4,7 @@ from vlmlab.cli import main
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.table import COLUMNS, read_table, table, write_table
+from vlmlab.studies.table import COLUMNS, as_markdown, read_table, table, write_table
 
 
 def result(
@@ -80,3 +80,15 @@ def test_from_the_command_line(tmp_path, capsys):
     assert "coop" in capsys.readouterr().out
     assert main(["table", str(tmp_path / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_summary_compares_systems_on_the_same_datasets(tmp_path):
+    rows = [result(system=key, dataset=name, accuracy=60.0) for key in ("coop", "kgcoop") for name in ("digits", "aerial")]
+    rows += [result(system="coop", dataset="flowers", accuracy=99.0), result(system="upl", shots=0, accuracy=40.0)]
+    rows += [result(system="zero_shot", shots=0, accuracy=15.0)]
+    lines = as_markdown(read_table(write_table(table(rows), tmp_path / "some.csv"))).splitlines()
+    cells = {line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert cells["system"][:2] == ["no shots, 1 dataset", "16 shots, 2 datasets"]
+    assert cells["coop"][:2] == ["", "+45.0"], "what it gains on flowers is not in the mean: the others have not been there"
+    assert cells["upl"][:2] == ["+25.0", ""]
+    assert "zero_shot" not in cells
