@@ -1,6 +1,6 @@
 """The three tiny CLIPs that the reference numbers in this folder were made with, rebuilt from their weight rule.
 
-Each tensor follows from its name and shape alone (GOLDEN.md, section 1), so no weights are stored; the SHA-256 of all bytes is checked.
+Each tensor follows from its name and shape alone (README.md beside this file), so no weights are stored; the SHA-256 of all bytes is checked.
 """
 
 from __future__ import annotations

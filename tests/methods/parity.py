@@ -1,4 +1,4 @@
-"""How close is close enough to the numbers of the official implementations (GOLDEN.md, "Suggested tolerances")."""
+"""How close is close enough to the numbers of the official implementations (tests/golden/README.md)."""
 
 from __future__ import annotations
 

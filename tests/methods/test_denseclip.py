@@ -61,7 +61,7 @@ def test_numbers_of_the_official_implementation():
     scores = method.score_maps(g, v)
     same(scores, numbers["out/score_map"])
     masks = torch.from_numpy(numbers["in/gt_semantic_seg"])[:, 0].long()
-    masks[:, :4] = 255  # GOLDEN.md: the first rows are unknown
+    masks[:, :4] = 255  # in the reference run the first rows are unknown
     loss = 0.4 * pixel_loss(scores / 0.07, masks)
     same(loss, numbers["out/identity_loss_weight0.4"])
     loss.backward()
