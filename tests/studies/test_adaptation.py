@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from vlmlab.errors import VlmlabError
-from vlmlab.studies.adaptation import Plan, by_family, photographs, summary
+from vlmlab.studies.adaptation import Plan, by_family, photographs, settings_of, summary
 from vlmlab.studies.adaptation import run as study_run
 from vlmlab.studies.report import report
 
@@ -18,6 +18,19 @@ def test_a_test_time_system_runs_once_with_the_first_seed(tmp_path):
     assert {e.seed for e in few if e.system == "coop"} == {1, 2}
     assert sorted((e.shots, e.seed) for e in few if e.system == "coop") == [(1, 1), (1, 2), (4, 1), (4, 2)]
     assert {(e.system, e.shots, e.split) for e in base} == {("coop", 4, "base")}
+
+
+def test_many_classes_have_larger_batches_also_in_a_folder(tmp_path):
+    def batch(classes):
+        for c in range(classes):
+            for i in range(3):
+                path = tmp_path / str(classes) / f"class {c}" / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((8, 8, 3), 9 * c, np.uint8)).save(path)
+        return settings_of("coop", str(tmp_path / str(classes))).get("batch_size")
+
+    assert (batch(21), batch(20)) == (128, None)
+    assert settings_of("coop", "objects")["batch_size"] == 128 and not settings_of("coop", "digits")
 
 
 def test_all_systems_are_those_of_section_6_that_classify(tmp_path):

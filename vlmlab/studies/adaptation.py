@@ -104,9 +104,14 @@ class Plan:
 
 def settings_of(system: str, dataset: str) -> dict[str, int | float]:
     """What a report sets otherwise than the system's defaults."""
-    known = BY_NAME.get(dataset)
-    many = known is not None and known.classes > MANY_CLASSES
-    return LIGHTER.get(system, {}) | (LIGHTER_MANY.get(system, {}) if many else {})
+    from vlmlab.studies.run import shared_dataset
+
+    known, classes = BY_NAME.get(dataset), 0
+    if known:
+        classes = known.classes
+    elif Path(dataset).is_dir():
+        classes = len(shared_dataset(dataset).classes)
+    return LIGHTER.get(system, {}) | (LIGHTER_MANY.get(system, {}) if classes > MANY_CLASSES else {})
 
 
 @dataclasses.dataclass

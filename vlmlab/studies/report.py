@@ -163,9 +163,7 @@ def _running(out: Path, parameters: str) -> Iterator[Path]:
     try:
         write_atomically(folder / "parameters.json", parameters)
         yield folder
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
+    except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         if not there and out.exists() and not any(out.iterdir()):
             out.rmdir()
