@@ -9,7 +9,8 @@ claim = "two learned prompts and a look at every region beat zero-shot, and mean
 
 
 def measure() -> Verdict:
-    """tableau, two seeds; holds if mAP rises with 10, 50 and 90 % known labels and ends above zero-shot.
+    """tableau, two seeds; holds if mAP rises with 10, 50 and 90 % known labels and ends above zero-shot by more
+    than its deviation over the seeds.
 
     The setup is supervised, so the training set is large: 16 pictures per class, where few-shot checks have four.
     """
@@ -20,4 +21,4 @@ def measure() -> Verdict:
         means.append(mean)
         measured |= {f"known_{known}": mean, f"known_{known}_sd": deviation}
     measured["zero_shot"] = over_seeds(rows, "map", "zero_shot")[0]
-    return Verdict("dualcoop", claim, measured, means == sorted(means) and means[-1] > measured["zero_shot"])
+    return Verdict("dualcoop", claim, measured, means == sorted(means) and mean - deviation > measured["zero_shot"])
