@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= reports/adaptation
+# Processes of `make test` and `make book`, with one thread each; every one may take 2.5 GB of memory.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help environment report lab book test lint clean
@@ -30,12 +32,13 @@ lab: $(READY)              ## open the book in JupyterLab
 	$(BIN)/jupyter lab "--ServerApp.tornado_settings={'websocket_max_message_size': 104857600}" notebooks/00_start_here.ipynb
 
 book: $(READY)            ## execute all chapters and write them back
-	$(BIN)/vlmlab book
+	$(BIN)/vlmlab book --workers $(WORKERS)
 
 test: $(READY)            ## lint, tests, and every chapter of the book
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
-	VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		--nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
 
 lint: $(READY)             ## ruff only
 	$(BIN)/ruff check .

@@ -413,6 +413,9 @@ def book(
     chapters: Annotated[
         list[str] | None, typer.Argument(metavar="CHAPTER", help="Names or their beginnings, such as 06_4.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Chapters at a time; with more than one, each has one thread.")
+    ] = 1,
     json_: Json = False,
 ) -> None:
     """Execute chapters of the book and write them back.
@@ -423,7 +426,8 @@ def book(
     with _work():
         from vlmlab.book.execute import book as run_chapters
 
-        done = list(run_chapters(chapters or (), on_start=_say))
+        found = run_chapters(chapters or (), on_start=_say, workers=workers)
+        done = sorted(found, key=lambda one: one.chapter)
     for one in done:
         for line in (one.failure, *one.faults, *one.close):
             if line:

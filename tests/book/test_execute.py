@@ -66,6 +66,23 @@ def test_a_failed_chapter_stays_as_it_was_and_the_others_run(folder, capsys):
     assert bad.read_bytes() == before and '"execution_count": 1' in good.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+def test_workers_run_chapters_at_once_with_one_thread_each(folder, capsys):
+    """Each of two chapters waits for a file that the other one writes; the third is left for whoever is done first."""
+    meet = "import os, pathlib, time\npathlib.Path('{}').touch()\nend = time.monotonic() + 60"
+    wait = "while not pathlib.Path('{}').exists():\n    assert time.monotonic() < end\nos.environ['OMP_NUM_THREADS']"
+    first = saved(folder, "01_first", meet.format("one"), wait.format("two"))
+    second = saved(folder, "02_second", meet.format("two"), wait.format("one"))
+    third = saved(folder, "03_third", "1 / 0")
+    assert main(["book", "--workers", "2", "--json"]) == 1, "they break the recipe, and the third fails"
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["chapter"] for row in rows] == ["01_first", "02_second", "03_third"]
+    assert [bool(row["failure"]) for row in rows] == [False, False, True]
+    for path in (first, second):
+        assert nbformat.read(path, 4).cells[2].outputs[0].data["text/plain"] == "'1'"
+    assert nbformat.read(third, 4).cells[1].outputs == []
+
+
 def test_the_beginning_of_a_name_means_all_parts_of_a_chapter(folder):
     for name in ("06_1_text", "06_1a_classes", "06_1d_labels", "06_4_adapters"):
         saved(folder, name, "1")

@@ -6,11 +6,15 @@ A chapter runs in a kernel of its own, from top to bottom, with panels that stan
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from vlmlab.book.normalise import normalise
@@ -79,13 +83,48 @@ def chosen(names: Sequence[str]) -> dict[str, Path]:
     return found or known
 
 
-def book(names: Sequence[str] = (), on_start: Callable[[str], None] | None = None) -> Iterator[Executed]:
-    """Execute chapters and write them back in their committed form; see `chosen` for the names and errors."""
-    paths = chosen(names)
-    for name, path in paths.items():
-        if on_start:
-            on_start(name)
-        yield execute(path)
+def book(
+    names: Sequence[str] = (), on_start: Callable[[str], None] | None = None, workers: int = 1
+) -> Iterator[Executed]:
+    """Execute chapters and write them back in their committed form, in the order in which they end.
+
+    With several `workers`, so many chapters run at once, with one thread each. See `chosen` for the names and errors.
+    """
+    start = on_start or (lambda name: None)
+    todo = iter(chosen(names).items())
+    if workers == 1:
+        for name, path in todo:
+            start(name)
+            yield execute(path)
+        return
+    # "spawn": a fork would take over the threads of whoever calls. The kernels inherit the number of threads.
+    spawn = multiprocessing.get_context("spawn")
+    with _environment({"OMP_NUM_THREADS": "1"}), ProcessPoolExecutor(workers, spawn) as pool:
+        running = set()
+        while True:
+            for name, path in itertools.islice(todo, workers - len(running)):
+                start(name)
+                running.add(pool.submit(execute, path))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def execute(path: Path) -> Executed:
