@@ -83,6 +83,8 @@ def test_every_command_explains_itself(capsys):
         "sweep",
         "table",
         "report",
+        "book",
+        "grade",
         "verify",
         "bench",
         "doctor",

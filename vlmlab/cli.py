@@ -438,6 +438,33 @@ def book(
         raise typer.Exit(1)
 
 
+@app.command()
+def grade(
+    submissions: Annotated[list[Path], typer.Argument(metavar="PATH", help="Notebooks, or folders that hold some.")],
+    workers: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write the marks to.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run chapters that were handed in, and mark them.
+
+    Every notebook is run anew and left as it is; what counts is what `check` says of its exercises. It is somebody else's
+    code: run it where it can do no harm. Exit code 1 if one could not be marked.
+    """
+    with _work():
+        import pandas as pd
+
+        from vlmlab.book.grade import grade as mark
+        from vlmlab.files import write_atomically
+
+        found = mark(submissions, on_start=_say, workers=workers)
+        rows = [one.row() for one in sorted(found, key=lambda one: one.path)]
+        if out:
+            write_atomically(out, pd.DataFrame(rows).to_csv(index=False))
+    _show(rows, json_)
+    if any(row["failure"] for row in rows):
+        raise typer.Exit(1)
+
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 

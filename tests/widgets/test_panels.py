@@ -82,6 +82,17 @@ def test_under_static_a_cell_shows_the_still_picture(strict, monkeypatch, capsys
     panel.close()
 
 
+def test_under_static_a_panel_without_an_answer_says_why(live, monkeypatch):
+    monkeypatch.setenv("VLMLAB_STATIC", "1")
+    shown = []
+    monkeypatch.setattr("vlmlab.widgets.panel.display", shown.append)
+    panel = Slow()
+    panel.request(-1, 0.01)
+    panel._ipython_display_()
+    assert shown[0].data == "*numbers below zero have no picture*"
+    panel.close()
+
+
 # --- the machinery ------------------------------------------------------------------------------------------------------
 
 

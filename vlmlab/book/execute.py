@@ -13,14 +13,17 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
+from typing import TypeVar
 
 from vlmlab.book.normalise import normalise
 from vlmlab.book.recipe import faults
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import write_atomically
+
+T = TypeVar("T")
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 TIMEOUT = 600  # seconds of one cell
@@ -90,21 +93,34 @@ def book(
 
     With several `workers`, so many chapters run at once, with one thread each. See `chosen` for the names and errors.
     """
+    return at_once(execute, chosen(names).values(), on_start, workers)
+
+
+def at_once(
+    work: Callable[[Path], T],
+    paths: Iterable[Path],
+    on_start: Callable[[str], None] | None = None,
+    workers: int = 1,
+) -> Iterator[T]:
+    """`work` on every notebook, `workers` of them at a time, each in a process of its own; results as they come.
+
+    `on_start` is told the name of each when its turn comes.
+    """
     start = on_start or (lambda name: None)
-    todo = iter(chosen(names).items())
+    todo = iter(paths)
     if workers == 1:
-        for name, path in todo:
-            start(name)
-            yield execute(path)
+        for path in todo:
+            start(path.stem)
+            yield work(path)
         return
     # "spawn": a fork would take over the threads of whoever calls. The kernels inherit the number of threads.
     spawn = multiprocessing.get_context("spawn")
     with _environment({"OMP_NUM_THREADS": "1"}), ProcessPoolExecutor(workers, spawn) as pool:
         running = set()
         while True:
-            for name, path in itertools.islice(todo, workers - len(running)):
-                start(name)
-                running.add(pool.submit(execute, path))
+            for path in itertools.islice(todo, workers - len(running)):
+                start(path.stem)
+                running.add(pool.submit(work, path))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -130,26 +146,17 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def execute(path: Path) -> Executed:
     """Execute one chapter; it is only written if every cell went through."""
     import nbformat
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook,
-        timeout=TIMEOUT,
-        kernel_name="python3",
-        record_timing=False,
-        store_widget_state=False,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        resources={"metadata": {"path": str(path.parent)}},
-    )
+    client = client_of(notebook, path.parent)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     began, cost, failure, last = time.perf_counter(), [0.0, 0.0], "", 0
     with client.setup_kernel(env=os.environ | STILL):
         try:
             for last, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, last)
-            cost = _cost(client)
+            cost = ask(client, COST)
         except CellExecutionError as error:
             failure = f"cell {last + 1} raised {error.ename}: {' '.join(str(error.evalue).split())}"
         except (CellTimeoutError, DeadKernelError) as error:
@@ -181,11 +188,27 @@ def close_calls(notebook) -> Iterator[str]:
                     yield f"the fact '{name}' is {margin:.0%} of a step from another value; choose another step"
 
 
-def _cost(client) -> list[float]:
-    """[CPU seconds, peak MiB] of the kernel so far."""
+def client_of(notebook, folder: Path, **more):
+    """An nbclient of a notebook that runs in `folder`; `more` goes to the client."""
+    from nbclient import NotebookClient
+
+    return NotebookClient(
+        notebook,
+        timeout=TIMEOUT,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
+        **more,
+    )
+
+
+def ask(client, source: str):
+    """What a cell prints as JSON after the last cell of a running notebook; the cell is not kept."""
     import nbformat
 
-    cell = nbformat.v4.new_code_cell(COST)
+    cell = nbformat.v4.new_code_cell(source)
     client.nb.cells.append(cell)
     client.execute_cell(cell, len(client.nb.cells) - 1)
     client.nb.cells.pop()

@@ -24,7 +24,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -175,7 +175,7 @@ class Panel:
     def _ipython_display_(self) -> None:
         if static_only():
             self.wait()  # a still picture is shown once, so it must be of the first answer
-            display(self.static())
+            display(Markdown(f"*{self.error}*") if self.error else self.static())
         else:
             display(self.box)
 

@@ -1,0 +1,122 @@
+"""Marking the exercises of a course: what `vlmlab grade` does.
+
+A submission is a chapter's notebook with a student's answers. It is run anew from top to bottom, in a kernel of its own and with
+panels that stand still, because saved outputs say what was once true; then the kernel is asked what `check` found. A cell
+that fails does not end the run, and the file is not changed.
+
+A submission is somebody else's code: it can do what you can do on this machine, and can also write what it likes about itself.
+Solutions are folded below every exercise, so a mark says who went through a chapter, not who knows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from vlmlab.book.execute import STILL, ask, at_once, client_of
+from vlmlab.book.exercise import exercises
+from vlmlab.errors import VlmlabError
+
+CALL = re.compile(r"""\bcheck\(\s*["']([^"']+)["']""")
+GIVEN = """
+import json
+from vlmlab.book.exercise import given
+print(json.dumps(given()))
+"""
+CELL_LIMIT = 300  # seconds; an answer that never ends must not hold up the class
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """One submission.
+
+    Attributes:
+        path: the notebook.
+        states: of every exercise of its chapter: "right", "wrong", "open" (not started), or "missing" (never checked).
+        failed_cells: how many cells raised an error or ran out of time.
+        failure: why nothing could be said at all, in one line, or "".
+    """
+
+    path: Path
+    states: dict[str, str]
+    failed_cells: int = 0
+    failure: str = ""
+
+    @property
+    def right(self) -> int:
+        return Counter(self.states.values())["right"]
+
+    def row(self) -> dict:
+        """As a line of the table that `vlmlab grade` prints."""
+        others = {state: [key for key, value in self.states.items() if value == state] for state in ("wrong", "open")}
+        return {
+            "submission": str(self.path),
+            "right": self.right,
+            "of": len(self.states),
+            "wrong": " ".join(others["wrong"]),
+            "not_started": " ".join(others["open"]),
+            "missing": " ".join(key for key, value in self.states.items() if value == "missing"),
+            "failed_cells": self.failed_cells,
+            "failure": self.failure,
+        }
+
+
+def submissions(paths: Sequence[Path]) -> list[Path]:
+    """The notebooks among `paths`, and those in its folders, at any depth.
+
+    Raises `VlmlabError` for a path that is not there, and if there is no notebook.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise VlmlabError(f"there is no {path}; name notebooks, or folders that hold some")
+        inside = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
+        found += [one for one in inside if ".ipynb_checkpoints" not in one.parts]
+    if not found:
+        raise VlmlabError(f"there is no notebook (.ipynb) in {', '.join(map(str, paths))}")
+    return list(dict.fromkeys(found))
+
+
+def grade(paths: Sequence[Path], on_start: Callable[[str], None] | None = None, workers: int = 1) -> Iterator[Graded]:
+    """Run submissions and mark them, `workers` at a time, as they come; see `submissions` for the errors."""
+    return at_once(graded, submissions(paths), on_start, workers)
+
+
+def graded(path: Path) -> Graded:
+    """Run one submission and mark it; whatever is wrong with it stands in the result."""
+    import nbformat
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises errors of many libraries for what is no notebook
+        return Graded(path, {}, failure=f"is no notebook ({type(error).__name__})")
+    asked = {key for cell in notebook.cells if cell.cell_type == "code" for key in CALL.findall(cell.source)}
+    wanted = expected(asked)
+    if not wanted:
+        return Graded(path, {}, failure="checks no exercise of the book")
+    client = client_of(notebook, path.parent, allow_errors=True, interrupt_on_timeout=True)
+    client.timeout = CELL_LIMIT
+    try:
+        with client.setup_kernel(env=os.environ | {"VLMLAB_STATIC": STILL["VLMLAB_STATIC"]}):
+            for place, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, place)
+            states = ask(client, GIVEN)
+    except DeadKernelError:
+        return Graded(path, dict.fromkeys(wanted, "missing"), failure="its kernel died")
+    failed = sum(any(one.output_type == "error" for one in cell.get("outputs", ())) for cell in notebook.cells)
+    return Graded(path, {key: states.get(key, "missing") for key in wanted}, failed)
+
+
+def expected(asked: set[str]) -> list[str]:
+    """All exercises of the chapter that most of the keys belong to: an exercise that was cut out counts, too."""
+    known = exercises()
+    chapters = Counter(key.partition(".")[0] for key in asked if key in known)
+    if not chapters:
+        return []
+    (chapter, _), *_ = chapters.most_common(1)
+    return [key for key in known if key.partition(".")[0] == chapter]
