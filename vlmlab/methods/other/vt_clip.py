@@ -54,7 +54,7 @@ class VTCLIP(Method):
         heads: int = option(8, "attention heads h; the joint width must be a multiple", 1, 64)
         templates: str = option("dataset", HELP)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.002, "epochs": 40}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.0005, "epochs": 15}
     eats = "images"
 
     def prepare(self, task) -> None:
