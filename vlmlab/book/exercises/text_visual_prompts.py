@@ -35,9 +35,11 @@ def _numbers(answer) -> None:
         if given[1] == expected[1] + layers * n * width:
             raise Wrong("coupled prompts have no visual tokens of their own: those are what the linear maps give.")
         if given[0] != expected[0]:
-            raise Wrong(f"{given[0]:g} is not the count of independent prompts: n tokens per layer, in both towers.")
+            raise Wrong(f"{given[0]:,.0f} is not the count of independent prompts: n tokens per layer, in both towers.")
         if given[1] != expected[1]:
-            raise Wrong(f"{given[1]:g} is not the count of coupled prompts: text tokens, and one linear map per layer.")
+            raise Wrong(
+                f"{given[1]:,.0f} is not the count of coupled prompts: text tokens, and one linear map per layer."
+            )
 
 
 def replaced(x, prompts):
@@ -61,7 +63,7 @@ def _replaced(answer) -> None:
     given = ask(answer, x.clone(), prompts)
     if isinstance(given, torch.Tensor) and given.shape == (3, 11, 4):
         raise Wrong("the sequence grew: the old prompts must go when the new ones come.")
-    given = same_shape(given, expected, "[B, T, d]")
+    given = same_shape(given, expected, "[B, T + n, d]")
     if torch.allclose(given, torch.cat([prompts.expand(3, -1, -1), x[:, 2:]], 1)):
         raise Wrong("the new prompts stand in front, where the class token was; prompts are the last n tokens.")
     if torch.allclose(given, torch.cat([x[:, :-2], x[:, -2:] + prompts], 1)):

@@ -77,13 +77,13 @@ def votes(keys, labels, classes, sharpness):
     "06_2.votes",
     solution=votes,
     hints=(
-        "Cosines of all keys with all keys, [N, N]. A picture must not find itself, so its own cosine has to lose: what has the weight 0 "
-        "after a softmax?",
+        "Cosines of all keys with all keys, [N, N]. A picture must not find itself: what must its own score be, so that its weight is 0 "
+        "after the softmax?",
         "Fill the diagonal with `float('-inf')`, take the softmax of `sharpness * cosines` over the last axis, and multiply by the one-hot "
         "labels [N, C].",
     ),
-    seen="With itself among its neighbours every training picture would be certain of its class, the extra weight of hard pictures would be zero "
-    "everywhere, and the prompts would learn to read off a label that no test picture carries.",
+    seen="With itself among its neighbours a training picture would vote for its own label with the largest weight: hard pictures would look easy, "
+    "and the prompts would learn to read off a label that no test picture carries.",
 )
 def _votes(answer) -> None:
     keys, labels = _stored()
@@ -97,7 +97,7 @@ def _votes(answer) -> None:
         raise Wrong("a cosine of 0 still gets a weight in the softmax; the picture itself must get none.")
     if not torch.allclose(given.sum(-1), torch.ones(9), atol=1e-4):
         raise Wrong("the votes for a picture should sum to 1; is the softmax over the neighbours?")
-    close(given, expected, "compare with equations (4) and (5) of the chapter.")
+    close(given, expected, "compare with equations (3) and (4) of the chapter.")
 
 
 def mixed(logits, votes, share):

@@ -10,9 +10,16 @@ from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, same_sh
 
 
 def _views():
-    """Logits [V, C] of ten views over five classes; the sure ones are not the first."""
+    """Logits [V, C] of ten views over five classes; the sure ones are not the first.
+
+    View 8 hesitates between two classes only: its entropy is among the lowest three, its largest probability is not. View 9
+    has the largest logits and the highest entropy.
+    """
     sharpness = torch.tensor([0.5, 3.0, 1.0, 8.0, 0.2, 5.0, 2.0, 0.8, 12.0, 0.1])
-    return sharpness[:, None] * torch.randn(10, 5, generator=generator(11))
+    logits = sharpness[:, None] * torch.randn(10, 5, generator=generator(11))
+    logits[8] = torch.tensor([3.0, 2.6, -9.0, -9.0, -9.0])
+    logits[9] += 20
+    return logits
 
 
 def confident(logits, share):
@@ -38,6 +45,10 @@ def _confident(answer) -> None:
     given = same_shape(given, expected, "[K], with K = int(V · share)")
     if set(given.tolist()) == set(confident(logits, 1.0)[-3:].tolist()):
         raise Wrong("these are the views with the highest entropy: TPT keeps the lowest.")
+    if set(given.tolist()) == set(logits.softmax(-1).amax(-1).topk(len(expected)).indices.tolist()):
+        raise Wrong(
+            "these have the largest single probability; (4) takes the lowest entropy, which looks at all classes."
+        )
     if set(given.tolist()) != set(expected.tolist()):
         raise Wrong("other views have a lower entropy; compare −Σ p log p with p the softmax of a view's logits (4).")
     tiny = ask(answer, logits, 0.01)
@@ -54,7 +65,7 @@ def entropy_of_mean(logits):
     "06_1d.entropy",
     solution=entropy_of_mean,
     hints=(
-        "First a probability for every view, then their mean over the views, then one entropy of that mean.",
+        "First the probabilities of every view, then their mean over the views, then one entropy of that mean.",
         "`logits.softmax(-1).mean(0)` is the mean probability [C]; its entropy is −Σ p log p.",
     ),
     seen="Views that are each sure, but of different classes, have a mean that is not sure at all. Minimising this entropy "
@@ -93,7 +104,7 @@ def top_k(confidence, labels, classes, k):
         "`own = (labels == c).nonzero()[:, 0]`, then `own[confidence[own].argsort(descending=True)[:k]]`; join them with `torch.cat`.",
     ),
     seen="Every class that was predicted at all gets its share, even if the model is never sure of it. A threshold would "
-    "leave such classes empty and teach the prompt that they do not exist.",
+    "leave such classes without a picture, and the prompt would learn to avoid them.",
 )
 def _top_k(answer) -> None:
     random = generator(12)
