@@ -57,6 +57,20 @@ def test_an_answer_of_another_kind_is_told_and_not_raised(key):
         assert feedback.state == "wrong" and "\n" not in feedback.message, feedback
 
 
+def test_the_solution_bears_the_name_of_the_stub():
+    def difference_of(ours, theirs): ...
+
+    shown = check("06_1a.paired", difference_of)._repr_mimebundle_()["text/markdown"]
+    assert "def difference_of(ours, theirs):" in shown and "def paired" not in shown
+    assert "def paired" in check("06_1a.paired", lambda ours, theirs: None)._repr_mimebundle_()["text/markdown"]
+
+
+def test_a_right_answer_may_be_a_python_number_or_of_another_precision():
+    assert check("06_1b.distance", lambda w, w0: float(new_classes.distance(w, w0))).passed
+    assert check("06_1b.averaged", lambda logits: new_classes.averaged(logits.double())).passed
+    assert check("06_1.loss", lambda *arguments: text_prompts.coop_loss(*arguments).item()).state == "wrong"
+
+
 def test_an_exercise_that_does_not_exist():
     with pytest.raises(VlmlabError, match=r"did you mean 06_4.vote"):
         check("06_4.vot", 1)
@@ -71,6 +85,11 @@ def units_mixed(h, v1, v2, ratio):
     return F.normalize(ratio * F.normalize(a, dim=-1) + (1 - ratio) * F.normalize(h, dim=-1), dim=-1)
 
 
+def not_at_most_one(p, y, a, b, c):
+    there, absent = (1 - p) ** a * p.log(), (p - c) ** b * (1 - p + c).log()
+    return -torch.where(y == 1, there, absent)[y != -1].sum()
+
+
 MISTAKES = {
     "06_1c.asymmetric": [
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y.clamp(min=0), a, b, c), "leave them out"),
@@ -79,6 +98,7 @@ MISTAKES = {
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, a, b, c) / (y != -1).sum(), "it is a mean"),
         (lambda p, y, a, b, c: -beyond_one_label.asymmetric(p, y, a, b, c), "the sign"),
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, b, a, c), "term by term"),
+        (lambda p, y, a, b, c: not_at_most_one(p, y, a, b, c), "at most 1"),
     ],
     "06_1c.ranking": [
         (lambda z, y: beyond_one_label.ranking(-z, y), "punishes the right order"),
@@ -96,12 +116,15 @@ MISTAKES = {
         (lambda leaf, nodes, below: float((leaf & nodes.all(1)).float().mean()), "elsewhere in the tree"),
         (lambda leaf, nodes, below: float((nodes | ~below).all(1).float().mean()), "the leaf is missing"),
         (lambda leaf, nodes, below: float(leaf.float().mean()), "leaf accuracy"),
+        (lambda leaf, nodes, below: float((leaf & (nodes == below).all(1)).float().mean()), "elsewhere in the tree"),
         (lambda leaf, nodes, below: 0.123, "0.123 is not it"),
     ],
     "06_1d.confident": [
         (lambda logits, share: without_labels.confident(logits, 1.0)[-max(1, int(len(logits) * share)) :], "highest entropy"),
         (lambda logits, share: torch.arange(int(len(logits) * share)), "lower entropy"),
         (lambda logits, share: without_labels.confident(logits, 1.0), "with K = int"),
+        (lambda x, share: x.softmax(-1).amax(-1).topk(max(1, int(10 * share))).indices, "largest single probability"),
+        (lambda x, share: x.amax(-1).topk(max(1, int(10 * share))).indices, "lower entropy"),
     ],
     "06_1d.entropy": [
         (lambda x: -(x.softmax(-1) * x.log_softmax(-1)).sum(-1).mean(), "the mean of the entropies"),
@@ -224,6 +247,7 @@ MISTAKES = {
         (lambda s, e, n: (-(1 - s) / e).softmax(0) / 4, "every place has"),
         (lambda s, e, n: better_prompts.sinkhorn(1 - s, e, n), "avoids what fits"),
         (lambda s, e, n: torch.full((6, 4), 1 / 24), "compare the kernel"),
+        (lambda s, e, n: better_prompts.sinkhorn(s, e, 200), "as many as"),
         (lambda s, e, n: better_prompts.sinkhorn(s, e, n).T, "[P, N] = [6, 4], and it is [4, 6]"),
     ],
     "06_1a.aligned": [

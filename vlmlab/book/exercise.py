@@ -48,10 +48,11 @@ class Exercise:
     seen: str
     examine: Callable[[Any], None]
 
-    def solution_text(self) -> str:
-        """The solution as Python."""
+    def solution_text(self, name: str = "") -> str:
+        """The solution as Python; a function bears the reader's `name` for it, so that it can take the stub's place."""
         if inspect.isfunction(self.solution):
-            return textwrap.dedent(inspect.getsource(self.solution)).rstrip()
+            text = textwrap.dedent(inspect.getsource(self.solution)).rstrip()
+            return text.replace(f"def {self.solution.__name__}(", f"def {name or self.solution.__name__}(", 1)
         return f"{self.key.partition('.')[2]} = {self.solution!r}"
 
 
@@ -84,6 +85,8 @@ class Feedback:
     exercise: Exercise
     state: str
     message: str
+    name: str = ""
+    """What the reader calls the answer, if it is a function."""
 
     @property
     def passed(self) -> bool:
@@ -93,7 +96,7 @@ class Feedback:
         one, two = self.exercise.hints
         parts = [f"**{self._line()}**"] if self.state != "right" else [f"**Right.** {self.message}"]
         parts += [_folded("Hint 1", one), _folded("Hint 2", two)]
-        parts.append(_folded("Solution", f"```python\n{self.exercise.solution_text()}\n```"))
+        parts.append(_folded("Solution", f"```python\n{self.exercise.solution_text(self.name)}\n```"))
         return {"text/markdown": "\n\n".join(parts), "text/plain": self._line()}
 
     def _line(self) -> str:
@@ -116,7 +119,8 @@ def check(key: str, answer: Any) -> Feedback:
     known = exercises()
     if key not in known:
         raise unknown("exercise", key, known)
-    found = _examined(known[key], answer)
+    name = answer.__name__ if inspect.isfunction(answer) and answer.__name__.isidentifier() else ""
+    found = dataclasses.replace(_examined(known[key], answer), name=name)
     _given[key] = found.state
     return found
 
@@ -160,12 +164,17 @@ def ask(function: Any, *arguments: Any) -> Any:
 
 
 def same_shape(given: Any, expected: Tensor, names: str) -> Tensor:
-    """`given` if it is a tensor of the expected shape; `names` says what the axes mean, such as "[B, C]"."""
+    """`given` if it is a tensor of the expected shape, in its precision; `names` says what the axes mean, such as "[B, C]".
+
+    Where one number is expected, a Python number is as good as a tensor.
+    """
+    if expected.ndim == 0 and isinstance(given, int | float) and not isinstance(given, bool):
+        given = torch.tensor(given)
     if not isinstance(given, Tensor):
         raise Wrong(f"a tensor {names} is wanted, and this is a {type(given).__name__}.")
     if given.shape != expected.shape:
         raise Wrong(f"the shape should be {names} = {list(expected.shape)}, and it is {list(given.shape)}.")
-    return given
+    return given.to(expected.dtype) if expected.is_floating_point() else given
 
 
 def close(given: Tensor, expected: Tensor, otherwise: str, tolerance: float = 1e-4) -> None:

@@ -48,6 +48,10 @@ def _asymmetric(answer) -> None:
         if torch.allclose(given, wrong, rtol=1e-4):
             raise Wrong(message)
     close(given, expected, "compare with the formula, term by term.")
+    wide = same_shape(ask(answer, p.clone(), y.clone(), 1.0, 2.0, 0.4), expected, "[] (one number)")
+    close(
+        wide, asymmetric(p, y, 1.0, 2.0, 0.4), "with a larger clip q must still be at most 1: q = min(1 - p + clip, 1)."
+    )
 
 
 def ranking(z, y):
@@ -98,7 +102,7 @@ def label_of(sentence, classes):
         "Go through the names from the longest to the shortest, and take each match out of the sentence (`re.sub`), so that an ice cream "
         "truck leaves no truck behind. Return the results in the order of `classes`.",
     ),
-    seen="These twenty lines are the whole annotation of TaI-DP. What a filter overlooks becomes a wrong label: a synonym that it does not know "
+    seen="These few lines are the whole annotation of TaI-DP. What a filter overlooks becomes a wrong label: a synonym that it does not know "
     "says 'absent' of a thing that the caption names.",
 )
 def _nouns(answer) -> None:
@@ -142,7 +146,7 @@ def consistency(leaf, nodes, below):
 )
 def _consistency(answer) -> None:
     leaf = torch.tensor([True, True, True, False, True, True])
-    nodes = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 0]]).bool()
+    nodes = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 0]]).bool()
     below = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0], [1, 0, 1], [1, 0, 1]]).bool()
     expected = consistency(leaf, nodes, below)
     given = number(ask(answer, leaf, nodes, below), 0, 1, "a share of the pictures")

@@ -81,7 +81,7 @@ def _loss(answer) -> None:
 
     expected = coop_loss(context, encode, features, labels, 10.0)
     given = ask(answer, context, encode, features, labels, 10.0)
-    same_shape(given, expected, "[] (one number)")
+    given = same_shape(given, expected, "[] (one number)")
     if not given.requires_grad:
         raise Wrong(
             "no gradient can flow from this loss to the context: do not detach, and compute without torch.no_grad()."
