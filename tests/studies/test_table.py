@@ -83,12 +83,30 @@ def test_from_the_command_line(tmp_path, capsys):
 
 
 def test_the_summary_compares_systems_on_the_same_datasets(tmp_path):
-    rows = [result(system=key, dataset=name, accuracy=60.0) for key in ("coop", "kgcoop") for name in ("digits", "aerial")]
+    rows = [
+        result(system=key, dataset=name, accuracy=60.0) for key in ("coop", "kgcoop") for name in ("digits", "aerial")
+    ]
     rows += [result(system="coop", dataset="flowers", accuracy=99.0), result(system="upl", shots=0, accuracy=40.0)]
     rows += [result(system="zero_shot", shots=0, accuracy=15.0)]
     lines = as_markdown(read_table(write_table(table(rows), tmp_path / "some.csv"))).splitlines()
     cells = {line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
     assert cells["system"][:2] == ["no shots, 1 dataset", "16 shots, 2 datasets"]
-    assert cells["coop"][:2] == ["", "+45.0"], "what it gains on flowers is not in the mean: the others have not been there"
+    assert cells["coop"][:2] == ["", "+45.0"], (
+        "what it gains on flowers is not in the mean: the others have not been there"
+    )
     assert cells["upl"][:2] == ["+25.0", ""]
     assert "zero_shot" not in cells
+
+
+def test_the_summary_says_what_becomes_of_new_classes_and_of_other_styles(tmp_path):
+    rows = [result(system=key, shots=0, accuracy=15.0) for key in ("zero_shot", "cupl")]
+    rows += [result(accuracy=60.0), result(split="base", accuracy=80.0, base=80.0, new=30.0, harmonic_mean=43.6)]
+    rows += [result(system="zero_shot", shots=0, split="base", accuracy=40.0, base=40.0, new=50.0, harmonic_mean=44.4)]
+    rows += [result(system="taskres", split="base", accuracy=90.0, base=90.0), result(system="taskres", accuracy=70.0)]
+    rows += [result(split="shift", dataset="objects", accuracy=90.0, shift=52.5)]
+    rows += [result(system="zero_shot", shots=0, split="shift", dataset="objects", accuracy=80.0, shift=50.0)]
+    lines = as_markdown(read_table(write_table(table(rows), tmp_path / "some.csv"))).splitlines()
+    cells = {line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert cells["system"][2:4] == ["new classes, 1 dataset", "other styles, 1 dataset"]
+    assert cells["coop"][:4] == ["", "+45.0", "-20.0", "+2.5"]
+    assert cells["taskres"][2:4] == ["", ""], "what it learned belongs to its classes"

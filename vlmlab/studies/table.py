@@ -124,19 +124,31 @@ def write_table(lines: Sequence[dict], path: Path | str) -> Path:
 def as_markdown(found: pd.DataFrame) -> str:
     """A table of results, summed up for the README: one line per system that classifies, gains in points.
 
-    A gain is the accuracy above zero-shot prediction on the same pictures. Those of one column are means over the same
-    datasets, as many as its title says: the ones that nearly all systems were measured on with these shots; a system that
-    lacks one of them has no entry there. Learned numbers and seconds of the processor are those of the most shots.
+    A gain is the accuracy above zero-shot prediction on the same pictures: those of all classes, by labelled pictures per class;
+    those of classes that were not learned (split base); those in other styles (split shift). Those of one column are means
+    over the same datasets, as many as its title says: the ones that nearly all systems were measured on; a system that lacks one
+    of them has no entry there. Learned numbers and seconds of the processor are those of the most shots on all classes.
     """
-    every = found[(found.metric == "accuracy") & (found.split == "all") & (found.system != "zero_shot")]
+    accuracy = found[found.metric == "accuracy"]
+    every = accuracy[(accuracy.split == "all") & (accuracy.system != "zero_shot")]
     every = every.assign(gain=every["mean"] - every.zero_shot)
     gains, titles = [], []
-    for shots, rows in every.groupby("shots"):
+
+    def column(title: str, rows: pd.DataFrame) -> None:
         met = rows.groupby("dataset").system.nunique()
         shared = met.index[met >= 0.9 * met.max()]
         gains.append(rows.pivot(index="system", columns="dataset", values="gain")[shared].mean(axis=1, skipna=False))
-        title = {0: "no shots", 1: "1 shot"}.get(shots, f"{shots} shots")
         titles.append(f"{title}, {len(shared)} dataset{'s' * (len(shared) > 1)}")
+
+    for shots, rows in every.groupby("shots"):
+        column({0: "no shots", 1: "1 shot"}.get(shots, f"{shots} shots"), rows)
+    for split, figure, title in (("base", "new", "new classes"), ("shift", "shift", "other styles")):
+        rows = accuracy[(accuracy.split == split) & accuracy[figure].notna()]
+        without = rows[rows.system == "zero_shot"].set_index("dataset")[figure]
+        rows = rows.assign(gain=rows[figure] - rows.dataset.map(without))
+        rows = rows[(rows.system != "zero_shot") & rows.gain.notna()]
+        if len(rows):
+            column(title, rows)
     lines = [f"| system | {' | '.join(titles)} | learned numbers | seconds |", "|---" * (len(titles) + 3) + "|"]
     for key in [key for key in registry() if key in set(every.system)]:
         own = every[every.system == key]
