@@ -328,6 +328,7 @@ MISTAKES = {
         (lambda a, b: ((a - b).mean(), (a.mean(1).var() / 6 + b.mean(1).var() / 6).sqrt()), "two separate means"),
         (lambda a, b: ((a - b).mean(), (a - b).mean(1).std()), "by the root of 6"),
         (lambda a, b: ((a - b).mean(), (a - b).std() / 18**0.5), "no new datasets"),
+        (lambda a, b: ((a - b).mean(), (a - b).mean(1).std(correction=0) / 6**0.5), "of a sample"),
     ],
     "06_6.frontier": [
         (lambda c, a: discussion.unbeaten(-c, a), "a smaller cost is better"),
@@ -335,12 +336,14 @@ MISTAKES = {
             lambda c, a: ~((c[None] <= c[:, None]) & (a[None] >= a[:, None]) & ~torch.eye(len(c)).bool()).any(1),
             "two equal systems",
         ),
+        (lambda c, a: ~((c[None] <= c[:, None]) & (a[None] >= a[:, None])).any(1), "nobody is left"),
         (lambda c, a: a == a.max(), "it should be"),
     ],
     "06_6.ranks": [
         (lambda x: (x[None] < x[:, None]).sum(1).float().mean(1) + 1, "should have it"),
         (lambda x: discussion.mean_rank(x) - 1, "begin with 1"),
         (lambda x: discussion.mean_rank(x) * 4, "sums of ranks"),
+        (lambda x: (x[None] >= x[:, None]).sum(1).float().mean(1), "equally good"),
         (lambda x: x.mean(1), "how many systems are better"),
     ],
     "06_5.described": [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import numbers
 import pkgutil
 import textwrap
 import traceback
@@ -168,7 +169,7 @@ def same_shape(given: Any, expected: Tensor, names: str) -> Tensor:
 
     Where one number is expected, a Python number is as good as a tensor.
     """
-    if expected.ndim == 0 and isinstance(given, int | float) and not isinstance(given, bool):
+    if expected.ndim == 0 and isinstance(given, numbers.Real) and not isinstance(given, bool):
         given = torch.tensor(given)
     if not isinstance(given, Tensor):
         raise Wrong(f"a tensor {names} is wanted, and this is a {type(given).__name__}.")
@@ -189,7 +190,7 @@ def number(given: Any, low: float, high: float, unit: str) -> float:
     """`given` as a number between `low` and `high`."""
     if isinstance(given, Tensor) and given.numel() == 1:
         given = given.item()
-    if isinstance(given, bool) or not isinstance(given, int | float):
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):  # NumPy's numbers, too
         raise Wrong(f"a number is wanted ({unit}), and this is a {type(given).__name__}.")
     if not low <= given <= high:
         raise Wrong(f"{given:g} cannot be: {unit} lies between {low:g} and {high:g}.")

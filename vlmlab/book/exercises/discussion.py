@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 
 from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, same_shape
@@ -29,10 +31,11 @@ def _paired(answer) -> None:
     a = hard + 2 + torch.randn(6, 3, generator=generator(2))
     b = hard + torch.randn(6, 3, generator=generator(3))
     given = ask(answer, a, b)
-    numbers = given if isinstance(given, tuple | list) else ()
-    if len(numbers) != 2 or not all(isinstance(one, int | float | torch.Tensor) for one in numbers):
+    pair = isinstance(given, tuple | list) or (isinstance(given, torch.Tensor) and given.ndim == 1)
+    two = list(given) if pair and len(given) == 2 else ()
+    if not two or not all(isinstance(one, Real) or (isinstance(one, torch.Tensor) and one.ndim == 0) for one in two):
         raise Wrong("two numbers are wanted: the mean difference and its standard error.")
-    mean, error = (torch.as_tensor(one, dtype=torch.float32) for one in numbers)
+    mean, error = (torch.as_tensor(one, dtype=torch.float32) for one in two)
     right_mean, right_error = paired(a, b)
     if torch.allclose(mean, -right_mean, atol=1e-4):
         raise Wrong("the sign is turned round: positive should mean that the first system is better.")
@@ -45,6 +48,10 @@ def _paired(answer) -> None:
     if torch.allclose(error, right_error * 6**0.5, rtol=1e-3):
         raise Wrong(
             "this is the standard deviation of the differences; the mean of 6 of them is known better, by the root of 6."
+        )
+    if torch.allclose(error, right_error * (5 / 6) ** 0.5, rtol=1e-3):
+        raise Wrong(
+            "the standard deviation is that of a sample: its sum of squares is divided by 6 - 1, as torch does."
         )
     flat = (a - b).flatten()
     if torch.allclose(error, flat.std() / len(flat) ** 0.5, rtol=1e-3):
@@ -83,6 +90,10 @@ def _frontier(answer) -> None:
         cost, accuracy = torch.tensor(cost), torch.tensor(accuracy)
         expected = unbeaten(cost, accuracy)
         given = same_shape(ask(answer, cost, accuracy), expected, "[systems]").bool()
+        if not given.any():
+            raise Wrong(
+                "nobody is left: each system beats itself here. To beat, one must be strictly better in cost or accuracy."
+            )
         if torch.equal(cost, torch.tensor([1.0, 1.0, 5.0])) and not given[:2].any():
             raise Wrong(
                 "two equal systems beat each other here: to beat, one must be strictly better in cost or accuracy."
@@ -110,13 +121,17 @@ def mean_rank(accuracy):
     "accuracy is the first dataset's opinion, and the mean rank hears both.",
 )
 def _ranks(answer) -> None:
-    accuracy = torch.tensor([[90.0, 40.0, 70.0, 81.0], [80.0, 50.0, 60.0, 80.0], [95.0, 60.0, 65.0, 70.0]])
+    accuracy = torch.tensor([[90.0, 40.0, 70.0, 81.0], [80.0, 50.0, 60.0, 81.0], [95.0, 60.0, 65.0, 70.0]])
     expected = mean_rank(accuracy)
     given = same_shape(ask(answer, accuracy), expected, "[systems]").float()
-    if torch.allclose(given, 4 - expected):
+    if torch.allclose(given, mean_rank(-accuracy)):
         raise Wrong("rank 1 is the worst here: the best system of a dataset should have it.")
     if torch.allclose(given, expected - 1):
         raise Wrong("the best has rank 0 here; ranks begin with 1.")
     if torch.allclose(given, expected * 4):
         raise Wrong("these are sums of ranks over the datasets; (1) has their mean.")
+    if given[2] == expected[2] and (given[:2] >= expected[:2]).all() and not torch.equal(given, expected):
+        raise Wrong(
+            "on the last dataset two systems are equally good: nobody is better than they, so both have rank 1."
+        )
     close(given, expected, "count, on every dataset, how many systems are better.")
