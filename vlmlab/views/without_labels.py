@@ -89,7 +89,7 @@ def pseudo_label_quality(
     left.set_xlim(0, 100)
     left.set_ylim(0, 118)
     left.set_yticks(range(0, 101, 20))
-    tidy(left, "how often pseudo-labels are right", "confidence (%); in a bar: its pictures", "right (%)")
+    tidy(left, "how often pseudo-labels are right", "confidence (%); number in a bar: pictures", "right (%)")
 
     good = np.bincount(labels[chosen][right[chosen]], minlength=len(classes))
     every = np.bincount(labels[chosen], minlength=len(classes))

@@ -202,7 +202,7 @@ class VisualPromptBoard(Panel):
         bars.set_yticks(range(len(order)), [a["classes"][k] for k in order], fontsize=8.5)
         bars.set_ylim(len(order) - 0.5, -0.5)
         bars.set_xlim(0, 100)
-        tidy(bars, "", "probability (%)", "").grid(axis="y", visible=False)
+        tidy(bars, "", "probability (%)", "class").grid(axis="y", visible=False)
         bars.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=INK)
         return fig.described(f"a picture of {a['picture']} with a {a['pattern']} {a['kind']} on it. {self._told()}")
 
