@@ -216,10 +216,11 @@ class EquationLens(Panel):
         if len(flat) == 1 and flat.shape[1] == len(self.answer["classes"]):
             two.bar(range(flat.shape[1]), flat[0], color="#0072B2")
             two.set_xticks(range(flat.shape[1]), self.answer["classes"], rotation=45, ha="right", fontsize=8)
+            two.set_ylabel("value for the class")
         else:
             two.imshow(flat, aspect="auto", cmap="cividis", interpolation="nearest")
-        code = term["code"] if len(term["code"]) <= 58 else term["code"][:56] + "..."
-        two.set_title(code, loc="left", fontsize=9, family="monospace")
+        code = term["code"] if len(term["code"]) <= 74 else term["code"][:72] + "..."
+        two.set_title(code, loc="left", fontsize=8, family="monospace")
         shape = " x ".join(map(str, value.shape))
         return fig.described(
             f"the term {term['name']} of {self.system.value}, of shape {shape}, for a picture of {self.answer['picture']}"
