@@ -29,8 +29,8 @@ def fit_progress(
     if accuracies:
         other = left.twinx()
         other.plot(*zip(*accuracies, strict=True), color=SPLITS["val"], marker="o", markersize=3, linewidth=1.4)
-        other.set_ylabel("validation accuracy (%)", color=INK)
-        other.set_ylim(0, 100)
+        other.set_ylabel("validation accuracy (%), dots", color=INK)
+        other.set_ylim(0, 104)  # so that the dots at 100 are seen whole
         other.spines[["top"]].set_visible(False)
     tidy(right, "runs", "accuracy (%)", "")
     right.grid(axis="y", visible=False)
@@ -40,7 +40,8 @@ def fit_progress(
         right.barh(y, value, color=SPLITS["all" if split == "accuracy" else split], height=0.7)
         if zero is not None:
             right.plot([zero, zero], [y - 0.4, y + 0.4], color=INK, linewidth=1.6)
-        right.text(max(value, zero or 0) + 1.5, y, f"{value:.1f}", va="center", fontsize=8, color=INK)
+        in_the_way = zero is not None and value < zero < value + 14  # the tick, of the figure at the end of the bar
+        right.text((zero if in_the_way else value) + 1.5, y, f"{value:.1f}", va="center", fontsize=8, color=INK)
     names = [f"{label}, {split}" if split != "accuracy" else label for label, split, _, _ in rows]
     right.set_yticks(range(len(rows)), names, fontsize=8)
     right.set_ylim(len(rows) - 0.5 if rows else 0.5, -0.5)

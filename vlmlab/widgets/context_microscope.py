@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
-from vlmlab.views.style import SPLITS, figure, tidy
+from vlmlab.views.style import LINES, OKABE_ITO, figure, system_label, tidy
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
 
 SNAPSHOTS = 12
@@ -116,9 +116,11 @@ class ContextMicroscope(Panel):
         start = self.snapshots[0][1] if self.snapshots else None
         for m in range(len(start) if start is not None else 0):
             moved = [float((context[m] - start[m]).norm()) for _, context in self.snapshots]
-            axes.plot([s for s, _ in self.snapshots], moved, color=SPLITS["base"], alpha=0.4 + 0.6 * m / len(start))
-            axes.text(self.snapshots[-1][0], moved[-1], f" v{m + 1}", fontsize=8, va="center")
-        tidy(axes, f"{self.names[0]} on {self.names[1]}", "step", "distance from the start")
+            colour, line = OKABE_ITO[m % len(OKABE_ITO)], LINES[m // len(OKABE_ITO) % len(LINES)]
+            axes.plot([s for s, _ in self.snapshots], moved, color=colour, linestyle=line, label=f"v{m + 1}")
+        tidy(axes, f"{system_label(self.names[0])} on {self.names[1]}", "step", "distance from the start")
+        if self.snapshots:
+            axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return fig.described(f"distance of each of {self.names[5]} context vectors from its start over the steps")
 
     def facts(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vlmlab.datasets.catalog import DATASETS
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
 from vlmlab.views.live import fit_progress, run_label
+from vlmlab.views.style import system_label
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png, static_only
 from vlmlab.widgets.settings import Settings
 
@@ -184,7 +185,7 @@ class MethodLab(Panel):
     # --- the other two lives ------------------------------------------------------------------------------------------
 
     def static(self) -> Figure:
-        title = f"{self.system.value} on {self.dataset.value}"
+        title = f"{system_label(self.system.value)} on {self.dataset.value}"
         fig = fit_progress(self.losses, self.steps, self.accuracies, self.runs, title)
         last = f"; last run {self.runs[-1]['label']}" if self.runs else ""
         return fig.described(f"training loss of {title} and the accuracy of {len(self.runs)} runs{last}")

@@ -139,7 +139,11 @@ class PromptMicroscope(Panel):
         two.set_yticks(range(len(order)), [answer["words"][k] for k in order])
         two.set_xlabel("probability (%)")
         two.set_title(f"template: {self.template.value}", fontsize=9, loc="left")
-        three.imshow(answer["similar"], cmap="cividis", vmin=0, vmax=1)
+        cosines = answer["similar"]
+        three.imshow(cosines, cmap="cividis", vmin=0, vmax=1)
+        for i, j in np.ndindex(*cosines.shape) if len(cosines) <= 10 else ():
+            shade = "white" if cosines[i, j] < 0.6 else "black"
+            three.text(j, i, f"{cosines[i, j]:.2f}", ha="center", va="center", fontsize=8, color=shade)
         three.set_xticks(range(len(order)), answer["words"], rotation=45, ha="right", fontsize=8)
         three.set_yticks(range(len(order)), answer["words"], fontsize=8)
         three.set_title("cosine between the texts", fontsize=9, loc="left")

@@ -156,7 +156,8 @@ class ProtocolBox(Panel):
             bars = {"labelled": learned["labelled"], "validation": learned["validation"]}
             bars |= {f"test: {k}": n for k, (_, n) in self.answer["judged"].items()}
             colours = [SPLITS["train"], SPLITS["val"], *[SPLITS["test"]] * len(self.answer["judged"])]
-            axes.barh(list(bars), list(bars.values()), color=colours)
+            axes.bar_label(axes.barh(list(bars), list(bars.values()), color=colours), padding=3, fontsize=8, color=INK)
+            axes.margins(x=0.12)
             axes.invert_yaxis()
             tidy(axes, f"{self.answer['protocol']}: {self.dataset.value}", "pictures", "")
             return fig.described(f"pictures of the protocol {self.answer['protocol']} on {self.dataset.value}: {bars}")

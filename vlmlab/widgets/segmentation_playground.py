@@ -166,13 +166,14 @@ class SegmentationPlayground(Panel):
     def static(self) -> Figure:
         answer = self.answer
         words, shown = answer["words"], min(4, len(answer["words"]))
-        fig = figure(1.9 * (2 + shown), 2.5)
+        height, width = answer["pixels"].shape[:2]
+        fig = figure(1.9 * (2 + shown), 0.65 + 1.85 * height / width)
         axes = fig.subplots(1, 2 + shown)
-        picture(axes[0], answer["pixels"], answer["picture"])
+        picture(axes[0], answer["pixels"], f"picture: {answer['picture']}")
         picture(axes[1], labelled(answer["pixels"], answer["winner"], self.strength.value), "the nearest word")
         share = np.bincount(answer["winner"].ravel(), minlength=len(words))
         for panel, k in zip(axes[2:], np.argsort(-share), strict=False):
-            picture(panel, heat(answer["pixels"], answer["scores"][k]), words[k])
+            picture(panel, heat(answer["pixels"], answer["scores"][k]), f"map of '{words[k]}'")
         handles = [Patch(color=word_colour(k), label=w) for k, w in enumerate(words) if share[k]]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False, fontsize=8)
         return fig.described(
