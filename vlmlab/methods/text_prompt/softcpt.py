@@ -61,7 +61,7 @@ class SoftCPT(Method):
         n_ctx: int = option(16, "context vectors M of a task", 1, 64)
         task_n_ctx: int = option(4, "learned tokens before the name of a task", 1, 64)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.0002, "epochs": 100, "batch_size": 2048}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.0005, "epochs": 100, "batch_size": 2048}
     eats = "features"
 
     def prepare(self, task) -> None:
