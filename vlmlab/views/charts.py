@@ -5,6 +5,7 @@ A result is the dictionary that `vlmlab run --json` prints; accuracies are in pe
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -84,7 +85,7 @@ def base_new_bars(results: Sequence[dict]) -> Figure:
                 linewidth=1.6,
                 label="zero-shot" if i == 2 else None,
             )
-        axes.set_xticks(range(len(systems)), [system_label(s) for s in systems])
+        axes.set_xticks(range(len(systems)), [textwrap.fill(system_label(s), 16) for s in systems])
         tidy(axes, dataset, "", "accuracy (%)" if axes is panels[0] else "")
         axes.margins(y=0.12)
     panels[-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.views.pictures import picture
-from vlmlab.views.style import INK, MUTED, figure
+from vlmlab.views.style import INK, MUTED, figure, system_label
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 SIDE = 200  # pixels of the picture on the page
@@ -118,7 +118,8 @@ class HierarchyTree(Panel):
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
         self.shown.value = jpeg(answer["pixels"], SIDE)
-        self.drawn.value = f"<div style='line-height:1.25'>{self._list(self.tree.root)}</div><p>{_verdict(answer)}</p>"
+        verdict = html.escape(f"{system_label(answer['system'])} {_verdict(answer)}.")
+        self.drawn.value = f"<div style='line-height:1.25'>{self._list(self.tree.root)}</div><p>{verdict}</p>"
 
     def _list(self, node: str) -> str:
         """The children of a node as a nested list; the one that wins is marked."""
@@ -180,15 +181,17 @@ class HierarchyTree(Panel):
                 fontsize=8,
                 color=INK if inner or here or bold else MUTED,
                 weight="bold" if here or bold else "normal",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
             )
         right.set_xlim(-0.35, deepest + 1.1)
         right.set_ylim(-len(leaves) + 0.2, 1.0)
         right.set_axis_off()
-        right.set_title(f"{answer['system']}: {_verdict(answer)}", loc="left", fontsize=9, color=INK)
+        label = system_label(answer["system"])
+        right.set_title(f"{label} {_verdict(answer)}", loc="left", fontsize=9, color=INK)
         marks = ", ".join(f"{node}: {child}" for node, child in answer["nodes"].items())
         return fig.described(
-            f"class tree for a picture of {answer['picture']}; {answer['system']} names {answer['leaf']} among the leaves, "
-            f"and at the nodes {marks}. {_verdict(answer)}"
+            f"class tree for a picture of {answer['picture']}; {label} names {answer['leaf']} among the leaves, "
+            f"and at the nodes {marks}. It {_verdict(answer)}"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -216,15 +219,15 @@ def _mark(answer: dict[str, Any], node: str) -> tuple[str, str]:
 
 
 def _verdict(answer: dict[str, Any]) -> str:
+    """What the system does; its name goes before."""
     if answer["torn"]:
         node = answer["torn"][0]
         above = "everything" if node == next(iter(answer["nodes"])) else node
-        clash = f"contradicts itself: names {answer['leaf']}, but at {above} says {answer['nodes'][node]}"
-        return clash
+        return f"contradicts itself: it names {answer['leaf']}, but at '{above}' it says {answer['nodes'][node]}"
     if answer["true"] is None:
         return f"names {answer['leaf']}, and no node contradicts it"
     if answer["consistent"]:
-        return "right at the leaf and at every node above it"
+        return "is right at the leaf and at every node above it"
     if answer["leaf"] != answer["true"]:
         return f"names {answer['leaf']}, which is wrong, without contradicting itself"
-    return "right at the leaf, wrong at a node above"
+    return "is right at the leaf, wrong at a node above"
