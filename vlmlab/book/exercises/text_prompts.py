@@ -30,8 +30,8 @@ def _count(answer) -> None:
 
 def prompts(start, context, rest):
     classes = len(rest)
-    shared = torch.cat([start, context])  # [s + M, d]
-    return torch.cat([shared.expand(classes, -1, -1), rest], dim=1)  # [C, s + M + S, d]
+    shared = torch.cat([start, context])  # [1 + M, d]
+    return torch.cat([shared.expand(classes, -1, -1), rest], dim=1)  # [C, 1 + M + S, d]
 
 
 @exercise(
@@ -49,7 +49,7 @@ def _prompts(answer) -> None:
         torch.randn(*shape, generator=generator(n)) for n, shape in enumerate([(1, 6), (4, 6), (3, 5, 6)], 1)
     )
     expected = prompts(start, context, rest)
-    given = same_shape(ask(answer, start, context, rest), expected, "[C, s + M + S, d]")
+    given = same_shape(ask(answer, start, context, rest), expected, "[C, 1 + M + S, d]")
     if torch.allclose(given[:, :4], context.expand(3, -1, -1)):
         raise Wrong("the context stands before the start token: equation (1) begins with [SOS].")
     close(given, expected, "the order along the sequence should be start, context, rest.")
