@@ -130,7 +130,7 @@ def room(
     for y, (_, low, high) in enumerate(rows):
         axes.barh(y, max(low, high), color=SPLITS["train"], height=0.66, alpha=0.45, label=end if not y else None)
         axes.barh(y, low, color=SPLITS["base"], height=0.66, alpha=0.9, label=start if not y else None)
-        axes.text(max(low, high) + 1.5, y, f"{high - low:+.0f}", va="center", fontsize=8.5, color=INK)
+        axes.text(max(low, high) + 1.5, y, f"{round(high - low):+d}", va="center", fontsize=8.5, color=INK)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 110)
