@@ -157,7 +157,7 @@ MISTAKES = {
     "06_1.prompts": [
         (lambda s, c, r: torch.cat([c.expand(3, -1, -1), s.expand(3, -1, -1), r], 1), "begins with [SOS]"),
         (lambda s, c, r: torch.cat([s.expand(3, -1, -1), r, c.expand(3, -1, -1)], 1), "order along the sequence"),
-        (lambda s, c, r: torch.cat([s, c]), "[C, s + M + S, d]"),
+        (lambda s, c, r: torch.cat([s, c]), "[C, 1 + M + S, d]"),
     ],
     "06_1.loss": [
         (lambda c, e, f, y, s: text_prompts.coop_loss(c.detach(), e, f, y, s), "no gradient"),
