@@ -219,7 +219,8 @@ class EquationLens(Panel):
             two.set_ylabel("value for the class")
         else:
             two.imshow(flat, aspect="auto", cmap="cividis", interpolation="nearest")
-        code = term["code"] if len(term["code"]) <= 74 else term["code"][:72] + "..."
+        code = term["code"] if len(term["code"]) <= 74 else term["code"].partition("  #")[0]  # the comment goes first
+        code = code if len(code) <= 74 else code[:72] + "..."
         two.set_title(code, loc="left", fontsize=8, family="monospace")
         shape = " x ".join(map(str, value.shape))
         return fig.described(
