@@ -242,7 +242,7 @@ def test_progress_of_a_sweep_is_not_part_of_the_result(capsys, tmp_path, monkeyp
     assert main(["sweep", "--systems", "coop", "--shots", "1", "--seeds", "0", "--store", str(tmp_path), "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)[0] == Experiment("coop", "digits", shots=1).as_json() | {"failure": "no"}
-    assert "[1/1] coop on digits with micro-vit, 1 shots, seed 0, split all: failed: no" in err
+    assert "[1/1] coop on digits with micro-vit, 1 shot, seed 0, split all: failed: no" in err
 
 
 def test_a_list_may_be_given_by_an_option_that_is_repeated(tmp_path, fake_run):

@@ -177,7 +177,7 @@ def summary(results: Results) -> str:
         (system, shots), best = max(groups.items(), key=lambda g: spread([r["metrics"]["accuracy"] for r in g[1]])[0])
         lines.append(
             f"- **{dataset}**: zero-shot prediction is right on {_mean(rows[:1], of='zero_shot')} % of the test "
-            f"pictures; the best here is {system_label(system)} with {shots} shots per class, {_mean(best)} %."
+            f"pictures; the best here is {system_label(system)} with {shots} shot{'s' * (shots != 1)} per class, {_mean(best)} %."
         )
     for failure in results.failures:
         lines.append(f"- not run: {failure}")

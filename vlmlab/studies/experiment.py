@@ -95,7 +95,7 @@ class Experiment:
         settings += f", {self.noise:.0%} of the labels wrong" if self.noise else ""
         settings += f", {self.test_pictures} test pictures" if self.test_pictures else ""
         return (
-            f"{self.system} on {self.dataset} with {self.backbone}, {self.shots} shots, seed {self.seed}, "
+            f"{self.system} on {self.dataset} with {self.backbone}, {self.shots} shot{'s' * (self.shots != 1)}, seed {self.seed}, "
             f"split {self.split}{settings}"
         )
 

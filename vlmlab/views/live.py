@@ -96,4 +96,4 @@ def word_colour(index: int) -> str:
 
 def run_label(system: str, shots: int, seed: int) -> str:
     """How a run is called in a chart."""
-    return f"{system_label(system)}, {shots} shots, seed {seed}"
+    return f"{system_label(system)}, {shots} shot{'s' * (shots != 1)}, seed {seed}"

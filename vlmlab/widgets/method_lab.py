@@ -188,7 +188,9 @@ class MethodLab(Panel):
         title = f"{system_label(self.system.value)} on {self.dataset.value}"
         fig = fit_progress(self.losses, self.steps, self.accuracies, self.runs, title)
         last = f"; last run {self.runs[-1]['label']}" if self.runs else ""
-        return fig.described(f"training loss of {title} and the accuracy of {len(self.runs)} runs{last}")
+        return fig.described(
+            f"training loss of {title} and the accuracy of {len(self.runs)} run{'s' * (len(self.runs) != 1)}{last}"
+        )
 
     def facts(self) -> dict[str, Any]:
         """Of the last run: accuracies in percent to the nearest whole number, and the number of learned parameters."""
