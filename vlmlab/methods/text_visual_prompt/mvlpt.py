@@ -78,7 +78,7 @@ class MVLPT(Method):
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",
-        "lr": 0.005,
+        "lr": 0.002,
         "epochs": 15,
         "batch_size": 32,
         "companion_shots": 8,
