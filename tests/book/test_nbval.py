@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def nbval_line():
-    """The environment and the arguments of pytest in the Makefile's line."""
-    (line,) = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if "--nbval-lax" in line]
+    """The environment and the arguments of pytest in the line of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")  # continued lines are one
+    (line,) = [line for line in makefile.splitlines() if "--nbval-lax" in line]
     words = shlex.split(line.strip())
     environment = dict(word.split("=", 1) for word in words if re.fullmatch(r"VLMLAB_\w+=.*", word))
     arguments = words[words.index("pytest") + 1 :]
