@@ -215,6 +215,12 @@ def test_a_sweep_with_a_failure_ends_with_1_and_keeps_the_rest(capsys, tmp_path,
     assert len(fake_run) == 2 + 4, "what was done must not be done again, what failed must"
 
 
+def test_a_system_that_takes_no_shots_is_swept_once(tmp_path, fake_run):
+    command = ["sweep", "--systems", "coop,upl", "--shots", "1,2", "--seeds", "0", "--workers", "0"]
+    assert main([*command, "--store", str(tmp_path)]) == 0
+    assert sorted((e.system, e.shots) for e in fake_run) == [("coop", 1), ("coop", 2), ("upl", 0)]
+
+
 def test_settings_of_one_system_and_of_all(capsys, tmp_path, fake_run):
     command = ["sweep", "--systems", "coop,maple", "--shots", "1", "--seeds", "0", "--workers", "0"]
     settings = ["--set", "epochs=9", "--set", "coop.n_ctx=4", "--set", "coop.epochs=2"]
@@ -250,7 +256,7 @@ def test_a_list_may_be_given_by_an_option_that_is_repeated(tmp_path, fake_run):
         "sweep --systems coop --systems vcd,coop --datasets digits --shots 1 --shots 2 --seeds 0 --workers 0".split()
     )
     assert main([*command, "--targets", "food", "--targets", "scenes", "--store", str(tmp_path)]) == 0
-    assert {(e.system, e.shots) for e in fake_run} == {("coop", 1), ("coop", 2), ("vcd", 1), ("vcd", 2)}
+    assert {(e.system, e.shots) for e in fake_run} == {("coop", 1), ("coop", 2), ("vcd", 0)}
     assert {e.targets for e in fake_run} == {("food", "scenes")}
 
 

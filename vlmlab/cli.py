@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
@@ -266,8 +267,8 @@ def sweep(
 
     Lists are separated by commas, or given by an option that is repeated: --shots 1,4 is --shots 1 --shots 4.
 
-    Killed or stopped, it goes on where it was when it is run again. With --section, systems that take no shots run once
-    per dataset and seed, and the splits base and shift take the most shots.
+    Killed or stopped, it goes on where it was when it is run again. Systems that take no shots run once per dataset and
+    seed. With --section, the splits base and shift take the most shots.
     Exit code 1 if an experiment failed; the others are kept, and it is tried again by the next run.
     """
     from vlmlab.registry import registry, unknown_system
@@ -303,16 +304,16 @@ def sweep(
     for name, _ in given:
         if "." in name and name.partition(".")[0] not in keys:
             raise unknown("system of the sweep", name.partition(".")[0], keys)
-    lists = towers, _numbers("shots", shots or ["1,4,16"]), _numbers("seeds", seeds or ["0,1,2"])
+    few, draws = _numbers("shots", shots or ["1,4,16"]), _numbers("seeds", seeds or ["0,1,2"])
     if section:
-        experiments = suited(keys, named, *lists, splits, config=lambda key: _settings_of(key, given), **others)
+        experiments = suited(
+            keys, named, towers, few, draws, splits, config=lambda key: _settings_of(key, given), **others
+        )
     else:
-        experiments = [
-            experiment
-            for key in keys
-            for one in splits
-            for experiment in grid([key], named, *lists, split=one, config=_settings_of(key, given), **others)
-        ]
+        experiments = []
+        for key, one in itertools.product(keys, splits):
+            own = {"split": one, "config": _settings_of(key, given), **others}
+            experiments += grid([key], named, towers, few if registry()[key].takes_shots else [0], draws, **own)
     if given:
         with _work():
             _check_settings(keys, given)
