@@ -6,7 +6,6 @@ A chapter runs in a kernel of its own, from top to bottom, with panels that stan
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -113,9 +112,8 @@ def at_once(
             start(path.stem)
             yield work(path)
         return
-    # "spawn": a fork would take over the threads of whoever calls. The kernels inherit the number of threads.
-    spawn = multiprocessing.get_context("spawn")
-    with _environment({"OMP_NUM_THREADS": "1"}), ProcessPoolExecutor(workers, spawn) as pool:
+    # "spawn": a fork would take over the threads of whoever calls.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
         running = set()
         while True:
             for path in itertools.islice(todo, workers - len(running)):
@@ -128,19 +126,9 @@ def at_once(
                 yield future.result()
 
 
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _one_thread() -> None:
+    """For this process and the kernels that it starts."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def execute(path: Path) -> Executed:
@@ -188,13 +176,13 @@ def close_calls(notebook) -> Iterator[str]:
                     yield f"the fact '{name}' is {margin:.0%} of a step from another value; choose another step"
 
 
-def client_of(notebook, folder: Path, **more):
-    """An nbclient of a notebook that runs in `folder`; `more` goes to the client."""
+def client_of(notebook, folder: Path, timeout: int = TIMEOUT, **more):
+    """An nbclient of a notebook that runs in `folder`, `timeout` seconds per cell; `more` goes to the client."""
     from nbclient import NotebookClient
 
     return NotebookClient(
         notebook,
-        timeout=TIMEOUT,
+        timeout=timeout,
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,

@@ -46,20 +46,19 @@ class Graded:
     failed_cells: int = 0
     failure: str = ""
 
-    @property
-    def right(self) -> int:
-        return Counter(self.states.values())["right"]
-
     def row(self) -> dict:
         """As a line of the table that `vlmlab grade` prints."""
-        others = {state: [key for key, value in self.states.items() if value == state] for state in ("wrong", "open")}
+
+        def which(state: str) -> str:
+            return " ".join(key for key, value in self.states.items() if value == state)
+
         return {
             "submission": str(self.path),
-            "right": self.right,
+            "right": list(self.states.values()).count("right"),
             "of": len(self.states),
-            "wrong": " ".join(others["wrong"]),
-            "not_started": " ".join(others["open"]),
-            "missing": " ".join(key for key, value in self.states.items() if value == "missing"),
+            "wrong": which("wrong"),
+            "not_started": which("open"),
+            "missing": which("missing"),
             "failed_cells": self.failed_cells,
             "failure": self.failure,
         }
@@ -99,8 +98,7 @@ def graded(path: Path) -> Graded:
     wanted = expected(asked)
     if not wanted:
         return Graded(path, {}, failure="checks no exercise of the book")
-    client = client_of(notebook, path.parent, allow_errors=True, interrupt_on_timeout=True)
-    client.timeout = CELL_LIMIT
+    client = client_of(notebook, path.parent, CELL_LIMIT, allow_errors=True, interrupt_on_timeout=True)
     try:
         with client.setup_kernel(env=os.environ | {"VLMLAB_STATIC": STILL["VLMLAB_STATIC"]}):
             for place, cell in enumerate(notebook.cells):
