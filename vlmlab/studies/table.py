@@ -121,41 +121,54 @@ def write_table(lines: Sequence[dict], path: Path | str) -> Path:
     return write_atomically(path, text.getvalue())
 
 
+GAIN_IN = {"all": "mean", "base": "new", "shift": "shift"}
+"""The figure of each split that is compared with zero-shot prediction: all classes, new classes, other styles."""
+
+
+def gains(found: pd.DataFrame, split: str = "all") -> pd.DataFrame:
+    """The lines of a split with a column `gain`, of every system but zero-shot prediction itself.
+
+    A gain is the accuracy above zero-shot prediction on the same pictures, in points: of split "base" on the classes that were
+    not learned, of "shift" on the other styles; these two have one line per system and dataset, that of the most shots.
+    """
+    rows = found[(found.metric == "accuracy") & (found.split == split) & found[GAIN_IN[split]].notna()]
+    without = rows.zero_shot
+    if split != "all":
+        rows = rows.sort_values("shots").drop_duplicates(["system", "dataset"], keep="last")
+        own = rows[rows.system == "zero_shot"].set_index("dataset")[GAIN_IN[split]]
+        without = rows.dataset.map(own)
+    rows = rows.assign(gain=rows[GAIN_IN[split]] - without)
+    return rows[(rows.system != "zero_shot") & rows.gain.notna()]
+
+
+def mean_gains(rows: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """Mean gain by system, and the datasets that it is the mean over: those that most systems were measured on.
+
+    A system that lacks one of them has NaN, so that nobody is compared on easier ones. `rows` are of `gains`, of one number
+    of shots.
+    """
+    met = rows.groupby("dataset").system.nunique()
+    shared = list(met.index[met >= 0.75 * met.max()])
+    return rows.pivot(index="system", columns="dataset", values="gain")[shared].mean(axis=1, skipna=False), shared
+
+
 def as_markdown(found: pd.DataFrame) -> str:
     """A table of results, summed up for the README: one line per system that classifies, gains in points.
 
-    A gain is the accuracy above zero-shot prediction on the same pictures: those of all classes, by labelled pictures per class;
-    those of classes that were not learned (split base, most shots); those in other styles (split shift, most shots). Those
-    of one column are means over the same datasets, as many as its title says: the ones that most systems were measured on; a
-    system that lacks one of them has no entry there. Learned numbers and seconds of the processor are those of the most
-    shots on all classes.
+    There is a column of `mean_gains` per number of shots, for new classes, and for other styles; its title says over how many
+    datasets. Learned numbers and seconds of the processor are those of the most shots on all classes.
     """
-    accuracy = found[found.metric == "accuracy"]
-    every = accuracy[(accuracy.split == "all") & (accuracy.system != "zero_shot")]
-    every = every.assign(gain=every["mean"] - every.zero_shot)
-    gains, titles = [], []
-
-    def column(title: str, rows: pd.DataFrame) -> None:
-        met = rows.groupby("dataset").system.nunique()
-        shared = met.index[met >= 0.75 * met.max()]
-        gains.append(rows.pivot(index="system", columns="dataset", values="gain")[shared].mean(axis=1, skipna=False))
-        titles.append(f"{title}, {len(shared)} dataset{'s' * (len(shared) > 1)}")
-
-    for shots, rows in every.groupby("shots"):
-        column({0: "no shots", 1: "1 shot"}.get(shots, f"{shots} shots"), rows)
-    for split, figure, title in (("base", "new", "new classes"), ("shift", "shift", "other styles")):
-        rows = accuracy[(accuracy.split == split) & accuracy[figure].notna()]
-        rows = rows.sort_values("shots").drop_duplicates(["system", "dataset"], keep="last")
-        without = rows[rows.system == "zero_shot"].set_index("dataset")[figure]
-        rows = rows.assign(gain=rows[figure] - rows.dataset.map(without))
-        rows = rows[(rows.system != "zero_shot") & rows.gain.notna()]
-        if len(rows):
-            column(title, rows)
+    every = gains(found)
+    columns = {{0: "no shots", 1: "1 shot"}.get(k, f"{k} shots"): rows for k, rows in every.groupby("shots")}
+    columns |= {"new classes": gains(found, "base"), "other styles": gains(found, "shift")}
+    summed = {title: mean_gains(rows) for title, rows in columns.items() if len(rows)}
+    titles = [f"{title}, {len(on)} dataset{'s' * (len(on) > 1)}" for title, (_, on) in summed.items()]
     lines = [f"| system | {' | '.join(titles)} | learned numbers | seconds |", "|---" * (len(titles) + 3) + "|"]
     for key in [key for key in registry() if key in set(every.system)]:
         own = every[every.system == key]
         most = own[own.shots == own.shots.max()]
-        cells = [f"{gain[key]:+.1f}" if key in gain and gain[key] == gain[key] else "" for gain in gains]
+        found_here = [means.get(key, float("nan")) for means, _ in summed.values()]
+        cells = [f"{gain:+.1f}" if gain == gain else "" for gain in found_here]
         if any(cells):
             cells += [f"{most.trainable_parameters.median():,.0f}", f"{most.seconds.mean():.1f}"]
             lines.append(f"| `{key}` | {' | '.join(cells)} |")
