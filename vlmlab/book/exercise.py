@@ -121,21 +121,22 @@ def check(key: str, answer: Any) -> Feedback:
     if key not in known:
         raise unknown("exercise", key, known)
     name = answer.__name__ if inspect.isfunction(answer) and answer.__name__.isidentifier() else ""
-    found = dataclasses.replace(_examined(known[key], answer), name=name)
-    _given[key] = found.state
-    return found
+    state, message = _examined(known[key], answer)
+    _given[key] = state
+    return Feedback(known[key], state, message, name)
 
 
-def _examined(one: Exercise, answer: Any) -> Feedback:
+def _examined(one: Exercise, answer: Any) -> tuple[str, str]:
+    """State and message of the `Feedback`."""
     try:
         if _empty(answer):
             raise NotStarted
         one.examine(answer)
     except NotStarted:
-        return Feedback(one, "open", "put your answer where the dots are and run this cell again.")
+        return "open", "put your answer where the dots are and run this cell again."
     except Wrong as wrong:
-        return Feedback(one, "wrong", str(wrong))
-    return Feedback(one, "right", one.seen)
+        return "wrong", str(wrong)
+    return "right", one.seen
 
 
 _given: dict[str, str] = {}
