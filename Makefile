@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= reports/adaptation
-# Processes of `make test` and `make book`, with one thread each; every one may take 2.5 GB of memory.
+# Processes of `make test` and `make book`, with one thread each. With the kernel that it starts, each may take 3.5 GB of memory.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
