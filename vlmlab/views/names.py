@@ -11,8 +11,8 @@ from matplotlib.patheffects import withStroke
 from vlmlab.views.style import INK, MUTED
 
 SIZE = 7  # points of a name
-SHIFTS = (0, 11, -11, 22, -22, 33, -33)
-"""How many pixels above its point a name may stand."""
+SHIFTS = (0, 11, -11, 22, -22, 33, -33, 44, -44, 55, -55)
+"""How many pixels above its point a name may stand; from the second step on a thin line leads to it."""
 
 
 def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: Sequence[bool] | None = None) -> None:
@@ -46,6 +46,7 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: 
             fontsize=SIZE,
             color=INK if strong[k] else MUTED,
             path_effects=[withStroke(linewidth=2, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4} if abs(shift) > SHIFTS[1] else None,
             zorder=3,
         )
 

@@ -32,6 +32,9 @@ METRICS = {
 """Name -> what stands at the axis, the split whose rows have it, its column, and the column of its deviation."""
 
 LOGARITHMIC = ("parameters", "seconds", "memory")
+FAR = (
+    5.0  # times the distance of the quartiles: CuPL and VCD fail so on some datasets that they would squeeze the others
+)
 FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
 
 
@@ -97,6 +100,19 @@ def frontier(x: np.ndarray, y: np.ndarray, smaller_x: bool) -> np.ndarray:
     x = x if smaller_x else -x
     better = (x[None] <= x[:, None]) & (y[None] >= y[:, None]) & ((x[None] < x[:, None]) | (y[None] > y[:, None]))
     return ~better.any(1)
+
+
+def at_rim(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where `values` [N] stand on an axis that a few far ones do not stretch, and which of them [N] were moved.
+
+    A value farther from the quartiles than five times their distance is far; it moves to just outside of the others.
+    """
+    low, high = np.percentile(values, (25, 75))
+    far = (values < low - FAR * (high - low)) | (values > high + FAR * (high - low))
+    if high == low or not far.any():
+        return values, np.zeros(len(values), bool)
+    least, most = values[~far].min(), values[~far].max()
+    return np.clip(values, least - 0.12 * (most - least), most + 0.12 * (most - least)), far
 
 
 class SectionBoard(Panel):
@@ -181,7 +197,21 @@ class SectionBoard(Panel):
         best = p.loc[p.y.idxmax()]
         over = {name: ", ".join(p.attrs[axis]) for axis, name in (("x", x), ("y", y))}
         means = "; ".join(f"{name}: mean over {sets}" for name, sets in over.items())
-        return f"{len(p)} systems. Highest {y}: {best['name']}, {best.y:.1f}. {means}."
+        rim = (
+            " Hollow marks lie farther out than they stand: their figures are beside them."
+            if self._rim()[2].any()
+            else ""
+        )
+        return f"{len(p)} systems. Highest {y}: {best['name']}, {best.y:.1f}. {means}.{rim}"
+
+    def _rim(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the points stand across and up, and which of them lie farther out."""
+        p, metrics = self.points, self.points.attrs["axes"]
+        (across, far_x), (up, far_y) = (
+            (values, np.zeros(len(p), bool)) if name in LOGARITHMIC else at_rim(values)
+            for name, values in zip(metrics, (p.x.to_numpy(float), p.y.to_numpy(float)), strict=True)
+        )
+        return across, up, far_x | far_y
 
     def _frontier(self) -> np.ndarray:
         p, (x, _) = self.points, self.points.attrs["axes"]
@@ -194,8 +224,11 @@ class SectionBoard(Panel):
         fig = figure(7.6, 5.4)
         axes = fig.subplots()
         best = self._frontier()
+        across, up, far = self._rim()
         for k, family in enumerate(FAMILIES):
-            own = (p.family == family) & (p.index != "zero_shot")
+            own = ((p.family == family) & (p.index != "zero_shot")).to_numpy()
+            rim, own = own & far, own & ~far
+            axes.plot(across[rim], up[rim], MARKERS[k], color=OKABE_ITO[k], markersize=6.5, markerfacecolor="white")
             if own.any():
                 axes.errorbar(
                     p.x[own],
@@ -211,9 +244,9 @@ class SectionBoard(Panel):
                     label=family.replace("_", " "),
                 )
         if "zero_shot" in p.index:
-            zero = p.loc["zero_shot"]
-            axes.plot(zero.x, zero.y, "X", color=INK, markersize=9, label="zero-shot")
-            axes.axhline(zero.y, color=INK, linewidth=1, linestyle="--", zorder=0)
+            zero = p.index.get_loc("zero_shot")
+            axes.plot(across[zero], up[zero], "X", color=INK, markersize=9, label="zero-shot")
+            axes.axhline(up[zero], color=INK, linewidth=1, linestyle="--", zorder=0)
         for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
             if name in LOGARITHMIC:
                 (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)(
@@ -226,8 +259,10 @@ class SectionBoard(Panel):
                 axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(NullFormatter())
-        names = np.where(p.index == "zero_shot", "", p["name"])  # the legend names it, and its line would cross a name
-        write_names(axes, list(zip(names, p.x, p.y, strict=True)), best)
+        figures = [f" ({a:.1f}, {b:.1f})" if out else "" for a, b, out in zip(p.x, p.y, far, strict=True)]
+        # The legend names zero-shot, and its line would cross a name.
+        names = ["" if k == "zero_shot" else n + f for k, n, f in zip(p.index, p["name"], figures, strict=True)]
+        write_names(axes, list(zip(names, across, up, strict=True)), best)
         fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
         return fig.described(f"{METRICS[y][0]} over {METRICS[x][0]} of every system. {self._told()}")
 
