@@ -31,7 +31,7 @@ class Batch:
     images [B, 3, S, S] normalised as the backbone wants ([B, V, 3, S, S] for a system that eats views), or None;
     features [B, e] of the frozen image encoder, not normalised, or None;
     labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the picture set;
-    cropped: whether the images are random crops, so that nothing holds of them that was kept of the pictures;
+    cropped: whether the images are random crops;
     tasks [B] the task that each picture belongs to, and whose classes its label counts, where a system learns several
     tasks at once (`datasets.multi_task`), or None;
     masks [B, S, S] class index of every pixel, 255 where it is not known, for a system that learns to segment, or None.
@@ -44,6 +44,11 @@ class Batch:
     cropped: bool = False
     tasks: Tensor | None = None
     masks: Tensor | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are the pictures of the set as they are, so that what was kept of them holds, by `index`."""
+        return self.index is not None and not self.cropped
 
 
 def option(default: typing.Any, text: str, low: float | None = None, high: float | None = None, choices=()):

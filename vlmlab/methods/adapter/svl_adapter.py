@@ -129,7 +129,7 @@ class SVLAdapter(Method):
         return self.alpha * self.adapted(g) + (1 - self.alpha) * c  # [B, C] (3)
 
     def loss(self, batch: Batch) -> Tensor:
-        g = self.both(batch.images)[0] if batch.index is None or batch.cropped else self.kept[batch.index]
+        g = self.kept[batch.index] if batch.whole else self.both(batch.images)[0]
         return F.cross_entropy(self.adapted(g), batch.labels)  # (2)
 
     def adapted(self, g: Tensor) -> Tensor:

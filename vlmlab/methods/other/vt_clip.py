@@ -101,7 +101,7 @@ class VTCLIP(Method):
         return self.scores(*self.seen(batch.images))
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.kept is None or batch.index is None or batch.cropped:
+        if self.kept is None or not batch.whole:
             return super().loss(batch)
         return F.cross_entropy(self.scores(*(part[batch.index] for part in self.kept)), batch.labels)
 

@@ -162,7 +162,7 @@ class DualCoOp(Method):
         return there - absent  # [B, C]; sigmoid gives p of (4)
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.kept is None or batch.index is None or batch.cropped:
+        if self.kept is None or not batch.whole:
             regions = self.regions(batch.images)
         else:
             regions = self.kept[batch.index]

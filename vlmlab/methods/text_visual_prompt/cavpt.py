@@ -153,7 +153,7 @@ class CAVPT(Method):
         return self.backbone.logit_scale * f @ w.T  # [B, C]
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.kept is None or batch.index is None or batch.cropped:
+        if self.kept is None or not batch.whole:
             f0 = self.image_features(batch)
         else:
             f0 = self.kept[batch.index.to(self.kept.device)]

@@ -137,7 +137,7 @@ class PromptSRC(Method):
         self._end_of_epoch()
         config, s = self.config, self.backbone.logit_scale
         f, w = self.features(batch.images)
-        if self.kept is None or batch.index is None or batch.cropped:
+        if self.kept is None or not batch.whole:
             f0 = self.image_features(Batch(images=batch.images))
         else:
             f0 = self.kept[batch.index.to(self.kept.device)]
