@@ -43,8 +43,15 @@ def test_the_order_is_that_of_the_catalogue_and_the_survey():
     ]  # fmt: skip
     assert [(line["dataset"], line["system"], line["shots"]) for line in table(mixed)] == [
         ("objects", "tip_adapter", 16), ("digits", "coop", 1), ("digits", "coop", 4), ("digits", "tip_adapter", 16),
-        ("digits", "mine", 16), ("/pictures", "coop", 16),
+        ("digits", "mine", 16), ("pictures", "coop", 16),
     ]  # fmt: skip
+
+
+def test_a_folder_is_called_by_its_name_unless_another_has_it_too():
+    one, two = result(dataset="/a/pets", accuracy=1.0), result(dataset="/b/birds", accuracy=2.0)
+    assert {line["dataset"] for line in table([one, two])} == {"pets", "birds"}
+    two["dataset"] = "/b/pets"
+    assert {line["dataset"]: line["mean"] for line in table([one, two])} == {"/a/pets": 1.0, "/b/pets": 2.0}
 
 
 def test_two_settings_of_one_system_are_not_averaged():

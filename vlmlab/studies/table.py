@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,8 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 def table(results: Sequence[dict]) -> list[dict]:
     """The lines of the table, as column -> value, of results as `vlmlab run --json` prints them.
 
-    Raises `VlmlabError` if two results differ in nothing but settings: their mean would mean nothing.
+    A dataset that is a folder is called by the folder's name, because its path means nothing on another machine; only two
+    folders of one name keep their paths. Raises `VlmlabError` if two results differ in nothing but settings: their mean would mean nothing.
     """
     groups: dict[tuple, dict[int, dict]] = {}
     for result in results:
@@ -65,16 +66,23 @@ def table(results: Sequence[dict]) -> list[dict]:
                 "with more than one setting; a table has one line for them, so keep each setting in a store of its own"
             )
         groups[names][result["seed"]] = result
-    return sorted((_line(names, list(rows.values())) for names, rows in groups.items()), key=_order)
+    called = _short({dataset for _, dataset, *_ in groups})
+    return sorted((_line(names, list(rows.values()), called) for names, rows in groups.items()), key=_order)
 
 
-def _line(names: tuple, rows: Sequence[dict]) -> dict:
+def _short(datasets: Collection[str]) -> dict[str, str]:
+    """What each dataset is called in a table: itself, or the last part of its path where no other ends so."""
+    ends = [Path(dataset).name for dataset in datasets]
+    return {dataset: end if ends.count(end) == 1 else dataset for dataset, end in zip(datasets, ends, strict=True)}
+
+
+def _line(names: tuple, rows: Sequence[dict], called: Mapping[str, str]) -> dict:
     system, dataset, backbone, shots, split = names
     metric = next(iter(rows[0]["metrics"]))
     mean, deviation = spread([row["metrics"][metric] for row in rows])
     line = {
         "system": system,
-        "dataset": dataset,
+        "dataset": called[dataset],
         "backbone": backbone,
         "shots": shots,
         "split": split,
