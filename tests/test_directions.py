@@ -10,10 +10,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vlmlab"
 
-ABOVE_NOTHING = ("errors", "files", "registry")
+ABOVE_NOTHING = ("errors", "files", "registry", "heap")
 BELOW = {
     "errors": (),
     "files": ("errors",),
+    "heap": (),
     "registry": ("errors",),
     "world": ABOVE_NOTHING,
     "backbones": (*ABOVE_NOTHING, "world"),  # which the micro backbones are pretrained on

@@ -29,6 +29,7 @@ from vlmlab.backbones.backbone import Backbone
 from vlmlab.backbones.catalog import BACKBONES
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import data_path, verified
+from vlmlab.heap import keep_freed_memory
 
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Entries that only OpenAI's own checkpoints have; such a model was trained with QuickGELU."""
@@ -62,6 +63,8 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
     else:
         known = [*embedded, "photo", *(info.name for info in BACKBONES)]
         raise unknown("backbone", name, dict.fromkeys(known))
+    if target.type == "cpu" and name not in embedded:  # whose blocks are small, and are reused anyway
+        keep_freed_memory()
     scale = backbone.model.logit_scale.data.float()
     backbone.to(device=target, dtype=kind)
     # About 4.6: in half precision its exponential would be one per cent off.

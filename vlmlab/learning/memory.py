@@ -9,6 +9,8 @@ from types import TracebackType
 import psutil
 import torch
 
+from vlmlab.heap import return_freed_memory
+
 _LINUX_STATUS, _LINUX_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -23,6 +25,7 @@ class PeakMemory:
     peak_mb: float = 0.0
 
     def __enter__(self) -> PeakMemory:
+        return_freed_memory()  # what earlier work left free is not this block's
         try:
             _LINUX_RESET.write_text("5")
         except OSError:
