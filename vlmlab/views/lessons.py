@@ -110,7 +110,7 @@ def scatter(
     panels: Mapping[str, Sequence[tuple[str, float, float]]], x: str = "", y: str = "accuracy (%)", log: bool = False
 ) -> Still:
     """Named points (name, x, y) in one panel per title, with a common vertical axis; `log` is the scale of x."""
-    fig = figure(4.6 * len(panels), 3.9)
+    fig = figure(4.6 * len(panels) if len(panels) > 1 else 6.6, 3.9)
     for axes, (title, points) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         axes.scatter([p[1] for p in points], [p[2] for p in points], color=SPLITS["base"], s=26, zorder=2)
         tidy(axes, title, x, y if title == next(iter(panels)) else "")

@@ -228,7 +228,10 @@ class SectionBoard(Panel):
         for k, family in enumerate(FAMILIES):
             own = ((p.family == family) & (p.index != "zero_shot")).to_numpy()
             rim, own = own & far, own & ~far
-            axes.plot(across[rim], up[rim], MARKERS[k], color=OKABE_ITO[k], markersize=6.5, markerfacecolor="white")
+            named = "" if own.any() or not rim.any() else family.replace("_", " ")
+            axes.plot(
+                across[rim], up[rim], MARKERS[k], color=OKABE_ITO[k], markersize=6.5, markerfacecolor="white", label=named
+            )
             if own.any():
                 axes.errorbar(
                     p.x[own],
