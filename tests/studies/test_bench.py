@@ -3,7 +3,11 @@ import re
 import pytest
 
 from tests.studies.conftest import tiny_backbone
+from vlmlab.datasets import load_dataset
+from vlmlab.datasets.catalog import BY_NAME
+from vlmlab.datasets.hierarchy import hierarchy_of
 from vlmlab.errors import VlmlabError
+from vlmlab.registry import registry
 from vlmlab.studies import bench
 
 
@@ -42,6 +46,14 @@ def test_a_fit_is_measured_in_seconds_and_memory(toys, monkeypatch):
     assert set(measured) == {"fit.coop.seconds", "fit.coop.memory"}
     assert measured["fit.coop.seconds"]["baseline"] == 60 and measured["fit.coop.seconds"]["value"] > 0
     assert measured["fit.coop.memory"]["value"] > 50 and "64 numbers learned" in measured["fit.coop.memory"]["note"]
+
+
+@pytest.mark.parametrize("key", registry())
+def test_every_system_is_fitted_on_a_dataset_that_has_what_it_learns_from(key):
+    tasks, name = set(registry()[key].tasks), bench.fitted_on(key)
+    assert tasks & set(BY_NAME[name].tasks)
+    if "hierarchical classification" in tasks:
+        assert hierarchy_of(load_dataset(name)).inner
 
 
 def test_without_names_the_long_ones_are_left_out(monkeypatch):
