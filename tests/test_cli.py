@@ -322,7 +322,7 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
         (["run", "coop", "--dataset", "digits", "--noise", "2"], "noise is a share"),
         (["report", "--set", "workers=two"], "'workers' must be a whole number"),
         (["report", "--set", "worker=2"], "did you mean workers"),
-        (["run", "coop", "--dataset", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
+        (["run", "coop", "--dataset", "digits", "--set", "lr"], "a setting is written KEY=VALUE"),
         (["run", "cop", "--dataset", "digits"], "unknown system 'cop'; did you mean coop"),
         (["run", "coop", "--dataset", "digits", "--backbone", "micro-vitt"], "did you mean micro-vit"),
         (["run", "coop", "--dataset", "digts"], "unknown dataset 'digts'; did you mean digits"),

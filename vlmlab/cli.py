@@ -182,7 +182,7 @@ def run(
     The figures of zero-shot prediction stand beside its own. Ctrl-C ends training early and measures what was learned.
     """
     from vlmlab.registry import registry, unknown_system
-    from vlmlab.studies.experiment import Experiment
+    from vlmlab.studies.experiment import Experiment, read_settings
 
     if system not in registry():
         raise unknown_system(system)
@@ -195,7 +195,7 @@ def run(
         shots,
         seed,
         split,
-        _settings(settings),
+        read_settings(settings or ()),
         views,
         root and str(root),
         skip_broken,
@@ -272,7 +272,7 @@ def sweep(
     Exit code 1 if an experiment failed; the others are kept, and it is tried again by the next run.
     """
     from vlmlab.registry import registry, unknown_system
-    from vlmlab.studies.experiment import grid
+    from vlmlab.studies.experiment import grid, read_settings, settings_for
     from vlmlab.studies.report import check_names
     from vlmlab.studies.store import ResultStore
 
@@ -300,19 +300,19 @@ def sweep(
     }
     if tested:
         others["targets"] = tested
-    given = _settings(settings)
+    given = read_settings(settings or ())
     for name, _ in given:
         if "." in name and name.partition(".")[0] not in keys:
             raise unknown("system of the sweep", name.partition(".")[0], keys)
     few, draws = _numbers("shots", shots or ["1,4,16"]), _numbers("seeds", seeds or ["0,1,2"])
     if section:
         experiments = suited(
-            keys, named, towers, few, draws, splits, config=lambda key: _settings_of(key, given), **others
+            keys, named, towers, few, draws, splits, config=lambda key: settings_for(key, given), **others
         )
     else:
         experiments = []
         for key, one in itertools.product(keys, splits):
-            own = {"split": one, "config": _settings_of(key, given), **others}
+            own = {"split": one, "config": settings_for(key, given), **others}
             experiments += grid([key], named, towers, few if registry()[key].takes_shots else [0], draws, **own)
     if given:
         with _work():
@@ -397,11 +397,12 @@ def report(
         "folder": folder,
     }
     with _work():
+        from vlmlab.studies.experiment import read_settings
         from vlmlab.studies.report import from_text, parameters_of, template_named
         from vlmlab.studies.report import report as write
 
         defaults = parameters_of(template_named(template))
-        given |= {name: from_text(name, text, defaults) for name, text in _settings(others)}
+        given |= {name: from_text(name, text, defaults) for name, text in read_settings(others or ())}
         files = write({name: value for name, value in given.items() if value is not None}, out, template, echo=_say)
     if json_:
         return _print_json({name: str(path) for name, path in files.items()})
@@ -723,31 +724,16 @@ def _numbers(option: str, given: Sequence[str]) -> list[int]:
         raise VlmlabError(f"--{option} takes whole numbers separated by commas, such as 1,2,4, not '{text}'") from error
 
 
-def _settings(pairs: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
-    """["lr=0.1"] -> (("lr", "0.1"),); the system's Config knows the types."""
-    split = [pair.partition("=") for pair in pairs or ()]
-    for pair, (name, equals, _) in zip(pairs or (), split, strict=True):
-        if not equals or not name.strip():
-            raise VlmlabError(f"--set takes KEY=VALUE, such as lr=0.01, not '{pair}'")
-    return tuple((name.strip(), value.strip()) for name, _, value in split)
-
-
-def _settings_of(system: str, settings: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Those that mean `system`: "coop.lr" is a setting of coop alone, "lr" one of every system."""
-    chosen = {name: value for name, value in settings if "." not in name}
-    chosen |= {name.partition(".")[2]: value for name, value in settings if name.startswith(f"{system}.")}
-    return tuple(chosen.items())
-
-
 def _check_settings(keys: Sequence[str], settings: Sequence[tuple[str, str]]) -> None:
     """Raises `VlmlabError` for a setting that a system has not, or of the wrong type, before the first experiment."""
     from types import SimpleNamespace
 
     from vlmlab.registry import load_system
+    from vlmlab.studies.experiment import settings_for
 
     for key in keys:
         try:
-            load_system(key).configure(SimpleNamespace(embedded=False), **dict(_settings_of(key, settings)))
+            load_system(key).configure(SimpleNamespace(embedded=False), **settings_for(key, settings))
         except VlmlabError as error:
             raise VlmlabError(f"{key}: {error} (a setting of one system is written SYSTEM.KEY=VALUE)") from error
 

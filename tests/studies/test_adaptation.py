@@ -33,6 +33,20 @@ def test_many_classes_have_larger_batches_also_in_a_folder(tmp_path):
     assert settings_of("coop", "objects")["batch_size"] == 128 and not settings_of("coop", "digits")
 
 
+def test_settings_of_a_report_go_to_the_systems_that_have_them(tmp_path):
+    def plan(*settings):
+        systems = ["coop", "cupl", "tpt"]
+        return Plan(systems, ["objects"], "micro-vit", [1], [1], 0, tmp_path, settings=settings)
+
+    few, base = plan("batch_size=512", "coop.epochs=3", "tpt.n_views=4").experiments()
+    configs = {e.system: dict(e.config) for e in few}
+    assert configs == {"coop": {"batch_size": "512", "epochs": "3"}, "cupl": {}, "tpt": {"n_views": "4"}}
+    assert dict(base[0].config) == configs["coop"], "in place of what keeps a report short"
+    for wrong, said in (("bath_size=1", "did you mean batch_size"), ("plot.epochs=1", "'plot'"), ("epochs", "KEY=VALUE")):
+        with pytest.raises(VlmlabError, match=said):
+            plan(wrong)
+
+
 def test_all_systems_are_those_of_section_6_that_classify(tmp_path):
     plan = Plan(["all"], ["pictures/mine"], "photo", [1, 4], [1], 0, tmp_path, base_new=["all"])
     assert {"coop", "vp", "tip_adapter", "cupl", "upl"} <= set(plan.systems)

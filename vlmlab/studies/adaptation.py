@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from vlmlab.datasets.catalog import BY_NAME
-from vlmlab.errors import VlmlabError
+from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import write_atomically
-from vlmlab.registry import WITHOUT_SHOTS, registry, system_label
-from vlmlab.studies.experiment import Experiment
+from vlmlab.registry import WITHOUT_SHOTS, load_system, registry, system_label
+from vlmlab.studies.experiment import Experiment, read_settings, settings_for
 from vlmlab.studies.store import ResultStore
 from vlmlab.studies.sweep import sweep, systems_of
 from vlmlab.studies.table import spread
@@ -68,8 +68,10 @@ class Plan:
     root: str = ""
     download: bool = False
     test_pictures: int = 0
+    settings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        """Spell out "all" and check the settings; raises `VlmlabError` for one that no system of the report has."""
         systems = list(self.systems)
         if EVERY in systems:
             table = registry()
@@ -77,6 +79,21 @@ class Plan:
         chosen = systems if EVERY in self.base_new else [key for key in systems if key in self.base_new]
         object.__setattr__(self, "systems", systems)
         object.__setattr__(self, "base_new", chosen)
+        for name, _ in read_settings(self.settings):
+            system, dot, own = name.rpartition(".")
+            if dot and system not in systems:
+                raise unknown("system of the report", system, systems)
+            known = {field for key in ([system] if dot else systems) for field in _fields(key)}
+            if own not in known:
+                raise unknown("setting", own, sorted(known))
+
+    def config(self, system: str, dataset: str) -> dict[str, int | float | str]:
+        """What the report sets otherwise than the system's defaults: what keeps it short, then what the user asked for.
+
+        A setting without a system's name goes to every system that has it.
+        """
+        own = settings_for(system, read_settings(self.settings))
+        return settings_of(system, dataset) | {name: own[name] for name in own if name in _fields(system)}
 
     def experiments(self) -> tuple[list[Experiment], list[Experiment]]:
         """The few-shot experiments (all classes), and those that learn on base classes with the most shots."""
@@ -92,7 +109,7 @@ class Plan:
                         "dataset": dataset,
                         "backbone": self.backbone,
                         "seed": seed,
-                        "config": settings_of(system, dataset),
+                        "config": self.config(system, dataset),
                         "root": self.root or None,
                         "test_pictures": self.test_pictures,
                     }
@@ -102,8 +119,13 @@ class Plan:
         return few, base
 
 
+def _fields(system: str) -> set[str]:
+    """Names of the settings of a system; none if the system is not known, whose runs then say so."""
+    return {field.name for field in dataclasses.fields(load_system(system).Config)} if system in registry() else set()
+
+
 def settings_of(system: str, dataset: str) -> dict[str, int | float]:
-    """What a report sets otherwise than the system's defaults."""
+    """What keeps a report short: settings other than the system's defaults."""
     from vlmlab.studies.run import shared_dataset
 
     known, classes = BY_NAME.get(dataset), 0
@@ -248,13 +270,12 @@ def look_inside(plan: Plan) -> Inside:
     """Adapt one system with learned context (CoOp if it is in the plan) once more and keep what is inside it."""
     from vlmlab.learning.evaluate import predict
     from vlmlab.learning.words import nearest_words
-    from vlmlab.registry import load_system
     from vlmlab.studies.run import adapt, some
 
     learning = [s for s in plan.systems if registry()[s].setup not in WITHOUT_SHOTS]
     system = "coop" if "coop" in plan.systems else (learning or list(plan.systems))[0]
     dataset = plan.datasets[-1]
-    config = settings_of(system, dataset)
+    config = plan.config(system, dataset)
     one = Experiment(
         system, dataset, plan.backbone, max(plan.shots), plan.seeds[0], config=config, root=plan.root or None
     )

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError, unknown
@@ -107,6 +107,21 @@ def _absolute(dataset: str) -> str:
 def is_path(dataset: str) -> bool:
     """Whether a dataset is named by its folder: "pictures/cats", "./cats", or an existing folder of that name."""
     return "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or Path(dataset).is_dir()
+
+
+def read_settings(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """["coop.lr=0.1"] -> (("coop.lr", "0.1"),); the system's Config knows the types. Raises `VlmlabError` for another form."""
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, equals, _) in zip(pairs, split, strict=True):
+        if not equals or not name.strip():
+            raise VlmlabError(f"a setting is written KEY=VALUE, such as lr=0.01, not '{pair}'")
+    return tuple((name.strip(), value.strip()) for name, _, value in split)
+
+
+def settings_for(system: str, settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Those that mean `system`: "coop.lr" is a setting of coop alone, "lr" one of every system."""
+    chosen = {name: value for name, value in settings if "." not in name}
+    return chosen | {name.partition(".")[2]: value for name, value in settings if name.startswith(f"{system}.")}
 
 
 def grid(
