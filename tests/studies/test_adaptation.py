@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from vlmlab.errors import VlmlabError
-from vlmlab.studies.adaptation import Plan, by_family, photographs, settings_of, summary
+from vlmlab.studies.adaptation import Plan, by_family, photographs, short_settings, summary
 from vlmlab.studies.adaptation import run as study_run
 from vlmlab.studies.report import report
 
@@ -27,10 +27,10 @@ def test_many_classes_have_larger_batches_also_in_a_folder(tmp_path):
                 path = tmp_path / str(classes) / f"class {c}" / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.full((8, 8, 3), 9 * c, np.uint8)).save(path)
-        return settings_of("coop", str(tmp_path / str(classes))).get("batch_size")
+        return short_settings("coop", str(tmp_path / str(classes))).get("batch_size")
 
     assert (batch(21), batch(20)) == (128, None)
-    assert settings_of("coop", "objects")["batch_size"] == 128 and not settings_of("coop", "digits")
+    assert short_settings("coop", "objects")["batch_size"] == 128 and not short_settings("coop", "digits")
 
 
 def test_settings_of_a_report_go_to_the_systems_that_have_them(tmp_path):

@@ -93,7 +93,7 @@ class Plan:
         A setting without a system's name goes to every system that has it.
         """
         own = settings_for(system, read_settings(self.settings))
-        return settings_of(system, dataset) | {name: own[name] for name in own if name in _fields(system)}
+        return short_settings(system, dataset) | {name: own[name] for name in own if name in _fields(system)}
 
     def experiments(self) -> tuple[list[Experiment], list[Experiment]]:
         """The few-shot experiments (all classes), and those that learn on base classes with the most shots."""
@@ -124,7 +124,7 @@ def _fields(system: str) -> set[str]:
     return {field.name for field in dataclasses.fields(load_system(system).Config)} if system in registry() else set()
 
 
-def settings_of(system: str, dataset: str) -> dict[str, int | float]:
+def short_settings(system: str, dataset: str) -> dict[str, int | float]:
     """What keeps a report short: settings other than the system's defaults."""
     from vlmlab.studies.run import shared_dataset
 
