@@ -242,7 +242,9 @@ class _Run:
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise VlmlabError(f"{path} is not a checkpoint that vlmlab wrote; delete it to begin anew") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity():
-            raise VlmlabError(f"the checkpoint {path} belongs to another run; delete it or name another file")
+            raise VlmlabError(
+                f"the checkpoint {path} belongs to another run (other pictures, settings or weights); delete it or name another file"
+            )
         self.losses = list(state["losses"])
         self._begin(self._at(max(0, len(self.losses) - 1))[0])
         self.method.load_state_dict(state["method"])
