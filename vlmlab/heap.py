@@ -1,8 +1,8 @@
 """What becomes of memory that tensors free on a CPU.
 
 Linux's C library (glibc) returns a large block to the system as soon as it is freed, so that the next one is fetched, page
-by page, and filled with zeros. A step of a large image tower frees and fetches gigabytes in this way; it then spends a
-third of its time on that (`vlmlab bench freed_memory`).
+by page, and filled with zeros. A step of a large image tower frees and fetches gigabytes in this way; what that costs is
+measured by `vlmlab bench freed_memory`.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ METRICS = {
 """Name -> what stands at the axis, the split whose rows have it, its column, and the column of its deviation."""
 
 LOGARITHMIC = ("parameters", "seconds", "memory")
-FAR = (
-    5.0  # times the distance of the quartiles: CuPL and VCD fail so on some datasets that they would squeeze the others
-)
+# Where names or descriptions fail on a dataset, CuPL and VCD fall so far that all other points would be squeezed.
+FAR = 5.0
+"""Beyond so many times the distance of the quartiles a point stands at the rim."""
 FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
 
 
@@ -105,7 +105,7 @@ def frontier(x: np.ndarray, y: np.ndarray, smaller_x: bool) -> np.ndarray:
 def at_rim(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where `values` [N] stand on an axis that a few far ones do not stretch, and which of them [N] were moved.
 
-    A value farther from the quartiles than five times their distance is far; it moves to just outside of the others.
+    A value farther from the quartiles than `FAR` times their distance is far; it moves to just outside of the others.
     """
     low, high = np.percentile(values, (25, 75))
     far = (values < low - FAR * (high - low)) | (values > high + FAR * (high - low))
