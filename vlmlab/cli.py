@@ -223,7 +223,12 @@ def run(
 
 @app.command()
 def sweep(
-    store: Annotated[Path, typer.Option(help="Folder of the results; what it holds is not computed again.")],
+    store: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the results; what it holds is not computed again while the pictures are the same."
+        ),
+    ],
     systems: Annotated[
         list[str] | None,
         typer.Option(metavar="LIST", help="Keys of vlmlab systems; default: zero_shot,coop,tip_adapter."),

@@ -8,7 +8,10 @@ from vlmlab.errors import VlmlabError
 
 @pytest.mark.parametrize("wrong", ["objekts-sketch", "object_sketch", "OBJECTS-SKETH"])
 def test_an_unknown_name_gets_the_closest_ones_and_the_way_to_name_a_folder(wrong):
-    with pytest.raises(VlmlabError, match=r"unknown dataset.*did you mean .*objects-sketch.*or the path of a folder of your own, such as \./"):
+    with pytest.raises(
+        VlmlabError,
+        match=r"unknown dataset.*did you mean .*objects-sketch.*or the path of a folder of your own, such as \./",
+    ):
         load_dataset(wrong)
 
 

@@ -60,7 +60,9 @@ def test_impossible_pairs_are_refused_with_the_reason():
     assert "unlabelled pictures" in PROTOCOLS["few-shot"].refusal(system("unsupervised"))
     assert PROTOCOLS["few-shot"].refusal(system("few-shot")) is None
     reason = PROTOCOLS["few-shot"].refusal(system("transductive"))
-    assert reason == "some is transductive and needs all test pictures at once, which the few-shot protocol does not show"
+    assert (
+        reason == "some is transductive and needs all test pictures at once, which the few-shot protocol does not show"
+    )
 
 
 def test_a_system_needs_ground_truth_of_its_task():

@@ -25,7 +25,11 @@ CLASSES = ["golden retriever", "tabby cat", "sports car", "oak tree", "airliner"
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 4}
 CONFIGS = {
-    "vit": {"embed_dim": 64, "vision_cfg": {"image_size": 32, "patch_size": 8, "layers": 4, "width": 64}, "text_cfg": TEXT},
+    "vit": {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "layers": 4, "width": 64},
+        "text_cfg": TEXT,
+    },
     "rn": {"embed_dim": 64, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}, "text_cfg": TEXT},
     "asym": {
         "embed_dim": 32,

@@ -95,6 +95,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(backbone, task, tmp_path,
     resumed = fit(Probe(backbone), task, on_step=lambda s, n, loss: steps.append(s), checkpoint=tmp_path / "run.pt")
     assert resumed.losses == whole.losses
     assert steps[0] == 11, "the ten steps before the last checkpoint must not be computed again"
+    again = fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")  # nothing is left to do
+    assert again.seconds > resumed.seconds and again.cpu_seconds > resumed.cpu_seconds, "what the steps cost is kept"
 
 
 def test_another_run_s_checkpoint_is_refused(backbone, task, tmp_path):

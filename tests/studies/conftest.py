@@ -30,7 +30,9 @@ def coloured(per_class: int, seed: int) -> ImageSet:
     labels = np.repeat(np.arange(len(COLOURS)), per_class)
     base = np.array(list(COLOURS.values()))[labels][:, None, None]
     pixels = np.clip(base + rng.normal(0, 40, (len(labels), 32, 32, 3)), 0, 255).astype(np.uint8)
-    return ImageSet(ArrayPictures(lambda: pixels, f"colours {seed}"), labels, [f"{seed}/{i}" for i in range(len(labels))])
+    return ImageSet(
+        ArrayPictures(lambda: pixels, f"colours {seed}"), labels, [f"{seed}/{i}" for i in range(len(labels))]
+    )
 
 
 @pytest.fixture

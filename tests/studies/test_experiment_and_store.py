@@ -2,6 +2,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,41 @@ def test_a_grid_has_every_combination_once():
     assert len({experiment.key for experiment in experiments}) == len(experiments) == 24
     assert all(experiment.split == "base" for experiment in experiments)
     assert [experiment.dataset for experiment in experiments] == ["d"] * 12 + ["e"] * 12
+
+
+@pytest.fixture
+def pets(tmp_path) -> Experiment:
+    folder = tmp_path / "pets"
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "1.png").write_bytes(b"one")
+    (folder / "labels.csv").write_text("file,label\n")
+    return Experiment("coop", str(folder))
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "other size", "table"])
+def test_a_result_on_a_folder_is_known_until_the_folder_changes(tmp_path, pets, change):
+    folder = Path(pets.dataset)
+    ResultStore(folder / "results").add(pets, {"a": 1})  # within the folder itself
+    os.utime(folder / "cat" / "1.png", (0, 0))  # a copy has other times
+    assert ResultStore(folder / "results").get(pets) == {"a": 1}
+    if change == "added":
+        (folder / "cat" / "2.png").write_bytes(b"two")
+    elif change == "removed":
+        (folder / "cat" / "1.png").unlink()
+    elif change == "other size":
+        (folder / "cat" / "1.png").write_bytes(b"another")
+    else:
+        (folder / "labels.csv").write_text("file,label\ncat/1.png,cat\n")
+    store = ResultStore(folder / "results")
+    assert store.get(pets) is None and pets not in store
+    store.add(pets, {"a": 2})
+    assert store.get(pets) == {"a": 2} and len(store) == 1
+
+
+def test_results_on_a_folder_outlive_it(tmp_path, pets):
+    ResultStore(tmp_path / "store").add(pets, {"a": 1})
+    shutil.rmtree(pets.dataset)
+    assert ResultStore(tmp_path / "store").get(pets) == {"a": 1}
 
 
 def test_a_result_comes_back_and_takes_the_place_of_a_failure(tmp_path):

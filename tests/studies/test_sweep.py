@@ -221,10 +221,19 @@ def test_a_section_asks_only_what_makes_sense():
     assert len(asked) * 3 == len(every) == len({e.key for e in every})
     assert {e.dataset for e in every if e.system in ("maskclip", "dualcoop")} == {"tableau"}
     assert {e.shots for e in every if e.system in ("zero_shot", "upl", "maskclip")} == {0}
-    assert {(e.shots, e.split) for e in every if e.system == "coop"} == {(1, "all"), (16, "all"), (16, "base"), (16, "shift")}
+    assert {(e.shots, e.split) for e in every if e.system == "coop"} == {
+        (1, "all"),
+        (16, "all"),
+        (16, "base"),
+        (16, "shift"),
+    }
     assert {e.dataset for e in every if e.split == "shift"} == {"objects"}
     datasets = {e.dataset for e in every if e.system == "coop"}
-    assert {"digits", "objects-sketch", "aerial"} <= datasets and not datasets & {"tableau", "photographs", "caltech101"}
+    assert {"digits", "objects-sketch", "aerial"} <= datasets and not datasets & {
+        "tableau",
+        "photographs",
+        "caltech101",
+    }
     trees = {e.dataset for e in suited(["protect"], shots=[1])}
     assert {"objects", "aerial"} <= trees and "digits" not in trees, "ProTeCt wants a class tree"
     (own,) = suited(["coop"], ["./pictures"], shots=[2], seeds=[1], config=lambda key: (("n_ctx", key),))

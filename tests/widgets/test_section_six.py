@@ -278,7 +278,9 @@ def test_a_far_point_stands_at_the_rim_and_the_others_keep_their_places():
     np.testing.assert_array_equal(placed[:-1], near)
     assert 85 < placed[-1] < 90
     np.testing.assert_array_equal(at_rim(near)[0], near)
-    assert not at_rim(np.array([5.0, 5.0, 5.0, 5.0, 9.0]))[1].any(), "values that are all one have no scale to be far on"
+    assert not at_rim(np.array([5.0, 5.0, 5.0, 5.0, 9.0]))[1].any(), (
+        "values that are all one have no scale to be far on"
+    )
 
 
 def test_the_board_says_what_a_point_at_the_rim_is(strict):

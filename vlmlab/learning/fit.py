@@ -38,8 +38,8 @@ class FitRecord:
     """What happened: the loss of every step, and what it cost.
 
     `seconds` by the clock, `cpu_seconds` of the processor (all threads together; what else the machine does is not in
-    them) and `peak_mb` (see `PeakMemory`) cover preparation and training of this call, not of an earlier one that was
-    resumed; `stopped` says that the user ended it before the last of `steps`.
+    them) cover preparation and training, up to its last checkpoint also those of a call that is resumed; `peak_mb` (see
+    `PeakMemory`) is of this call alone; `stopped` says that the user ended it before the last of `steps`.
     """
 
     losses: list[float]
@@ -81,19 +81,30 @@ def fit(
     """
     bank = bank or FeatureBank(method.backbone, disk=False)
     method.bank = bank
-    began, used = time.perf_counter(), time.process_time()
+    clocks = _Clocks()
     cuda = [method.backbone.device] if torch.device(method.backbone.device).type == "cuda" else []
     with PeakMemory() as memory, torch.random.fork_rng(devices=cuda):
         torch.manual_seed(task.seed)
         method.prepare(task)
         losses, steps, stopped = [], 0, False
         if next(method.parameters(), None) is not None:
-            run = _Run(method, task, bank, views)
+            run = _Run(method, task, bank, views, clocks)
             stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
             losses, steps = run.losses, run.steps
         method.finish(task)
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - used
+    seconds, cpu_seconds = clocks.read()
     return FitRecord(losses, steps, stopped, round(seconds, 3), round(cpu_seconds, 3), memory.peak_mb)
+
+
+class _Clocks:
+    """Seconds since the start, by the clock and of the processor, and those that a resumed run had spent before."""
+
+    def __init__(self) -> None:
+        self.began, self.before = (time.perf_counter(), time.process_time()), (0.0, 0.0)
+
+    def read(self) -> tuple[float, float]:
+        now = time.perf_counter(), time.process_time()
+        return self.before[0] + now[0] - self.began[0], self.before[1] + now[1] - self.began[1]
 
 
 class _Stage:
@@ -146,8 +157,8 @@ class _Stage:
 class _Run:
     """The state of one training run: everything that a checkpoint must hold."""
 
-    def __init__(self, method: Method, task, bank: FeatureBank, views: int) -> None:
-        self.method, self.task, self.views = method, task, views
+    def __init__(self, method: Method, task, bank: FeatureBank, views: int, clocks: _Clocks) -> None:
+        self.method, self.task, self.views, self.clocks = method, task, views, clocks
         self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
         self.steps = sum(stage.steps for stage in self.stages)
         self.losses: list[float] = []
@@ -228,6 +239,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "losses": self.losses,
+            "seconds": self.clocks.read(),
             "generator": torch.get_rng_state(),
             "gpu_generator": torch.cuda.get_rng_state(self.method.backbone.device) if on_gpu else None,
         }
@@ -246,6 +258,7 @@ class _Run:
                 f"the checkpoint {path} belongs to another run (other pictures, settings or weights); delete it or name another file"
             )
         self.losses = list(state["losses"])
+        self.clocks.before = state["seconds"]
         self._begin(self._at(max(0, len(self.losses) - 1))[0])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -10,6 +10,7 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -71,7 +72,10 @@ class Plan:
     settings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Spell out "all" and check the settings; raises `VlmlabError` for one that no system of the report has."""
+        """Spell out "all" and check the settings.
+
+        Raises `VlmlabError` for a setting that no system of the report has, and for a value that its system cannot take.
+        """
         systems = list(self.systems)
         if EVERY in systems:
             table = registry()
@@ -86,6 +90,11 @@ class Plan:
             known = {field for key in ([system] if dot else systems) for field in _fields(key)}
             if own not in known:
                 raise unknown("setting", own, sorted(known))
+        for key in systems:
+            if key in registry():
+                values = settings_for(key, read_settings(self.settings))
+                own = {name: value for name, value in values.items() if name in _fields(key)}
+                load_system(key).configure(SimpleNamespace(embedded=False), **own)
 
     def config(self, system: str, dataset: str) -> dict[str, int | float | str]:
         """What the report sets otherwise than the system's defaults: what keeps it short, then what the user asked for.

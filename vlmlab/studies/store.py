@@ -3,18 +3,22 @@
 A file's name is its experiment's key. It is written to a temporary name and renamed, so that it holds all of a result
 or does not exist; no index has to agree with it, so any number of processes and machines may share the folder. A
 failure has a file of its own (`KEY.failed.json`), which can never take the place of a result.
+
+A result on a folder of pictures is one on what lay there: once files were added, removed or changed in size, it is not
+known any more. A folder that is gone leaves its results known.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
-from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.experiment import Experiment, is_path
 
 ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
 
@@ -27,20 +31,21 @@ class ResultStore:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self._contents: dict[str, str] = {}
         # A probe, because access rights alone do not tell (a full disk, a read-only mount, a file in the way).
         probe = self.folder / f".writable-{os.getpid()}"
         write_atomically(probe, b"\0" * ROOM)
         probe.unlink(missing_ok=True)
 
     def __contains__(self, experiment: Experiment) -> bool:
-        return self._path(experiment).is_file()
+        return self.get(experiment) is not None
 
     def __len__(self) -> int:
         return len(self._keys())
 
     def add(self, experiment: Experiment, result: dict) -> None:
         """Keep a result, and forget that the experiment failed before."""
-        content = {"experiment": experiment.as_json(), "result": result}
+        content = {"experiment": experiment.as_json(), "result": result, "folders": self._folders(experiment)}
         write_atomically(self._path(experiment), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         self._failure_path(experiment).unlink(missing_ok=True)
 
@@ -52,7 +57,11 @@ class ResultStore:
     def get(self, experiment: Experiment) -> dict | None:
         """The result (as `vlmlab run --json` prints it), or None if there is none yet."""
         path = self._path(experiment)
-        return _read(path)["result"] if path.is_file() else None
+        if not path.is_file():
+            return None
+        content, now = _read(path), self._folders(experiment)
+        changed = any(now.get(folder, then) != then for folder, then in content.get("folders", {}).items())
+        return None if changed else content["result"]
 
     def failure(self, experiment: Experiment) -> str | None:
         """The one-line reason why an experiment has failed and has no result yet, or None."""
@@ -76,6 +85,14 @@ class ResultStore:
         with contextlib.suppress(OSError):  # not empty, or never made
             path.parent.rmdir()
 
+    def _folders(self, experiment: Experiment) -> dict[str, str]:
+        """What lies in the folders of pictures that an experiment names, looked at once per store."""
+        folders = [name for name in (experiment.dataset, *experiment.targets) if is_path(name) and Path(name).is_dir()]
+        for folder in folders:
+            if folder not in self._contents:
+                self._contents[folder] = _contents(Path(folder))
+        return {folder: self._contents[folder] for folder in folders}
+
     def _keys(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.json") if "." not in path.stem)
 
@@ -84,6 +101,15 @@ class ResultStore:
 
     def _failure_path(self, experiment: Experiment) -> Path:
         return self.folder / f"{experiment.key}.failed.json"
+
+
+def _contents(folder: Path) -> str:
+    """Hash over the names and sizes of the pictures in a folder and of its tables; times would change with every copy."""
+    from vlmlab.datasets.folder import is_picture  # not above: it imports torch, which only the workers need
+
+    files = sorted(path for path in folder.rglob("*") if is_picture(path) or path.suffix.lower() in {".csv", ".txt"})
+    lines = [f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _read(path: Path) -> dict:

@@ -230,7 +230,13 @@ class SectionBoard(Panel):
             rim, own = own & far, own & ~far
             named = "" if own.any() or not rim.any() else family.replace("_", " ")
             axes.plot(
-                across[rim], up[rim], MARKERS[k], color=OKABE_ITO[k], markersize=6.5, markerfacecolor="white", label=named
+                across[rim],
+                up[rim],
+                MARKERS[k],
+                color=OKABE_ITO[k],
+                markersize=6.5,
+                markerfacecolor="white",
+                label=named,
             )
             if own.any():
                 axes.errorbar(
