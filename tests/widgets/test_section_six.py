@@ -15,7 +15,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.studies.table import COLUMNS
 from vlmlab.widgets import CacheSurface, CacheVotes, DescriptorBars, SectionBoard, VisualPromptBoard, WiseFTFrontier
-from vlmlab.widgets.section_board import at_rim, board, frontier
+from vlmlab.widgets.section_board import board, far_out, frontier
 from vlmlab.widgets.support import cache_over
 
 FRONTIER = {
@@ -271,27 +271,25 @@ def test_the_frontier_is_what_nobody_beats():
     assert frontier(x, y, smaller_x=False).tolist() == [False, False, False, True]
 
 
-def test_a_far_point_stands_at_the_rim_and_the_others_keep_their_places():
+def test_a_far_value_is_told_from_a_wide_spread():
     near = np.linspace(90, 96, 9)
-    placed, far = at_rim(np.append(near, 40.0))
-    assert far.tolist() == [False] * 9 + [True]
-    np.testing.assert_array_equal(placed[:-1], near)
-    assert 85 < placed[-1] < 90
-    np.testing.assert_array_equal(at_rim(near)[0], near)
-    assert not at_rim(np.array([5.0, 5.0, 5.0, 5.0, 9.0]))[1].any(), (
-        "values that are all one have no scale to be far on"
-    )
+    assert far_out(np.append(near, 40.0)).tolist() == [False] * 9 + [True]
+    assert not far_out(near).any() and not far_out(np.append(near, 80.0)).any()
+    same = np.array([5.0, 5.0, 5.0, 5.0, 9.0])
+    assert not far_out(same).any(), "values that are all one have no scale to be far on"
 
 
-def test_the_board_says_what_a_point_at_the_rim_is(strict):
+def test_a_far_point_is_listed_and_does_not_stretch_the_axes(strict):
     crowd = ("coop", "cocoop", "kgcoop", "lasp", "plot", "maple", "upt", "vp")
-    halves = {"split": "base", "new": 30.0, "new_sd": 0.0, "base_sd": 0.0}
-    lines = [line(key, base=90.0 + k, **halves) for k, key in enumerate(crowd)]
-    panel = SectionBoard(pd.DataFrame([*lines, line("vcd", base=1.0, **halves)]), x="base", y="new")
+    halves = {"split": "base", "new_sd": 0.0, "base_sd": 0.0}
+    lines = [line(key, base=90.0 + k, new=30.0 + k, **halves) for k, key in enumerate(crowd)]
+    panel = SectionBoard(pd.DataFrame([*lines, line("vcd", base=1.0, new=2.0, **halves)]), x="base", y="new")
     still = panel.static()
-    names = [text.get_text() for text in still.axes[0].texts]
-    assert "VCD (1.0, 30.0)" in names and sum("(" in name for name in names) == 1
-    assert still.axes[0].get_xlim()[0] > 80 and "Hollow" in still.alt and "Hollow" in panel.note.value
+    axes = still.axes[0]
+    assert "VCD" not in {text.get_text() for text in axes.texts}
+    assert "VCD (1.0, 2.0)" in {text.get_text() for text in axes.get_legend().get_texts()}
+    assert axes.get_xlim()[0] > 80 and axes.get_ylim()[0] > 20
+    assert "Hollow" in still.alt and "Hollow" in panel.note.value
     panel.close()
 
 

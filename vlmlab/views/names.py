@@ -25,13 +25,16 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: 
     strong = np.ones(len(points), bool) if strong is None else np.asarray(strong, bool)
     scale = 72 / figure.dpi
     places = axes.transData.transform(np.array([(x, y) for _, x, y in points], float))
-    taken = [(x - 5, x + 5, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
+    taken = [(x - 6, x + 6, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
+    end = min(axes.bbox.x1 + 60, figure.bbox.x1 - 3)
     for k in np.argsort(~strong, kind="stable"):
         (x, y), (name, across, up) = places[k], points[k]
         width = 5.6 * len(name) / scale * SIZE / 10
-        tries = [(side, shift) for shift in SHIFTS for side in (1, -1)]
-        spots = {(side, shift): (x + 9 if side > 0 else x - 9 - width, y + shift) for side, shift in tries}
-        inside = [t for t in tries if axes.bbox.x0 < spots[t][0] and spots[t][0] + width < axes.bbox.x1 + 60]
+        # To the right of its point, to the left, and, from the second step on, right above or below.
+        tries = [(side, shift) for shift in SHIFTS for side in (1, -1, 0) if side or shift]
+        lefts = {1: x + 9, -1: x - 9 - width, 0: x - width / 2}
+        spots = {(side, shift): (lefts[side], y + shift) for side, shift in tries}
+        inside = [t for t in tries if axes.bbox.x0 < spots[t][0] and spots[t][0] + width < end]
         covered = {t: sum(_touch(*spots[t], width, other) for other in taken) for t in inside or tries}
         side, shift = min(covered, key=lambda t: (covered[t], abs(t[1])))
         left, height = spots[side, shift]
@@ -41,7 +44,7 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: 
             (across, up),
             (6 * side, shift * scale),
             textcoords="offset points",
-            ha="left" if side > 0 else "right",
+            ha={1: "left", -1: "right", 0: "center"}[side],
             va="center",
             fontsize=SIZE,
             color=INK if strong[k] else MUTED,
@@ -52,4 +55,4 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: 
 
 
 def _touch(left: float, height: float, width: float, other: tuple[float, float, float]) -> bool:
-    return left < other[1] and left + width > other[0] and abs(height - other[2]) < 1.5 * SIZE
+    return left < other[1] + 3 and left + width + 3 > other[0] and abs(height - other[2]) < 1.5 * SIZE

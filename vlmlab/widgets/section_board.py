@@ -7,7 +7,9 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vlmlab.errors import VlmlabError
@@ -34,7 +36,7 @@ METRICS = {
 LOGARITHMIC = ("parameters", "seconds", "memory")
 # Where names or descriptions fail on a dataset, CuPL and VCD fall so far that all other points would be squeezed.
 FAR = 5.0
-"""Beyond so many times the distance of the quartiles a point stands at the rim."""
+"""Beyond so many times the distance of the quartiles a point is not drawn; a line over the chart gives its figures."""
 FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
 
 
@@ -102,17 +104,11 @@ def frontier(x: np.ndarray, y: np.ndarray, smaller_x: bool) -> np.ndarray:
     return ~better.any(1)
 
 
-def at_rim(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where `values` [N] stand on an axis that a few far ones do not stretch, and which of them [N] were moved.
-
-    A value farther from the quartiles than `FAR` times their distance is far; it moves to just outside of the others.
-    """
+def far_out(values: np.ndarray) -> np.ndarray:
+    """Which of `values` [N] are farther from the quartiles than `FAR` times the distance of these."""
     low, high = np.percentile(values, (25, 75))
-    far = (values < low - FAR * (high - low)) | (values > high + FAR * (high - low))
-    if high == low or not far.any():
-        return values, np.zeros(len(values), bool)
-    least, most = values[~far].min(), values[~far].max()
-    return np.clip(values, least - 0.12 * (most - least), most + 0.12 * (most - least)), far
+    room = FAR * (high - low)
+    return (values < low - room) | (values > high + room) if room else np.zeros(len(values), bool)
 
 
 class SectionBoard(Panel):
@@ -197,21 +193,16 @@ class SectionBoard(Panel):
         best = p.loc[p.y.idxmax()]
         over = {name: ", ".join(p.attrs[axis]) for axis, name in (("x", x), ("y", y))}
         means = "; ".join(f"{name}: mean over {sets}" for name, sets in over.items())
-        rim = (
-            " Hollow marks lie farther out than they stand: their figures are beside them."
-            if self._rim()[2].any()
-            else ""
-        )
-        return f"{len(p)} systems. Highest {y}: {best['name']}, {best.y:.1f}. {means}.{rim}"
+        beyond = " Hollow marks over the chart lie beyond its axes." if self._far().any() else ""
+        return f"{len(p)} systems. Highest {y}: {best['name']}, {best.y:.1f}. {means}.{beyond}"
 
-    def _rim(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the points stand across and up, and which of them lie farther out."""
+    def _far(self) -> np.ndarray:
+        """Which points are too far out on one of the axes to be drawn; zero-shot, which all are held against, never."""
         p, metrics = self.points, self.points.attrs["axes"]
-        (across, far_x), (up, far_y) = (
-            (values, np.zeros(len(p), bool)) if name in LOGARITHMIC else at_rim(values)
-            for name, values in zip(metrics, (p.x.to_numpy(float), p.y.to_numpy(float)), strict=True)
-        )
-        return across, up, far_x | far_y
+        far = np.zeros(len(p), bool)
+        for name, values in zip(metrics, (p.x, p.y), strict=True):
+            far |= name not in LOGARITHMIC and far_out(values.to_numpy(float))
+        return far & (p.index != "zero_shot")
 
     def _frontier(self) -> np.ndarray:
         p, (x, _) = self.points, self.points.attrs["axes"]
@@ -221,23 +212,12 @@ class SectionBoard(Panel):
         if self.points.empty:
             raise nothing_yet()
         p, (x, y) = self.points, self.points.attrs["axes"]
-        fig = figure(7.6, 5.4)
+        fig = figure(8.6, 6.0)
         axes = fig.subplots()
         best = self._frontier()
-        across, up, far = self._rim()
+        far = self._far()
         for k, family in enumerate(FAMILIES):
-            own = ((p.family == family) & (p.index != "zero_shot")).to_numpy()
-            rim, own = own & far, own & ~far
-            named = "" if own.any() or not rim.any() else family.replace("_", " ")
-            axes.plot(
-                across[rim],
-                up[rim],
-                MARKERS[k],
-                color=OKABE_ITO[k],
-                markersize=6.5,
-                markerfacecolor="white",
-                label=named,
-            )
+            own = ((p.family == family) & (p.index != "zero_shot")).to_numpy() & ~far
             if own.any():
                 axes.errorbar(
                     p.x[own],
@@ -253,9 +233,9 @@ class SectionBoard(Panel):
                     label=family.replace("_", " "),
                 )
         if "zero_shot" in p.index:
-            zero = p.index.get_loc("zero_shot")
-            axes.plot(across[zero], up[zero], "X", color=INK, markersize=9, label="zero-shot")
-            axes.axhline(up[zero], color=INK, linewidth=1, linestyle="--", zorder=0)
+            zero = p.loc["zero_shot"]
+            axes.plot(zero.x, zero.y, "X", color=INK, markersize=9, label="zero-shot")
+            axes.axhline(zero.y, color=INK, linewidth=1, linestyle="--", zorder=0)
         for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
             if name in LOGARITHMIC:
                 (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)(
@@ -268,12 +248,26 @@ class SectionBoard(Panel):
                 axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(NullFormatter())
-        figures = [f" ({a:.1f}, {b:.1f})" if out else "" for a, b, out in zip(p.x, p.y, far, strict=True)]
+        if far.any():
+            self._list_beyond(axes, p[far])
         # The legend names zero-shot, and its line would cross a name.
-        names = ["" if k == "zero_shot" else n + f for k, n, f in zip(p.index, p["name"], figures, strict=True)]
-        write_names(axes, list(zip(names, across, up, strict=True)), best)
+        names = ["" if key == "zero_shot" else name for key, name in zip(p.index, p["name"], strict=True)]
+        near = np.flatnonzero(~far)
+        write_names(axes, [(names[i], p.x.iloc[i], p.y.iloc[i]) for i in near], best[near])
         fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
         return fig.described(f"{METRICS[y][0]} over {METRICS[x][0]} of every system. {self._told()}")
+
+    def _list_beyond(self, axes: Axes, far: pd.DataFrame) -> None:
+        """What is not drawn, as a strip over the chart."""
+        marks = []
+        for point in far.itertuples():
+            k = FAMILIES.index(point.family)
+            hollow = {"marker": MARKERS[k], "color": OKABE_ITO[k], "markerfacecolor": "white", "linestyle": ""}
+            marks.append(Line2D([], [], **hollow, label=f"{point.name} ({point.x:.1f}, {point.y:.1f})"))
+        small = {"fontsize": 8, "title": "beyond the axes (across, up)", "title_fontsize": 8, "alignment": "left"}
+        axes.legend(
+            handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, handletextpad=0.2, **small
+        )
 
     def facts(self) -> dict[str, Any]:
         """How many systems there are, the one that is highest, and those that no other beats on both axes."""
