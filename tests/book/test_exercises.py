@@ -285,7 +285,7 @@ MISTAKES = {
         (lambda v, t: float(t.flatten()[v.argmax()] - t.max()), "is negative"),
         (lambda v, t: float(t.max()), "find the setting on validation"),
     ],
-    "06_4.megabytes": [(65_536_000, "1e+06 times"), (16.384, "0.25 times")],
+    "06_4.megabytes": [(65_536_000, "1e+06 times"), (16.384, "0.25 times"), (62.5, "MiB")],
     "06_4.residual": [
         (lambda h, v1, v2, r: feature_adapters.residual(h, v1, v2, 1 - r), "wrong way round"),
         (units_mixed, "only the mixture is"),

@@ -120,3 +120,29 @@ def test_room_shows_start_and_end():
 def test_a_matrix_leaves_empty_what_was_not_measured():
     axes = lessons.matrix(np.array([[1.0, np.nan], [-2.0, 30.0]]), ["a", "b"], ["x", "y"], "gain").axes[0]
     assert sorted(text.get_text() for text in axes.texts) == ["-2", "1", "30"]
+
+
+def test_a_signed_matrix_is_white_at_zero_and_coloured_to_both_sides():
+    def colours(signed):
+        axes = lessons.matrix(np.array([[0.0, -3.0, 30.0]]), ["a"], ["x", "y", "z"], signed=signed).axes[0]
+        image = axes.images[0]
+        return image.cmap(image.norm(np.array([0.0, -3.0, 3.0])))[:, :3]
+
+    zero, down, up = colours(signed=True)
+    assert zero.min() > 0.95 and (down[0] > down[2]) != (up[0] > up[2])
+    assert colours(signed=False)[0].min() < 0.5
+
+
+def test_dots_with_the_same_labels_have_a_legend_and_others_are_written_out():
+    common = lessons.dots({"digits": [("one", 5.0), ("two", 9.0)], "food": [("one", 50.0), ("two", 60.0)]})
+    assert [text.get_text() for text in common.legends[0].get_texts()] == ["one", "two"]
+    assert not common.axes[0].texts and common.axes[0].get_xlim()[0] > -10
+    apart = lessons.dots({"digits": [("one", 5.0), ("two", 9.0)], "food": [("three", 50.0), ("two", 60.0)]})
+    assert not apart.legends and "three" in {text.get_text() for text in apart.axes[0].texts}
+
+
+def test_twins_share_a_colour_and_differ_in_their_lines():
+    curves = {name: [[1.0, 2.0]] for name in ("a", "a, mended", "b", "b, mended")}
+    plots = lessons.lines([0, 1], curves, twins=2).axes[0].get_lines()
+    colours, styles = [line.get_color() for line in plots], [line.get_linestyle() for line in plots]
+    assert colours[0] == colours[1] != colours[2] == colours[3] and styles == ["-", "--"] * 2

@@ -159,14 +159,14 @@ def test_the_zero_shot_end_of_the_frontier_is_zero_shot(strict):
     from vlmlab.learning.evaluate import evaluate
     from vlmlab.registry import load_system
     from vlmlab.studies.run import shared_bank, shared_dataset
-    from vlmlab.widgets.wise_ft_frontier import _some
+    from vlmlab.studies.run import some
 
     panel = WiseFTFrontier(**FRONTIER)
     bank = shared_bank("micro-vit")
     task = Task(bank.backbone, shared_dataset("digits"), 1, 1)
     zero_shot = load_system("zero_shot")(bank.backbone)
     zero_shot.prepare(task)
-    assert panel.rows[0]["same"] == evaluate(zero_shot, _some(task.test, 30), bank)["accuracy"]
+    assert panel.rows[0]["same"] == evaluate(zero_shot, some(task.test, 30), bank)["accuracy"]
     panel.close()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vlmlab.views.names import write_names
-from vlmlab.views.style import GRID, INK, MUTED, OKABE_ITO, SPLITS, Still, figure, tidy
+from vlmlab.views.style import GRID, INK, LINES, MARKERS, MUTED, OKABE_ITO, SPLITS, Still, figure, tidy
 
 
 def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = "") -> Still:
@@ -29,22 +29,35 @@ def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = 
 
 
 def dots(groups: Mapping[str, Sequence[tuple[str, float]]], title: str = "", x: str = "accuracy (%)") -> Still:
-    """A row of dots per group: (label, value) each, the lowest and the highest with their labels."""
-    fig = figure(8.2, 1.0 + 0.42 * len(groups))
+    """A row of dots per group: (label, value) each.
+
+    If all groups have the same labels, each label has a colour, and a legend; otherwise the lowest and the highest of
+    every row are written out.
+    """
+    shared = {tuple(label for label, _ in points) for points in groups.values()}
+    common = next(iter(shared)) if len(shared) == 1 and len(groups) > 1 else ()
+    fig = figure(8.2, (1.5 if common else 1.0) + 0.42 * len(groups))
     axes = fig.subplots()
     for y, points in enumerate(groups.values()):
         values = [value for _, value in points]
         axes.plot([min(values), max(values)], [y, y], color=GRID, linewidth=3, zorder=0)
-        axes.scatter(values, [y] * len(values), color=SPLITS["base"], alpha=0.7, s=30)
-        (low, a), (high, b) = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
-        axes.text(a - 2, y, low, ha="right", va="center", fontsize=7.5, color=INK)
-        axes.text(b + 2, y, high, ha="left", va="center", fontsize=7.5, color=INK)
+        if not common:
+            axes.scatter(values, [y] * len(values), color=SPLITS["base"], alpha=0.7, s=30)
+            (low, a), (high, b) = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
+            axes.text(a - 2, y, low, ha="right", va="center", fontsize=7.5, color=INK)
+            axes.text(b + 2, y, high, ha="left", va="center", fontsize=7.5, color=INK)
+    for k, label in enumerate(common):
+        values = [points[k][1] for points in groups.values()]
+        look = {"color": OKABE_ITO[k % len(OKABE_ITO)], "marker": MARKERS[k % len(MARKERS)]}
+        axes.plot(values, range(len(values)), linestyle="", markersize=6, alpha=0.85, label=label, **look)
     axes.set_yticks(range(len(groups)), list(groups))
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlim(-34, 134)
+    axes.set_xlim(*((-3, 103) if common else (-34, 134)))
     axes.set_xticks(range(0, 101, 20))
     tidy(axes, title, x, "")
     axes.grid(axis="y", visible=False)
+    if common:
+        fig.legend(loc="outside lower center", ncols=len(common), frameon=False, fontsize=8.5, handletextpad=0.1)
     return fig
 
 
@@ -87,19 +100,21 @@ def lines(
     up: str = "accuracy (%)",
     levels: Mapping[str, float] | None = None,
     markers: bool = True,
+    twins: int = 1,
 ) -> Still:
     """Curves over x with a band of one standard deviation; each curve is a list of runs [seeds][len(x)].
 
-    `levels` are horizontal lines of reference.
+    `levels` are horizontal lines of reference. So many `twins` in a row share a colour, and differ in their lines.
     """
     fig = figure(6.6, 3.6)
     axes = fig.subplots()
     for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
         axes.axhline(level, color=INK, linestyle=style, linewidth=1.3, label=name)
-    for (name, runs), colour, marker in zip(curves.items(), OKABE_ITO, "os^Dv", strict=False):
+    for k, (name, runs) in enumerate(curves.items()):
+        colour, marker, line = OKABE_ITO[k // twins % len(OKABE_ITO)], MARKERS[k // twins % len(MARKERS)], LINES[k % twins]
         values = np.asarray(runs, float)
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-        axes.plot(x, mean, color=colour, marker=marker if markers else "", markersize=5, label=name)
+        axes.plot(x, mean, line, color=colour, marker=marker if markers else "", markersize=5, label=name)
         axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     tidy(axes, title, across, up)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -140,17 +155,30 @@ def room(
     return fig
 
 
-def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "", unit: str = "") -> Still:
-    """Figures [rows, columns], written into their cells; what was not measured (NaN) stays empty."""
+def matrix(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    unit: str = "",
+    signed: bool = False,
+) -> Still:
+    """Figures [rows, columns], written into their cells; what was not measured (NaN) stays empty.
+
+    `signed` figures are white at zero and take a colour to either side.
+    """
     width = max(2.6 + 0.55 * len(columns), 0.085 * len(title))  # of one column, too, the title is read whole
     fig = figure(width, 1.9 + 0.21 * len(rows))
     axes = fig.subplots()
-    image = axes.imshow(values, cmap="cividis", aspect="auto")
+    low, high = np.nanmin(values), np.nanmax(values)
+    if signed:
+        low, high = -max(-low, high), max(-low, high)
+    image = axes.imshow(values, cmap="PuOr" if signed else "cividis", vmin=low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for i, j in zip(*np.nonzero(~np.isnan(values)), strict=True):
-        shade = "white" if values[i, j] < middle else "black"
+        red, green, blue, _ = image.cmap(image.norm(values[i, j]))
+        shade = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
         axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", fontsize=7, color=shade)
     fig.suptitle(title, x=0.02, ha="left", fontsize=10, color=INK)
     fig.colorbar(image, ax=axes, shrink=0.8).set_label(unit, color=MUTED)

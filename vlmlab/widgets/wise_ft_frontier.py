@@ -33,7 +33,7 @@ class WiseFTFrontier(Panel):
         alphas: Sequence[float] = ALPHAS,
         config: dict[str, Any] | None = None,
     ) -> None:
-        """`pictures`: how many test pictures of every set are measured, spread over the classes.
+        """`pictures`: about how many test pictures of every set are measured, equally many of every class.
 
         Raises `VlmlabError` if `alpha` is not among `alphas`.
         """
@@ -65,7 +65,7 @@ class WiseFTFrontier(Panel):
     def _learn(self, cancelled) -> list[dict[str, Any]]:
         from vlmlab.learning.evaluate import evaluate
         from vlmlab.studies.experiment import Experiment
-        from vlmlab.studies.run import adapt, shared_dataset
+        from vlmlab.studies.run import adapt, shared_dataset, some
 
         dataset, shifted, backbone, shots, seed, pictures = self.names
         self.told.value = f"<small>fine-tuning on {shots} pictures of every class of {dataset} …</small>"
@@ -76,12 +76,12 @@ class WiseFTFrontier(Panel):
         for name, other in others.items():
             if list(other.classes) != list(adapted.task.classes):
                 raise VlmlabError(f"{name} has other classes than {dataset}; a shift keeps the classes")
-        same = _some(adapted.task.test, pictures)
+        same = some(adapted.task.test, pictures)
         for alpha in _ends_first(self.alpha.options):
             if cancelled():
                 break
             method.blend(alpha)
-            per_set = {name: evaluate(method, _some(o.test, pictures))["accuracy"] for name, o in others.items()}
+            per_set = {name: evaluate(method, some(o.test, pictures))["accuracy"] for name, o in others.items()}
             rows.append(
                 {
                     "alpha": alpha,
@@ -152,12 +152,6 @@ class WiseFTFrontier(Panel):
             raise nothing_yet()
         best = {name: max(self.rows, key=lambda row, name=name: row[name])["alpha"] for name in ("same", "shifted")}
         return best | {"inside": 0 < best["shifted"] < 1}
-
-
-def _some(images, count: int):
-    """About `count` pictures at equal distances, so that every class has its share."""
-    step = max(1, len(images) // count)
-    return images.subset(range(0, len(images), step))
 
 
 def _ends_first(alphas: Sequence[float]) -> list[float]:
