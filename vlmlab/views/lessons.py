@@ -111,7 +111,11 @@ def lines(
     for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
         axes.axhline(level, color=INK, linestyle=style, linewidth=1.3, label=name)
     for k, (name, runs) in enumerate(curves.items()):
-        colour, marker, line = OKABE_ITO[k // twins % len(OKABE_ITO)], MARKERS[k // twins % len(MARKERS)], LINES[k % twins]
+        colour, marker, line = (
+            OKABE_ITO[k // twins % len(OKABE_ITO)],
+            MARKERS[k // twins % len(MARKERS)],
+            LINES[k % twins],
+        )
         values = np.asarray(runs, float)
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
         axes.plot(x, mean, line, color=colour, marker=marker if markers else "", markersize=5, label=name)

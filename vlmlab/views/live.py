@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from vlmlab.views.style import CLASSES, GRID, INK, MUTED, SPLITS, figure, system_label, tidy
+from vlmlab.views.style import CLASSES, GRID, INK, SPLITS, figure, system_label, tidy
+
+FEWEST_BARS = 4  # places for bars, so that one alone is no block
 
 
 def fit_progress(
@@ -23,13 +25,15 @@ def fit_progress(
     left.set_xlim(0, max(steps, 1))
     if losses:
         smooth = np.convolve(losses, np.ones(5) / 5, "valid") if len(losses) >= 5 else losses
-        left.plot(range(1, len(losses) + 1), losses, color=SPLITS["train"], alpha=0.35, linewidth=1)
-        left.plot(range(len(losses) - len(smooth) + 1, len(losses) + 1), smooth, color=SPLITS["base"], linewidth=1.8)
+        every, mean = range(1, len(losses) + 1), range(len(losses) - len(smooth) + 1, len(losses) + 1)
+        left.plot(every, losses, color=SPLITS["train"], alpha=0.5, linewidth=1, label="loss of a step")
+        left.plot(mean, smooth, color=SPLITS["base"], linewidth=1.8, label="mean over five steps")
         left.set_ylim(bottom=0)
     if accuracies:
         other = left.twinx()
-        other.plot(*zip(*accuracies, strict=True), color=SPLITS["val"], marker="o", markersize=3, linewidth=1.4)
-        other.set_ylabel("validation accuracy (%), dots", color=INK)
+        look = {"color": SPLITS["val"], "marker": "o", "markersize": 3, "linewidth": 1.4}
+        other.plot(*zip(*accuracies, strict=True), label="validation accuracy (right axis)", **look)
+        other.set_ylabel("validation accuracy (%)", color=INK)
         other.set_ylim(0, 104)  # so that the dots at 100 are seen whole
         other.spines[["top"]].set_visible(False)
     tidy(right, "runs", "accuracy (%)", "")
@@ -39,15 +43,15 @@ def fit_progress(
     for y, (_, split, value, zero) in enumerate(rows):
         right.barh(y, value, color=SPLITS["all" if split == "accuracy" else split], height=0.7)
         if zero is not None:
-            right.plot([zero, zero], [y - 0.4, y + 0.4], color=INK, linewidth=1.6)
+            right.plot([zero, zero], [y - 0.4, y + 0.4], color=INK, linewidth=1.6, label=None if y else "zero-shot")
         in_the_way = zero is not None and value < zero < value + 14  # the tick, of the figure at the end of the bar
         right.text((zero if in_the_way else value) + 1.5, y, f"{value:.1f}", va="center", fontsize=8, color=INK)
     names = [f"{label}, {split}" if split != "accuracy" else label for label, split, _, _ in rows]
     right.set_yticks(range(len(rows)), names, fontsize=8)
-    right.set_ylim(len(rows) - 0.5 if rows else 0.5, -0.5)
+    right.set_ylim(max(len(rows), FEWEST_BARS) - 0.5, -0.5)
     right.set_xlim(0, 108)
-    if rows:
-        right.text(0, -0.28, "black tick: zero-shot", transform=right.transAxes, fontsize=8, color=MUTED)
+    if losses or rows:
+        fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     return fig
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
-from vlmlab.views.style import figure, picture
+from vlmlab.views.style import SPLITS, figure, picture, tidy
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
 
 MOST_CELLS = 128  # of a value that is drawn
@@ -214,9 +214,11 @@ class EquationLens(Panel):
             :MOST_CELLS, :MOST_CELLS
         ].numpy()
         if len(flat) == 1 and flat.shape[1] == len(self.answer["classes"]):
-            two.bar(range(flat.shape[1]), flat[0], color="#0072B2")
-            two.set_xticks(range(flat.shape[1]), self.answer["classes"], rotation=45, ha="right", fontsize=8)
-            two.set_ylabel("value for the class")
+            classes = self.answer["classes"]
+            tidy(two, "", "class", "value for the class")
+            two.bar(range(flat.shape[1]), flat[0], color=SPLITS["base"], width=0.7)
+            slanted = {} if max(map(len, classes)) <= 3 else {"rotation": 45, "ha": "right"}
+            two.set_xticks(range(flat.shape[1]), classes, fontsize=8, **slanted)
         else:
             two.imshow(flat, aspect="auto", cmap="cividis", interpolation="nearest")
         code = term["code"] if len(term["code"]) <= 74 else term["code"].partition("  #")[0]  # the comment goes first

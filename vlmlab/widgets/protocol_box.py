@@ -164,7 +164,7 @@ class ProtocolBox(Panel):
         for n, (honest, flattered) in enumerate(self.flattered):
             axes.plot([honest, flattered], [n, n], color=MUTED, zorder=1)
             axes.scatter(honest, n, color=SPLITS["val"], zorder=2, label="chosen on validation" if not n else None)
-            axes.scatter(flattered, n, color=SPLITS["new"], zorder=2, label="chosen on test" if not n else None)
+            axes.scatter(flattered, n, color=SPLITS["test"], zorder=2, label="chosen on test" if not n else None)
         axes.set_yticks(range(len(self.flattered)), [f"seed {s + 1}" for s in range(len(self.flattered))])
         tidy(axes, f"Tip-Adapter on {self.dataset.value}: what choosing on test flatters", "test accuracy (%)", "")
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)

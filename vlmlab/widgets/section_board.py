@@ -37,6 +37,8 @@ LOGARITHMIC = ("parameters", "seconds", "memory")
 # Where names or descriptions fail on a dataset, CuPL and VCD fall so far that all other points would be squeezed.
 FAR = 5.0
 """Beyond so many times the distance of the quartiles a point is not drawn; a line over the chart gives its figures."""
+CROWD = 16
+"""A board of fewer points has room for all of them."""
 FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
 
 
@@ -105,10 +107,12 @@ def frontier(x: np.ndarray, y: np.ndarray, smaller_x: bool) -> np.ndarray:
 
 
 def far_out(values: np.ndarray) -> np.ndarray:
-    """Which of `values` [N] are farther from the quartiles than `FAR` times the distance of these."""
+    """Which of `values` [N] are farther from the quartiles than `FAR` times the distance of these; none of a few."""
     low, high = np.percentile(values, (25, 75))
     room = FAR * (high - low)
-    return (values < low - room) | (values > high + room) if room else np.zeros(len(values), bool)
+    if not room or len(values) < CROWD:
+        return np.zeros(len(values), bool)
+    return (values < low - room) | (values > high + room)
 
 
 class SectionBoard(Panel):

@@ -99,7 +99,7 @@ def _frontier(answer) -> None:
                 "two equal systems beat each other here: to beat, one must be strictly better in cost or accuracy."
             )
         if torch.equal(given, unbeaten(-cost, accuracy)) and not torch.equal(given, expected):
-            raise Wrong("dear systems are preferred here: a smaller cost is better.")
+            raise Wrong("expensive systems are preferred here: a smaller cost is better.")
         if not torch.equal(given, expected):
             raise Wrong(
                 f"for costs {cost.tolist()} and accuracies {accuracy.tolist()} it should be {expected.tolist()}, and it is {given.tolist()}."
