@@ -97,3 +97,10 @@ def test_a_picture_s_feature_does_not_depend_on_its_neighbours(backbone):
     mixed, alike = evaluated(backbone, pictures, [0, 1, 2]), evaluated(backbone, pictures, [0, 1])
     assert mixed.shape == (3, 3, 32, 32)
     assert torch.equal(mixed[:2], alike)
+
+
+def test_crops_leave_the_generator_of_a_gpu_alone(backbone, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    augmented(backbone, coloured(2, 1), [0, 1], seed=5, view=2)
+    assert not seeds

@@ -104,6 +104,11 @@ def test_another_run_s_checkpoint_is_refused(backbone, task, tmp_path):
     task.seed = 3
     with pytest.raises(VlmlabError, match="belongs to another run"):
         fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
+    task.seed = 0
+    kept, task.support = task.support, task.support.relabelled(task.support.labels.flip(0))
+    with pytest.raises(VlmlabError, match="belongs to another run"):  # the same pictures, other labels
+        fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
+    task.support = kept
     (tmp_path / "run.pt").write_bytes(b"no checkpoint")
     with pytest.raises(VlmlabError, match="is not a checkpoint"):
         fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")

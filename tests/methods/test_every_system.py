@@ -225,3 +225,55 @@ def test_names_that_cannot_be_prompts_are_refused_in_a_line(key):
         with pytest.raises(VlmlabError) as error:
             load_system(key)(backbone(), once(key)[0].config).prepare(task)
         assert "\n" not in str(error.value)
+
+
+@every
+def test_what_is_saved_is_all_that_predictions_need(key):
+    """A method that is prepared anew, with nothing to choose on, and takes the saved state predicts the same."""
+    method, _ = once(key)
+    system, task = load_system(key), task_for(key)
+    blind = dataclasses.replace(task.dataset, val=task.dataset.val.subset([]))
+    given = with_companions(Task(backbone(), blind, task.shots, seed=1, split="base"), method.config, dataset)
+    again = system(backbone(), method.config)
+    again.bank = bank()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        again.prepare(given.seen_by(system.info.setup))
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(predict(again, task.test, bank()), predict(method, task.test, bank()))
+
+
+@every
+def test_a_method_can_learn_another_task_and_the_first_one_again(key):
+    first = predict(once(key)[0], task_for(key).test, bank())
+    method, _ = fitted(key, most=2)
+    for split in ("new", "base"):
+        task = task_for(key, split="base") if split == "base" else _only_new(key)
+        given = with_companions(task, method.config, dataset)
+        fit(method, given.seen_by(method.info.setup), bank=bank())
+    assert torch.equal(predict(method, task_for(key).test, bank()), first)
+
+
+def _only_new(key: str) -> Task:
+    """The other half of the classes as a task of its own."""
+    data = task_for(key).dataset
+    half = dataclasses.replace(data, classes=[*data.classes[::-1]])
+    return Task(backbone(), half, 2, seed=1, split="base")
+
+
+@every
+def test_refused_classes_leave_a_method_as_it_was(key):
+    method, _ = once(key)
+    task, long = task_for(key), [" ".join([name] + ["cat"] * 37) for name in ("red", "blue")]
+    with torch.no_grad():
+        before = predict(method, task.test, bank())
+        try:
+            method.set_classes(
+                long, task.templates
+            )  # there is room for them in the template, but not in longer prompts
+        except VlmlabError:
+            assert method.classes == task.classes
+        else:
+            assert method.classes == long
+            method.set_classes(task.classes, task.templates)
+        assert torch.equal(predict(method, task.test, bank()), before)

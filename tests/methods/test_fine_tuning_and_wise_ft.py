@@ -10,7 +10,7 @@ from tests.methods.fakes import task
 from tests.methods.parity import same
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
-from vlmlab.methods.other.fine_tuning import FineTuning, encoder_moved
+from vlmlab.methods.other.fine_tuning import FineTuning
 from vlmlab.methods.other.wise_ft import WiSEFT, merge
 from vlmlab.methods.other.zero_shot import ZeroShot
 
@@ -81,9 +81,27 @@ def test_gradients_reach_the_copy_and_not_the_backbone():
         optimizer.step()
         schedule.step()
     assert all(torch.equal(v, before[k]) for k, v in backbone.model.state_dict().items())
-    assert (
-        encoder_moved({k: v for k, v in before.items() if "visual.proj" in k}, {"visual.proj": method.visual.proj}) > 0
-    )
+    assert not torch.equal(method.visual.proj, before["visual.proj"])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_backbone_in_half_precision_is_tuned_in_float32(kind):
+    backbone = tiny_backbone("vit")
+    backbone.model.to(kind)
+    method = prepared(FineTuning, backbone, lr=1e-5, warmup_steps=0)
+    assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
+    before = {name: value.detach().clone() for name, value in method.visual.named_parameters()}
+    optimizer, _ = method.optimizer(1)
+    method.loss(Batch(images=noise_images(32), labels=LABELS)).backward()
+    optimizer.step()
+    moved = [float((value != before[name]).float().mean()) for name, value in method.visual.named_parameters()]
+    assert min(moved) > 0.5, "so small a step is lost in half precision"
+    assert {value.dtype for value in backbone.model.parameters()} == {kind}
+
+
+def test_without_fine_tuned_weights_there_is_no_average():
+    with pytest.raises(VlmlabError, match="fit it first"):
+        prepared(WiSEFT, tiny_backbone("vit")).blend(0.5)
 
 
 def test_the_ends_of_the_line_are_zero_shot_and_fine_tuned():

@@ -81,6 +81,11 @@ def test_the_search_is_that_of_lpclip(backbone, seed):
     assert method._search(h, y, h_val, y_val) == pytest.approx(best, rel=1e-4)
 
 
+def test_one_class_alone_always_wins():
+    weight, bias = solve(torch.randn(4, 3), torch.full((4,), 1), 3, 1.0)
+    assert weight.shape == (3, 3) and (torch.randn(5, 3) @ weight.T + bias).argmax(1).tolist() == [1] * 5
+
+
 def test_words_do_not_help_it(backbone):
     method, _ = prepared(backbone)
     with pytest.raises(VlmlabError, match="no text"):

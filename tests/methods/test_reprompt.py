@@ -101,7 +101,7 @@ def test_the_share_of_the_vote_is_chosen_on_validation_pictures(backbone):
     assert (accuracy.argmax(-1) == SUPPORT.labels).all()
     fixed = prepared(backbone, val=SUPPORT, share=0.1)
     fixed.finish(task(CLASSES, val=SUPPORT))
-    assert fixed.share == 0.1
+    assert float(fixed.share) == pytest.approx(0.1)
 
 
 def test_other_classes_keep_the_prompts_and_lose_the_vote(backbone):
@@ -112,6 +112,28 @@ def test_other_classes_keep_the_prompts_and_lose_the_vote(backbone):
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     method.set_classes(CLASSES, ["a photo of a {}."])
     assert method.votes
+
+
+def test_the_vote_follows_its_classes_into_another_order(backbone):
+    method, images = prepared(backbone, share=0.9), Batch(images=noise_images(32))
+    before = method.logits(images)
+    method.set_classes(CLASSES[::-1], ["a photo of a {}."])
+    assert method.votes
+    torch.testing.assert_close(method.logits(images).flip(1), before)
+
+
+def test_a_crop_is_looked_up_by_its_own_feature(backbone, monkeypatch):
+    method, asked = prepared(backbone), []
+    monkeypatch.setattr(
+        method, "look_up", lambda f0, own=None: asked.append((f0, own)) or type(method).look_up(method, f0, own)
+    )
+    whole = batch(backbone, [0, 3])
+    crop = Batch(images=whole.images.flip(-1), labels=whole.labels, index=whole.index, cropped=True)
+    for given in (whole, crop):
+        method.loss(given)
+    (of_whole, own), (of_crop, same_own) = asked
+    torch.testing.assert_close(of_crop, F.normalize(backbone.encode_image(crop.images), dim=-1))
+    assert not torch.allclose(of_whole, of_crop) and torch.equal(own, same_own), "its own key stays left out"
 
 
 def test_what_it_cannot_do_is_said_in_one_line(backbone):

@@ -126,13 +126,13 @@ def test_logits_mix_the_classifier_with_zero_shot(backbone):
     method, batch = prepared(backbone), Batch(images=noise_images(32))
     zero_shot = ZeroShot(backbone)
     zero_shot.prepare(task(CLASSES))
-    method.alpha = 0.0
+    method.alpha = torch.tensor(0.0)
     same(method.logits(batch), zero_shot.logits(batch).numpy())
     g, c = method.both(batch.images)
     by_hand = F.relu(g @ method.narrow.weight.T + method.narrow.bias) @ method.wide.weight.T + method.wide.bias
-    method.alpha = 1.0
+    method.alpha = torch.tensor(1.0)
     same(method.logits(batch), by_hand.detach().numpy())
-    method.alpha = 0.3
+    method.alpha = torch.tensor(0.3)
     same(method.logits(batch), (0.3 * by_hand + 0.7 * c).detach().numpy())
 
 
@@ -191,10 +191,10 @@ def test_without_validation_labels_confidence_decides(backbone, settings):
     method = prepared(backbone, given, **settings)
     method.finish(given)
     p = method.encoded(given.unlabelled)[1].softmax(-1)
-    assert method.alpha == pytest.approx(1 - float(p.max(-1).values.mean()), rel=1e-5) and 0 < method.alpha < 1
+    assert float(method.alpha) == pytest.approx(1 - float(p.max(-1).values.mean()), rel=1e-5) and 0 < method.alpha < 1
     constant = prepared(backbone, given, rule="constant", alpha=0.35)
     constant.finish(given)
-    assert constant.alpha == 0.35
+    assert float(constant.alpha) == pytest.approx(0.35)
 
 
 def test_clip_can_give_the_labels(backbone):

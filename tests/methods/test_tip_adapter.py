@@ -16,6 +16,7 @@ LABELS = torch.arange(8) % 5
 SUPPORT = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 # The temperature, start and grid of the official run.
 GRID = {"alpha_max": 3.0, "beta_max": 7.0, "alpha_steps": 5, "beta_steps": 20}
+START = (pytest.approx(1.17), 1.0)
 OFFICIAL = GRID | {"scale": 100.0, "alpha": 1.17, "beta": 1.0}
 
 
@@ -45,6 +46,10 @@ def built(system, backbone, keys, **settings):
     return method
 
 
+def chosen(method):
+    return float(method.alpha), float(method.beta)
+
+
 def batch(backbone):
     return Batch(features=backbone.encode_image(noise_images(32)), labels=LABELS)
 
@@ -72,7 +77,7 @@ def test_search_of_the_official_implementation(backbone, numbers, keys):
     np.testing.assert_allclose(accuracy, expected, atol=1e-6)
     # The first strictly best pair, beta running slowest as in the official loops.
     b, a = divmod(int(expected.argmax()), 5)
-    method.alpha, method.beta = float(alphas[a]), float(betas[b])
+    method.alpha, method.beta = torch.tensor(float(alphas[a])), torch.tensor(float(betas[b]))
     same(method.logits(batch(backbone)), numbers["tip/final_test_logits_after_search"])
 
 
@@ -119,7 +124,7 @@ def test_prepare_caches_the_support_pictures(system, backbone):
     method.prepare(task(CLASSES, TEMPLATES, support=support))
     expected = F.normalize(backbone.encode_image(backbone.preprocess(support.images(slice(None)))), dim=-1)
     torch.testing.assert_close(method.keys.data, expected)
-    assert (method.alpha, method.beta) == (1.17, 1.0)  # no validation pictures, no search
+    assert chosen(method) == START  # no validation pictures, no search
     method = system(backbone, system.configure(backbone, passes=3))
     method.prepare(task(CLASSES, TEMPLATES, support=support))
     again = system(backbone, system.configure(backbone, passes=3))
@@ -137,7 +142,7 @@ def test_alpha_and_beta_come_from_validation_pictures_alone(backbone):
     found = float((method.logits(Batch(features=features)).argmax(-1) == val.labels).float().mean())
     _, _, accuracy = method.grid(F.normalize(features, dim=-1), val.labels)
     assert found == pytest.approx(float(accuracy.max())) == 1.0
-    assert (method.alpha, method.beta) != (1.17, 1.0)
+    assert chosen(method) != START
 
 
 def test_fine_tuning_trains_with_the_initial_values_and_searches_at_the_end(backbone):
@@ -147,9 +152,9 @@ def test_fine_tuning_trains_with_the_initial_values_and_searches_at_the_end(back
     tried = []
     method.grid = lambda *given: (tried.append(1), TipAdapterF.grid(method, *given))[1]
     method.prepare(given)
-    assert (method.alpha, method.beta) == (1.17, 1.0) and not tried  # the search would be of keys that still change
+    assert chosen(method) == START and not tried  # the search would be of keys that still change
     method.finish(given)
-    assert (method.alpha, method.beta) != (1.17, 1.0)
+    assert chosen(method) != START
 
 
 def test_rate_falls_to_zero_in_a_cosine_per_step(backbone, keys):

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -82,11 +83,24 @@ def test_random_patches_move_and_stay_inside(backbone):
     method = prepared(backbone, kind="random_patch", size=5)
     seen = set()
     for _ in range(20):
-        added = (method.prompted(noise_images(32)) - noise_images(32))[0, 0].abs() > 1e-4
+        at = method.place(Batch(images=noise_images(32)))
+        added = (method.prompted(noise_images(32), at) - noise_images(32))[0, 0].abs() > 1e-4
         rows, columns = added.any(1).nonzero().flatten(), added.any(0).nonzero().flatten()
         assert len(rows) <= 5 and len(columns) <= 5
         seen.add((int(rows[0]), int(columns[0])))
     assert len(seen) > 5
+
+
+def test_a_test_leaves_the_places_of_training_alone_and_gives_the_same_twice(backbone):
+    method, other = (prepared(backbone, kind="random_patch", size=5) for _ in range(2))
+    batch = Batch(images=noise_images(32), index=torch.arange(3, 35))
+    with torch.no_grad():
+        same(method.logits(batch), method.logits(batch))
+    assert [method.place(batch) for _ in range(5)] == [other.place(batch) for _ in range(5)]
+    saved = copy.deepcopy(method.state_dict())
+    ahead = [method.place(batch) for _ in range(5)]
+    method.load_state_dict(saved)
+    assert [method.place(batch) for _ in range(5)] == ahead, "a run that is resumed goes on with the same places"
 
 
 def test_the_rate_rises_and_falls_step_by_step(backbone):

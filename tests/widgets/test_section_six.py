@@ -109,7 +109,7 @@ def test_the_bars_are_tip_adapter_s_logits(strict):
     panel = CacheVotes(shots=2, alpha=3.0, beta=4.0)
     shared, task = cache_over("digits", "micro-vit", 2, 1)
     method = copy.copy(shared)
-    method.alpha, method.beta = 3.0, 4.0
+    method.alpha, method.beta = torch.tensor(3.0), torch.tensor(4.0)
     backbone = method.backbone
     features = backbone.encode_image(backbone.preprocess(panel.chooser.pixels))
     logits = method.logits(Batch(features=features))[0].detach().numpy()

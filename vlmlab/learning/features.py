@@ -142,10 +142,10 @@ def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int
         ]
     )
     ready = []
-    # torchvision draws from PyTorch's global generator, which belongs to the caller.
+    # torchvision draws from the CPU's global generator, which belongs to the caller; a GPU's is not touched.
     with torch.random.fork_rng(devices=[]):
         for position, picture in zip(positions, pictures.images(positions), strict=True):
-            torch.manual_seed(name_seed(pictures.ids[position], seed, view))
+            torch.default_generator.manual_seed(name_seed(pictures.ids[position], seed, view))
             ready.append(crop(torch.as_tensor(picture).permute(2, 0, 1)).permute(1, 2, 0))
     return backbone.preprocess(torch.stack(ready)).to(backbone.device)
 

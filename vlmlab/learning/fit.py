@@ -220,12 +220,15 @@ class _Run:
 
     def _identity(self) -> str:
         """Hash of what must be equal for a checkpoint to belong to this run."""
+        labels = b"".join(stage.labels.cpu().numpy().tobytes() for stage in self.stages)
         facts = {
             "system": self.method.info.key,
             "backbone": self.method.backbone.fingerprint(),
             "config": dataclasses.asdict(self.method.config),
             "pictures": [stage.pictures.fingerprint() for stage in self.stages],
+            "labels": hashlib.sha256(labels).hexdigest(),
             "classes": list(self.task.classes),
+            "templates": list(self.task.templates),
             "seed": self.task.seed,
             "views": self.views,
         }

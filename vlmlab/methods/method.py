@@ -11,6 +11,7 @@ Dimensions: B batch, C classes, e joint width, S image side, V views, N pictures
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -82,11 +83,34 @@ class RecipeByShots(Recipe):
         return self.epochs or (50 if shots <= 1 else 100 if shots <= 4 else 200)
 
 
+def rate_by_step(step: int, steps: int, lr: float, warmup_steps: int) -> float:
+    """A learning rate that rises in a straight line over the warm-up, and falls as a cosine to zero, step by step."""
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    return lr / 2 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+def _all_or_nothing(change: Callable) -> Callable:
+    """`set_classes`, so that one that is refused leaves the method as it was, whatever it had set before it found out."""
+
+    @functools.wraps(change)
+    def changed(self, *args, **kwargs):
+        before = dict(self.__dict__)
+        try:
+            return change(self, *args, **kwargs)
+        except VlmlabError:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return changed
+
+
 class Method(nn.Module):
     """A transfer system over a frozen backbone.
 
-    Its life: construct it with a backbone; `prepare(task)`; if it has parameters, `optimizer(steps)`, `loss(batch)` per
-    step, and `finish(task)`; then `logits(batch)`. `train()` and `eval()` change nothing: the maths are the same.
+    Its life: construct it with a backbone; `prepare(task)`; if it has parameters, `optimizer(steps)` and `loss(batch)` per
+    step; `finish(task)`; then `logits(batch)`. `train()` and `eval()` change nothing: the maths are the same.
     """
 
     @dataclasses.dataclass
@@ -96,6 +120,11 @@ class Method(nn.Module):
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
     eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
     bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of a picture
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "set_classes" in cls.__dict__:
+            cls.set_classes = _all_or_nothing(cls.set_classes)
 
     def __init__(self, backbone, config=None):
         """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one."""
@@ -131,7 +160,7 @@ class Method(nn.Module):
         """Switch to another label set and keep what was learned (base to new, cross-dataset).
 
         Raises `VlmlabError` if what the system learned belongs to the classes that it learned on, and for a name that
-        the text tower cannot read.
+        the text tower cannot read; the method is then as it was.
         """
         self.backbone.text.check_names(classes, templates[0] if templates else "{}")
         self.classes, self.templates = list(classes), list(templates)

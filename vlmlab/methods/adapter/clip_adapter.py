@@ -60,7 +60,7 @@ class CLIPAdapter(Method):
         self.set_classes(task.classes, task.templates)
         e = self.backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             narrow, wide = (
                 nn.Linear(*s, bias=False) for s in ((e, e // self.config.reduction), (e // self.config.reduction, e))
             )

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from vlmlab.errors import VlmlabError
 
@@ -82,13 +82,12 @@ def pretrain(
     lr: float = 0.03,
     temperature: float = 0.5,
     seed: int = 0,
-    on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[float]:
     """Train `encoder` by (2) on pictures `pixels` [N, 3, H, W] in 0 to 1, and leave it in evaluation mode.
 
     SGD with momentum 0.9, weight decay 5e-4 and a cosine to zero at every step, from `lr` times batch over 256. Random
-    numbers come from `seed` alone; the caller's generators are left as they were. `on_step(done, in all, loss)` is called
-    after every step. Gives the loss of every step.
+    numbers come from `seed` alone; the caller's generators are left as they were. A bar on the terminal shows
+    the passes. Gives the loss of every step.
 
     Raises `VlmlabError` for fewer than two pictures: there would be nothing to tell apart.
     """
@@ -107,7 +106,7 @@ def pretrain(
         optimizer = torch.optim.SGD(parameters, lr * batch_size / 256, momentum=0.9, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
         encoder.train()
-        for _ in range(epochs):
+        for _ in tqdm(range(epochs), "SimCLR", leave=False, disable=None):
             order = torch.randperm(len(pixels)).to(pixels.device)
             for k in range(batches):
                 chosen = pixels[order[k * batch_size : (k + 1) * batch_size]]
@@ -119,8 +118,6 @@ def pretrain(
                 optimizer.step()
                 schedule.step()
                 losses.append(float(loss.detach()))
-                if on_step:
-                    on_step(len(losses), epochs * batches, losses[-1])
     encoder.zero_grad(set_to_none=True)
     encoder.eval().requires_grad_(False)
     return losses

@@ -97,13 +97,13 @@ class SVLAdapter(Method):
         self.set_classes(task.classes, task.templates)
         self.encoder = [self._encoder(task.unlabelled)]  # in a list: it has learned already and is no parameter
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             layers = (
                 nn.Linear(self.encoder[0].width, self.config.hidden),
                 nn.Linear(self.config.hidden, len(task.classes)),
             )
         self.narrow, self.wide = (layer.to(self.backbone.device) for layer in layers)  # V1, b1, V2, b2
-        self.alpha = self.config.alpha
+        self.register_buffer("alpha", torch.tensor(self.config.alpha))  # a, to be saved with what was learned
 
     @property
     def trainable_parameters(self) -> int:
@@ -160,22 +160,22 @@ class SVLAdapter(Method):
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
 
     def finish(self, task) -> None:
-        """a of (4), by the rule of the configuration; without validation pictures, or given labels, by confidence."""
+        """a of (4), by the rule of the configuration; by confidence if there are no validation pictures, or no given labels."""
         rule = self.config.rule
         if rule == "validation" and (self.config.labels == "clip" or not len(task.val)):
             rule = "confidence"
         if rule == "confidence":
-            self.alpha = 1 - float(self.encoded(task.unlabelled)[1].softmax(-1).amax(-1).mean())
+            self.alpha = 1 - self.encoded(task.unlabelled)[1].softmax(-1).amax(-1).mean().cpu()
         elif rule == "validation":
             g, c = self.encoded(task.val)
             self.alpha = self._search(g, c, task.val.labels.to(c.device))
 
     @torch.no_grad()
-    def _search(self, g: Tensor, c: Tensor, labels: Tensor) -> float:
+    def _search(self, g: Tensor, c: Tensor, labels: Tensor) -> Tensor:
         """The first of ALPHAS with the best accuracy."""
         z = self.adapted(g)
         right = [((a * z + (1 - a) * c).argmax(-1) == labels).float().mean() for a in ALPHAS.tolist()]
-        return float(ALPHAS[int(torch.stack(right).argmax())])
+        return ALPHAS[int(torch.stack(right).argmax())]
 
     def _labelled_by_clip(self, pictures):
         p = self.encoded(pictures)[1].softmax(-1)  # [N, C]
@@ -197,7 +197,7 @@ class SVLAdapter(Method):
         key = (pictures.fingerprint(), frozen.fingerprint(), str(frozen.device), *settings, config.ssl_seed)
         if key not in LEARNED:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.ssl_seed)
+                torch.default_generator.manual_seed(config.ssl_seed)
                 encoder = SmallEncoder() if config.encoder == "small" else ResNet50Encoder(config.pretrained)
             encoder = encoder.to(frozen.device).eval().requires_grad_(True)
             if config.ssl_epochs:

@@ -86,7 +86,9 @@ class TipAdapter(Method):
         self.set_classes(classes, templates)
         self.keys = keys
         self.values = F.one_hot(labels, len(classes)).to(keys)  # [N, C]; the count matters if the last class has none
-        self.alpha, self.beta = self.config.alpha, self.config.beta
+        # Buffers, because what is chosen on validation pictures belongs to what one would save.
+        self.register_buffer("alpha", torch.tensor(self.config.alpha))
+        self.register_buffer("beta", torch.tensor(self.config.beta))
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those of the cache, whose votes would mean nothing."""
@@ -132,7 +134,7 @@ class TipAdapter(Method):
         f = F.normalize(self.encode(task.val), dim=-1)
         alphas, betas, accuracy = self.grid(f, task.val.labels.to(f.device))
         b, a = divmod(int(accuracy.argmax()), len(alphas))
-        self.alpha, self.beta = float(alphas[a]), float(betas[b])
+        self.alpha, self.beta = torch.tensor(float(alphas[a])), torch.tensor(float(betas[b]))
 
     def _cached_features(self, support, seed: int) -> Tensor:
         """Mean of the unnormalised features over the augmentation passes, [N, e]; normalising comes after the mean."""
@@ -147,7 +149,7 @@ class TipAdapter(Method):
             return self.preprocess([crop.movedim(0, -1) for crop in crops])
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return torch.stack([self.encode(support, augmented) for _ in range(self.config.passes)]).mean(0)
 
 
@@ -176,6 +178,7 @@ class TipAdapterF(TipAdapter):
     embedded: ClassVar[dict] = {"passes": 2, "alpha": 5.0}
 
     def build(self, keys: Tensor, labels: Tensor, classes: Sequence[str], templates: Sequence[str]) -> None:
+        self._parameters.pop("keys", None)  # of an earlier task
         super().build(keys, labels, classes, templates)
         del self.keys
         self.keys = nn.Parameter(keys.clone())

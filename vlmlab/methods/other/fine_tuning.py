@@ -9,8 +9,8 @@ averaging it with where it began (wise_ft).
 
 The scale s goes into W before anything is learned; the text encoder is not needed afterwards.
 
-What differs from the release: batch norms keep their statistics (the release updates them), and pictures are not cropped
-unless training asks for views.
+What differs from the release: batch norms keep their statistics (the release updates them), an incomplete last batch of a pass
+is left out, and pictures are not cropped unless training asks for views, whose crops are smaller than the release's.
 
 Dimensions: B batch, C classes, e joint width.
 """
@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.image_tower import open_image_tower
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -65,13 +63,14 @@ class FineTuning(Method):
     def prepare(self, task) -> None:
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
-        # A copy: the backbone itself stays frozen, for everything else that uses it.
-        self.visual = copy.deepcopy(self.backbone.model.visual).requires_grad_(True)
+        # A copy: the backbone itself stays frozen, for everything else that uses it. In float32 whatever the backbone has:
+        # half precision would round most steps away.
+        self.visual = copy.deepcopy(self.backbone.model.visual).float().requires_grad_(True)
         self.tower = [open_image_tower(self.visual, self.backbone.name)]  # in a list: it is a view of self.visual
         sentences = choose(self.config.templates, task.templates)
         text = self.backbone.class_embeddings(spoken(task.classes), sentences)
         self.head = nn.Linear(*reversed(text.shape)).to(text.device)
-        self.head.weight.data = self.backbone.logit_scale * text  # W [C, e] (1)
+        self.head.weight.data = self.backbone.logit_scale * text.float()  # W [C, e] (1)
         self.head.bias.data.zero_()
 
     def train(self, mode: bool = True) -> FineTuning:
@@ -91,21 +90,4 @@ class FineTuning(Method):
         nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """A straight rise over the warm-up, then a cosine to zero, step by step."""
-        config = self.config
-        if step < config.warmup_steps:
-            return config.lr * (step + 1) / config.warmup_steps
-        left = max(1, steps - config.warmup_steps)
-        return config.lr / 2 * (1 + math.cos(math.pi * (step - config.warmup_steps) / left))
-
-
-def parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A detached copy of a state dict, to come back to."""
-    return {key: value.detach().clone() for key, value in state.items()}
-
-
-def encoder_moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
-    """How far a fine-tuned state is from its start, relative to the start's length."""
-    keys = [key for key, value in before.items() if value.is_floating_point()]
-    moved = sum(float((after[key] - before[key]).detach().square().sum()) for key in keys)
-    return math.sqrt(moved / sum(float(torch.square(before[key]).sum()) for key in keys))
+        return rate_by_step(step, steps, self.config.lr, self.config.warmup_steps)

@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -65,7 +66,9 @@ class LinearProbe(Method):
         self.c = self.config.c
         if self.c is None:
             self.c = self._search(h, y, self.encode(task.val), task.val.labels) if len(task.val) else 0.316
-        self.weight, self.bias = solve(h, y, len(task.classes), self.c)  # W [C, e], b [C]
+        weight, bias = solve(h, y, len(task.classes), self.c)
+        self.register_buffer("weight", weight)  # W [C, e]
+        self.register_buffer("bias", bias)  # b [C]
 
     @property
     def trainable_parameters(self) -> int:
@@ -100,7 +103,9 @@ class LinearProbe(Method):
 
 
 def solve(h: Tensor, y: Tensor, classes: int, c: float) -> tuple[Tensor, Tensor]:
-    """W [C, e] and b [C] of (2) for features h [N, e] and labels y [N] in 0 to C-1."""
+    """W [C, e] and b [C] of (2) for features h [N, e] and labels y [N] in 0 to C-1; a class without pictures never wins."""
+    if len(y.unique()) == 1:  # nothing to tell apart, and scikit-learn refuses
+        return torch.zeros(classes, h.shape[1]), F.one_hot(y[0], classes).float()
     with warnings.catch_warnings():
         # At the ends of the search there is no need to converge; and at one shot every class is "rare".
         warnings.simplefilter("ignore", ConvergenceWarning)

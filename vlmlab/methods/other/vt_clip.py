@@ -68,7 +68,7 @@ class VTCLIP(Method):
         image = self.backbone.image
         width = image.width if image.kind == "resnet" else e  # D
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             layers = {"q": nn.Linear(e, e, False), "k": nn.Linear(width, e, False), "v": nn.Linear(width, e, False)}
             self.attention = nn.ModuleDict(layers | {"o": nn.Linear(e, e, False)}).to(self.backbone.device)
         nn.init.zeros_(self.attention["o"].weight)

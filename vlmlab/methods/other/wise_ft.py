@@ -26,8 +26,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import option
-from vlmlab.methods.other.fine_tuning import FineTuning, parts
+from vlmlab.methods.other.fine_tuning import FineTuning
 from vlmlab.registry import register
 
 
@@ -50,14 +51,23 @@ class WiSEFT(FineTuning):
 
     def prepare(self, task) -> None:
         super().prepare(task)
-        self.zero_shot = parts(self.state_dict())  # theta_0
+        self.zero_shot = self._weights()  # theta_0
 
     def finish(self, task) -> None:
-        self.fine_tuned = parts(self.state_dict())  # theta_1
+        self.fine_tuned = self._weights()  # theta_1
         self.blend(self.config.alpha)
 
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of encoder and head as they are now."""
+        return {key: value.detach().clone() for key, value in self.state_dict().items()}
+
     def blend(self, alpha: float) -> None:
-        """Take the weights of (1); the two ends are kept, so that any other alpha can follow."""
+        """Take the weights of (1); the two ends are kept, so that any other alpha can follow.
+
+        Raises `VlmlabError` if nothing was fine-tuned yet.
+        """
+        if not hasattr(self, "fine_tuned"):
+            raise VlmlabError("WiSE-FT averages with fine-tuned weights, and has none yet; fit it first")
         self.load_state_dict(merge(self.zero_shot, self.fine_tuned, alpha))
 
 

@@ -62,7 +62,7 @@ class CoCoOp(Method):
         self.set_classes(task.classes, task.templates)
         d, e = self.backbone.text.width, self.backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             start = self.prompts.words.float() if self.config.init else 0.02 * torch.randn(self.config.n_ctx, d)
             net = nn.Sequential(nn.Linear(e, e // 16), nn.ReLU(), nn.Linear(e // 16, d))
         self.context = nn.Parameter(start.clone().to(self.backbone.device))  # v [M, d]

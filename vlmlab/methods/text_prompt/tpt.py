@@ -107,7 +107,7 @@ class TPT(Method):
         pixels = torch.as_tensor(picture).movedim(-1, 0)  # uint8 [3, H, W]
         augment = Compose([RandomResizedCrop(self.backbone.image_size, antialias=True), RandomHorizontalFlip()])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             crops = [augment(pixels) for _ in range(self.config.n_views - 1)]
             views = [self._augmix(crop) for crop in crops] if self.config.augmix else [self._ready(crops)]
         return torch.cat([self.preprocess([picture]), *views])

@@ -76,7 +76,7 @@ class VariationalPromptTuning(Method):
         self.set_classes(task.classes, task.templates)
         d, e, device = self.backbone.text.width, self.backbone.embed_dim, self.backbone.device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             start = self.prompts.words.float() if self.config.init else 0.02 * torch.randn(self.config.n_ctx, d)
             self.context = nn.Parameter(start.clone().to(device))  # v [M, d]
             if self.config.conditional:

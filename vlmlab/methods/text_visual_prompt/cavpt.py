@@ -96,7 +96,7 @@ class CAVPT(Method):
         width = image.width
         free = image.depth - config.last if config.class_aware else image.depth
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             self.context = nn.Parameter(0.02 * torch.randn(config.n_ctx, d))  # v [M, d]
             self.visual = nn.Parameter(0.02 * torch.randn(free, config.n_visual, width))  # (3)
             self.makers = nn.ModuleList(

@@ -88,7 +88,7 @@ class UPT(Method):
         config, device = self.config, self.backbone.device
         m, h = config.n_ctx, config.hidden
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             if self.in_text:
                 d = self.backbone.text.width
                 self.context = nn.Parameter(0.02 * torch.randn(m, d))  # P

@@ -87,9 +87,9 @@ class RePrompt(Method):
         self.set_classes(task.classes, task.templates)
         self.values = torch.cat([self.store.keys, self.classifier[self.store.labels]], dim=-1)  # [g_i ; w_(y_i)] of (3)
         self.in_training = config.retrieval and task.shots > 1
-        self.share = config.share or 0.0
+        self.register_buffer("share", torch.tensor(config.share or 0.0))  # lambda, to be saved with what was learned
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            torch.default_generator.manual_seed(task.seed)
             self.visual = nn.Parameter(0.02 * torch.randn(image.depth, config.n_ctx, image.width))  # V [L, n, D]
             if self.in_training:
                 self.maker = nn.Sequential(
@@ -100,11 +100,12 @@ class RePrompt(Method):
         self.to(self.backbone.device)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        """The classifier of these classes; store and prompts stay, and the store votes for its own classes only."""
+        """The classifier of these classes, in any order; store and prompts stay, and the store votes for its own classes only."""
         super().set_classes(classes, templates)
         sentences = choose(self.config.templates, templates)
         self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # W [C, e]
-        self.votes = self.config.retrieval and list(classes) == self.stored_classes
+        self.votes = self.config.retrieval and sorted(classes) == sorted(self.stored_classes)
+        self.order = [self.stored_classes.index(name) for name in classes] if self.votes else []
 
     def look_up(self, f0: Tensor, own: Tensor | None = None) -> Neighbours:
         """(2) for unit features f0 [B, e]; `own` [B] are the places of training pictures in the store."""
@@ -127,14 +128,14 @@ class RePrompt(Method):
         logits = self.prompted(batch.images, found)
         if not self.votes:
             return logits
-        return interpolated(logits, self.store.probabilities(found), self.share)  # (7)
+        return interpolated(logits, self.store.probabilities(found)[:, self.order], float(self.share))  # (7)
 
     def loss(self, batch: Batch) -> Tensor:
-        if batch.index is None:  # a picture from elsewhere, which is not in the store
-            found = self.look_up(self.image_features(batch))
-        else:
-            index = batch.index.to(self.store.keys.device)
-            found = self.look_up(self.store.keys[index], index if self.in_training else None)
+        index = (
+            None if batch.index is None else batch.index.to(self.store.keys.device)
+        )  # none: a picture from elsewhere
+        f0 = self.store.keys[index] if batch.whole else self.image_features(batch)
+        found = self.look_up(f0, index if self.in_training else None)
         each = F.cross_entropy(self.prompted(batch.images, found), batch.labels, reduction="none")
         if self.in_training:
             right = self.store.probabilities(found).gather(1, batch.labels[:, None])[:, 0]  # q_y
@@ -153,4 +154,4 @@ class RePrompt(Method):
             own, labels = labels[: len(images)], labels[len(images) :]
             for i, share in enumerate(SHARES):
                 right[i] += int((interpolated(logits, votes, share).argmax(-1) == own).sum())
-        self.share = SHARES[int(right.argmax())]
+        self.share = torch.tensor(SHARES[int(right.argmax())])

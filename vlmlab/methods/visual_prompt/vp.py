@@ -11,7 +11,8 @@ accuracy starts below zero-shot, and the learning rate of 40 is meant. Two varia
 pixels, in the upper left corner or at a place drawn anew for every batch (in the test, too).
 
 What differs from the release: float32 throughout; the classifier is encoded once, the model gets no gradients of its own,
-and what is kept is the last pattern (the release keeps the best on the test set); a random patch may lie at the lower and at
+and what is kept is the last pattern (the release keeps the best on the test set); an incomplete last batch of a pass is left out; in the
+test a place follows from the batch, so that two tests agree; a random patch may lie at the lower and at
 the right edge, too, which the release's draw leaves out by one pixel.
 
 Dimensions: B batch, C classes, S image side, p width of the border, e joint width.
@@ -20,7 +21,6 @@ Dimensions: B batch, C classes, S image side, p width of the border, e joint wid
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose
 from vlmlab.registry import register
 
@@ -86,7 +86,8 @@ class VP(Method):
                 for name, shape in shapes.items()
             }
         )
-        self.places = torch.Generator().manual_seed(task.seed)
+        # Where the next random patch of training goes: a buffer, so that a run that is resumed goes on with it.
+        self.register_buffer("places", torch.Generator().manual_seed(task.seed).get_state())
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
@@ -103,22 +104,27 @@ class VP(Method):
         row, column = at
         return F.pad(d["patch"], (column, side - p - column, row, side - p - row))
 
-    def prompted(self, images: Tensor) -> Tensor:
+    def place(self, batch: Batch) -> tuple[int, int]:
+        """Where a batch has its patch: anew at every step of training, and in the test as its first picture says."""
+        if self.config.kind != "random_patch":
+            return 0, 0
+        free, draw = self.backbone.image_size - self.config.size, torch.Generator()
+        if torch.is_grad_enabled():
+            draw.set_state(self.places.cpu())
+        else:
+            draw.manual_seed(0 if batch.index is None else int(batch.index[0]))
+        row, column = torch.randint(0, free + 1, (2,), generator=draw).tolist()
+        if torch.is_grad_enabled():
+            self.places = draw.get_state()
+        return row, column
+
+    def prompted(self, images: Tensor, at: tuple[int, int] = (0, 0)) -> Tensor:
         """x' of (1), [B, 3, S, S]."""
-        at = (0, 0)
-        if self.config.kind == "random_patch":
-            free = self.backbone.image_size - self.config.size
-            at = tuple(torch.randint(0, free + 1, (2,), generator=self.places).tolist())
         return images + self.pattern(at)
 
     def logits(self, batch: Batch) -> Tensor:
-        f = F.normalize(self.backbone.encode_image(self.prompted(batch.images)), dim=-1)
+        f = F.normalize(self.backbone.encode_image(self.prompted(batch.images, self.place(batch))), dim=-1)
         return self.backbone.logit_scale * f @ self.classifier.T  # [B, C] (2)
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """A straight rise over the warm-up, then a cosine to zero, step by step."""
-        config = self.config
-        if step < config.warmup_steps:
-            return config.lr * (step + 1) / config.warmup_steps
-        left = max(1, steps - config.warmup_steps)
-        return config.lr / 2 * (1 + math.cos(math.pi * (step - config.warmup_steps) / left))
+        return rate_by_step(step, steps, self.config.lr, self.config.warmup_steps)
