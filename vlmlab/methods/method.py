@@ -5,6 +5,9 @@ A system is one file with one subclass of `Method`. It says what it eats, builds
 backbone is kept outside of PyTorch's module tree: `method.parameters()` is exactly what the system learns and
 `method.state_dict()` exactly what one would save.
 
+Where a system's file names float32 among what differs from its release, it speaks of a CPU: on a GPU the towers are in
+bfloat16, and what is learned is in float32 (`learning.fit`).
+
 Dimensions: B batch, C classes, e joint width, S image side, V views, N pictures.
 """
 

@@ -19,7 +19,7 @@ What differs from the release: the logit scale s is the backbone's, which is 100
 float32; Tip-Adapter-F ends with its last epoch, where the release keeps the epoch that is best on the test pictures,
 and nothing is ever chosen on test pictures; the search has up to four validation pictures of a class, where the release has
 all of them (on ImageNet, the test pictures); F trains on the pictures as they are, where the release crops and mirrors them,
-unless training asks for views.
+unless training asks for views, whose crops may be smaller than the release's; an incomplete last batch is left out.
 
 Dimensions: B batch, C classes, N cached pictures (classes times shots), e joint width, V validation pictures.
 """

@@ -13,7 +13,7 @@ that the gradients of both branches meet in the same text tokens.
 `coupling` cuts the tie for the paper's ablations: "independent" has free tokens V_j in place of F_j(P_j) (IVLP),
 "language" prompts only the text, "vision" only the image, with the sentence "a photo of a {}.".
 
-What differs from the release: float32 throughout, where the release rounds prompts to half precision at insertion; the
+What differs from the release: float32, where the release rounds prompts to half precision at insertion; the
 widths are the backbone's instead of 512 and 768.
 
 Dimensions: B batch, C classes, n prompt tokens, J layers with prompts, d text width, D image width, e joint width.

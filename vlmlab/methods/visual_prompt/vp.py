@@ -10,7 +10,7 @@ The pattern is added behind the normalisation of the pixels, and never clipped. 
 accuracy starts below zero-shot, and the learning rate of 40 is meant. Two variants of the paper learn one square of p x p
 pixels, in the upper left corner or at a place drawn anew for every batch (in the test, too).
 
-What differs from the release: float32 throughout; the classifier is encoded once, the model gets no gradients of its own,
+What differs from the release: float32; the classifier is encoded once, the model gets no gradients of its own,
 and what is kept is the last pattern (the release keeps the best on the test set); an incomplete last batch of a pass is left out; in the
 test a place follows from the batch, so that two tests agree; a random patch may lie at the lower and at
 the right edge, too, which the release's draw leaves out by one pixel.
