@@ -18,6 +18,10 @@ class VlmlabError(Exception):
     """A mistake that the user can mend; `str(error)` is one line that says what is wrong and what to do."""
 
 
+class ForeignCheckpoint(VlmlabError):
+    """A checkpoint from which this run cannot go on: it belongs to another one, or is damaged."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> VlmlabError:
     """The error for a `name` that is not among the `known` names of that `kind`, with the closest ones."""
     known = sorted(known)

@@ -62,6 +62,26 @@ def test_failures_are_kept_in_one_line_and_tried_again(tmp_path, fake_runs):
     assert [experiment.shots for experiment in fake_runs].count(13) == 2
 
 
+@pytest.mark.parametrize("content", [b"damaged", None])
+def test_a_checkpoint_of_no_use_does_not_stop_a_sweep(tmp_path, content):
+    store = ResultStore(tmp_path)
+    quick, other = (
+        Experiment("clip_adapter", "digits", shots=1, seed=0, config=(("epochs", n),), test_pictures=20) for n in (2, 1)
+    )
+    file = store.checkpoint(quick)
+    if content:
+        file.parent.mkdir()
+        file.write_bytes(content)
+    else:  # of another run
+        from vlmlab.studies.run import run_experiment
+
+        run_experiment(other, checkpoint=file)
+    (outcome,) = sweep([quick], store, workers=0)
+    assert outcome.failure is None and not file.exists()
+    (unbroken,) = sweep([quick], ResultStore(tmp_path / "fresh"), workers=0)
+    assert outcome.result["metrics"] == unbroken.result["metrics"]
+
+
 def test_an_experiment_that_another_sweep_finished_meanwhile_is_not_run(tmp_path, fake_runs):
     store = ResultStore(tmp_path)
     first, second = grid(["coop"], ["digits"], seeds=[0, 1])

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
-from vlmlab.errors import VlmlabError
+from vlmlab.errors import ForeignCheckpoint, VlmlabError
 from vlmlab.files import write_atomically
 from vlmlab.learning.features import FeatureBank, augmented, evaluated, masks
 from vlmlab.learning.memory import PeakMemory
@@ -77,7 +77,8 @@ def fit(
             0 shows every picture as in evaluation.
 
     Raises:
-        VlmlabError: the loss is no longer finite, or the checkpoint belongs to another run.
+        VlmlabError: the loss is no longer finite.
+        ForeignCheckpoint: the checkpoint belongs to another run, or is none.
     """
     bank = bank or FeatureBank(method.backbone, disk=False)
     method.bank = bank
@@ -255,9 +256,9 @@ class _Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise VlmlabError(f"{path} is not a checkpoint that vlmlab wrote; delete it to begin anew") from error
+            raise ForeignCheckpoint(f"{path} is not a checkpoint that vlmlab wrote; delete it to begin anew") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity():
-            raise VlmlabError(
+            raise ForeignCheckpoint(
                 f"the checkpoint {path} belongs to another run (other pictures, settings or weights); delete it or name another file"
             )
         self.losses = list(state["losses"])

@@ -20,7 +20,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from distributed import Client
 
 from vlmlab.datasets.catalog import DATASETS, shifted_versions
-from vlmlab.errors import VlmlabError, unknown
+from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
 from vlmlab.files import data_path
 from vlmlab.registry import SystemInfo, registry
 from vlmlab.studies.experiment import Experiment
@@ -150,7 +150,11 @@ def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
     store = ResultStore(folder)
     result = store.get(experiment)  # another sweep may have been faster
     if result is None:
-        result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
+        try:
+            result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
+        except ForeignCheckpoint:  # of pictures that have changed since, or of an older vlmlab: of no use any more
+            store.forget_checkpoint(experiment)
+            result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
         store.add(experiment, result)
         store.forget_checkpoint(experiment)
     return result
