@@ -193,6 +193,20 @@ def test_other_picture_sizes(tiny):
     assert tiny["rn"].encode_image(torch.randn(1, 3, 128, 128)).shape == (1, 64)
 
 
+@torch.no_grad()
+def test_the_grid_is_that_of_the_stride(tiny):
+    towers = {
+        "vit": (tiny["vit"].image, (8, 8)),
+        "rn": (tiny["rn"].image, (32, 32)),
+        "timm": (variant("timm").image, (32, 32)),
+    }
+    for name, (image, stride) in towers.items():
+        assert image.stride == stride
+        for size in ((64, 96), (71, 100)):
+            found = image.local_features(torch.randn(1, 3, *size)).shape[-2:]
+            assert found == image.grid(*size), name
+
+
 def test_preprocessing(tiny):
     backbone = tiny["vit"]
     rng = np.random.default_rng(0)

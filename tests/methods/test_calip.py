@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import Pictures, task
@@ -58,3 +59,38 @@ def test_the_search_finds_the_best_pair_of_a_plain_search():
     best = max(scores.values())
     first = min(pair for pair, score in scores.items() if score == best)
     assert (found.beta2, found.beta3) == pytest.approx(tuple(0.001 + k * 4.999 / 6 for k in first), abs=1e-6)
+
+
+def test_what_was_chosen_is_saved_with_the_method():
+    backbone, batch = tiny_backbone("vit"), Batch(images=noise_images(32))
+    chosen = prepared(backbone, Pictures([0, 1, 2, 3, 4] * 4, seed=3), steps=6, beta2_max=5.0, beta3_max=5.0)
+    anew = prepared(backbone, beta2_max=5.0, beta3_max=5.0)
+    assert not torch.equal(anew.logits(batch), chosen.logits(batch))
+    anew.load_state_dict(chosen.state_dict())
+    assert (anew.beta2, anew.beta3) == (chosen.beta2, chosen.beta3)
+    assert torch.equal(anew.logits(batch), chosen.logits(batch))
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that is made within."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(t.numel() for t in [made] if isinstance(t, torch.Tensor))])
+        return made
+
+
+def test_the_search_keeps_its_memory_bounded_and_its_result(monkeypatch):
+    backbone, val = tiny_backbone("vit"), Pictures([0, 1, 2, 3, 4] * 4, seed=3)
+    method = prepared(backbone, val, steps=200, beta2_max=5.0, beta3_max=5.0)
+    found, parts = (method.beta2, method.beta3), method.opinions(method.preprocess(val.images(range(20))))
+    monkeypatch.setattr(method, "opinions", lambda images: parts)
+    monkeypatch.setattr("vlmlab.methods.other.calip.SCORES_AT_ONCE", 700, raising=False)  # 7 values for 20 x 5 scores
+    method.beta2 = method.beta3 = 0.0
+    monkeypatch.setattr(method, "in_turn", lambda pictures: [None])
+    with Largest() as largest:
+        method._search(val)
+    assert (method.beta2, method.beta3) == found
+    assert largest.numbers <= 20 * 200  # which values are right, [V, steps], and never [V, steps, C]

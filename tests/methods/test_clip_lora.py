@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -190,3 +191,31 @@ def test_towers_without_attention_blocks_are_refused():
     with pytest.raises(VlmlabError, match="towers=text"):
         prepared(resnet)
     assert len(prepared(resnet, towers="text").updates) == 4
+
+
+def test_a_way_out_is_told_only_where_it_is_one(backbone, monkeypatch):
+    # As `photo`: neither tower can be changed. The stand-ins only have another class.
+    resnet = tiny_backbone("rn")
+    for one in (resnet, backbone):
+        monkeypatch.setattr(one, "text", copy.copy(one.text))
+        one.text.__class__ = type("Closed", (type(one.text),), {})
+    for towers in ("both", "image", "text"):
+        with pytest.raises(VlmlabError, match="use micro-vit") as error:
+            prepared(resnet, towers=towers)
+        assert "towers=" not in str(error.value)
+    with pytest.raises(VlmlabError, match="towers=image"):
+        prepared(backbone)
+
+
+def test_texts_that_do_not_change_are_encoded_once(backbone, monkeypatch):
+    method, batch = woken(backbone, towers="image"), Batch(images=noise_images(32), labels=LABELS)
+    f, w = (
+        F.normalize(x, dim=-1) for x in (method.towers[0].forward(batch.images), backbone.encode_text(method.tokens))
+    )
+    text, encoded = method.towers[1], []
+    monkeypatch.setattr(text, "encode", lambda tokens, own=text.encode: (encoded.append(len(tokens)), own(tokens))[1])
+    assert torch.equal(method.logits(batch), backbone.logit_scale * f @ w.T)
+    method.loss(batch).backward()
+    assert not encoded
+    method.set_classes(CLASSES[:2], [TEMPLATE])
+    assert method.logits(batch).shape == (8, 2) and encoded == [2]

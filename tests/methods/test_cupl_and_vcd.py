@@ -47,17 +47,19 @@ def test_cupl_has_the_numbers_of_the_official_implementation(both, weights, logi
     assert torch.equal(found.argmax(1), expected.argmax(1))
 
 
-@pytest.mark.parametrize(("variant", "where"), [("prepend_modified", "before"), ("append_unmodified", "after")])
-def test_vcd_has_the_numbers_of_the_official_implementation(variant, where, backbone, files):
+@pytest.mark.parametrize(
+    ("variant", "where", "clause"), [("prepend_modified", "before", True), ("append_unmodified", "after", False)]
+)
+def test_vcd_has_the_numbers_of_the_official_implementation(variant, where, clause, backbone, files):
     numbers = golden("cupl_vcd")
-    method = prepared(VCD, backbone, files / "vcd.json", name=where)
+    method = prepared(VCD, backbone, files / "vcd.json", name=where, clause=clause)
     assert method.texts == [
         s for group in json.loads(str(numbers[f"vcd/{variant}/descriptions_json"])).values() for s in group
     ]
     for c in range(5):
         same(method.features[method.owner == c], numbers[f"vcd/{variant}/description_encodings_{c}"])
     for how in ("mean", "max", "sum"):
-        one = prepared(VCD, backbone, files / "vcd.json", name=where, aggregate=how)
+        one = prepared(VCD, backbone, files / "vcd.json", name=where, clause=clause, aggregate=how)
         same(
             one.logits(Batch(images=noise_images(32))) / backbone.logit_scale,
             numbers[f"vcd/{variant}/description_scores_{how}"],
@@ -69,6 +71,9 @@ def test_sentences_connect_as_the_release_does():
     assert sentence("dog", "a large dog") == "dog, which is a large dog"
     assert sentence("car", "used for racing") == "car, which is used for racing"
     assert sentence("plane", "can fly") == "plane, which can fly"
+    assert sentence("oak tree", "green leaves", "after") == "which has green leaves, oak tree"
+    assert sentence("oak tree", "green leaves", "after", clause=False) == "green leaves, oak tree"
+    assert sentence("oak tree", "green leaves", "before", clause=False) == "oak tree, green leaves"
     # Its test is of letters: published descriptors were scored with these sentences.
     assert sentence("dog", "canine teeth") == "dog, which canine teeth"
     assert sentence("moth", "antennae") == "moth, which is antennae"
@@ -158,3 +163,12 @@ def test_a_folder_finds_the_descriptions_of_its_class_names(backbone):
 def test_the_name_can_be_left_out_by_a_setting(backbone, files):
     method = prepared(VCD, backbone, files / "vcd.json", name="nowhere")
     assert method.texts == [text for own in method.own for text in own]
+
+
+@pytest.mark.parametrize("system", [CuPL, VCD])
+def test_names_that_are_refused_change_nothing(system, backbone, files):
+    method, batch = prepared(system, backbone, files / f"{system.info.key}.json"), Batch(images=noise_images(32))
+    before = method.logits(batch)
+    with pytest.raises(VlmlabError, match="lack 'gnu' of 2 classes"):
+        method.set_classes([CLASSES[0], "gnu"], ["a {}."])
+    assert method.classes == CLASSES and torch.equal(method.logits(batch), before)

@@ -120,3 +120,19 @@ def test_other_words_need_no_preparation(backbones):
     method = prepared(backbones["vit"])
     method.set_classes(["sky", "grass"], ["a photo of the {}."])
     assert method.logits(Batch(images=pictures("vit/res32"))).shape == (8, 2, 32, 32)
+
+
+@pytest.mark.parametrize(("tower", "size", "places"), [("vit", (33, 39), (5, 5)), ("rn", (64, 75), (2, 3))])
+def test_no_edge_of_a_picture_is_left_out(tower, size, places, backbones):
+    method = prepared(backbones[tower])
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    down, across = method.backbone.image.stride
+    whole = torch.zeros(1, 3, places[0] * down, places[1] * across)
+    whole[..., : size[0], : size[1]] = images
+    found = method.logits(Batch(images=images))
+    assert method.dense(whole).shape[-2:] == places
+    torch.testing.assert_close(found, method.logits(Batch(images=whole))[..., : size[0], : size[1]])
+    other = images.clone()
+    other[..., -1] += 5.0
+    assert not torch.allclose(method.logits(Batch(images=other)), found, atol=1e-3)
+    assert method.predict(images).shape == (1, *size)

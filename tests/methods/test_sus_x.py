@@ -143,3 +143,12 @@ def test_sentences_join_the_templates(backbone):
     task.dataset.name = "creatures"
     plain, joined = (built(backbone, task, source="drawn", sentences=s) for s in (False, True))
     assert not torch.allclose(plain.classifier, joined.classifier, atol=1e-3)
+
+
+def test_names_that_are_refused_change_nothing(backbone):
+    method = built(backbone, asked(["fish", "heron", "apple"]), source="drawn")
+    batch = Batch(features=backbone.encode_image(noise_images(32)))
+    before = method.logits(batch)
+    with pytest.raises(VlmlabError, match="cannot draw 'tabby cat'"):
+        method.set_classes(["fish", "tabby cat"], TEMPLATES)
+    assert method.classes == ["fish", "heron", "apple"] and torch.equal(method.logits(batch), before)

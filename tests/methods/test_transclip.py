@@ -136,3 +136,23 @@ def test_labels_must_be_there_to_join(backbone):
     method = TransCLIP(backbone, TransCLIP.configure(backbone, labelled=True))
     with pytest.raises(VlmlabError, match="ask for a shot"):
         method.prepare(task(CLASSES))
+
+
+def test_labelled_pictures_of_an_earlier_task_are_forgotten(backbone):
+    method, fresh = built(backbone, labelled=True), TransCLIP(backbone, TransCLIP.configure(backbone, labelled=True))
+    for one in (method, fresh):
+        one.prepare(task(CLASSES[:3], support=Pictures([0, 1, 2]), val=Pictures([0, 1, 2], seed=1)))
+    batch = Batch(features=backbone.encode_image(noise_images(32)))
+    assert torch.equal(method.logits(batch), fresh.logits(batch))
+
+
+@pytest.mark.parametrize("copies", [1, 2, 7])
+def test_pictures_without_variance_are_left_to_the_texts(copies, backbone):
+    method = built(backbone)
+    for feature in backbone.encode_image(noise_images(32)):
+        features = feature.expand(copies, -1)
+        y = (backbone.logit_scale * F.normalize(features, dim=-1) @ method.classifier.T).softmax(-1)
+        z = method.logits(Batch(features=features)).exp()
+        assert torch.equal(z.argmax(1), y.argmax(1))
+        if copies == 1:
+            torch.testing.assert_close(z, y, rtol=0, atol=1e-3)

@@ -33,10 +33,12 @@ class ImageTower:
     """What the three kinds have in common.
 
     kind "vit", "resnet" or "timm"; width d of a token or of a location of the last map; depth (blocks); heads of an
-    attention layer (0 without one); supports, a subset of "tokens" (prompts), "attention" and "local".
+    attention layer (0 without one); stride, the pixels (down, across) from one location to the next; supports, a subset
+    of "tokens" (prompts), "attention" and "local".
     """
 
     kind: str
+    stride: tuple[int, int]
     supports: frozenset[str]
     width: int
     depth: int
@@ -46,8 +48,8 @@ class ImageTower:
         self.visual, self.name = visual, name
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """How many locations (h, w) a picture of that size has."""
-        raise NotImplementedError
+        """How many locations (h, w) a picture of that size has; a rest at the right or bottom has none."""
+        return height // self.stride[0], width // self.stride[1]
 
     def forward(
         self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
@@ -65,7 +67,8 @@ class ImageTower:
         return self.visual(images.to(self.dtype)).float()
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
-        """A feature per location in the joint space, [B, e, h, w], not normalised; `images` may have any size.
+        """A feature per location in the joint space, [B, e, h, w], not normalised; `images` may have any size of at least
+        one stride, but a ViT and a ResNet do not see what is left over behind the last whole one.
 
         "value": the last attention layer lets each location see only itself (MaskCLIP, arXiv:2112.01071, as released);
         "plain": the ordinary last layer (a ResNet's attention pool asked from every location, without positions);
@@ -112,14 +115,12 @@ class VitTower(ImageTower):
     def __init__(self, visual: VisionTransformer, name: str):
         super().__init__(visual, name)
         self.width = visual.conv1.out_channels
+        self.stride = tuple(visual.patch_size)
         self.depth = len(visual.transformer.resblocks)
         self.heads = visual.transformer.resblocks[0].attn.num_heads
         check_blocks(visual.transformer.resblocks, name)
         if visual.attn_pool is not None:
             self.supports = self.supports - {"local"}
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return height // self.visual.patch_size[0], width // self.visual.patch_size[1]
 
     def forward(
         self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
@@ -212,6 +213,7 @@ class ResNetTower(ImageTower):
     """CLIP's modified ResNet: a CNN whose last map [B, d, h, w] is pooled by one attention layer, queried by the mean of the map."""
 
     kind = "resnet"
+    stride = (32, 32)
     supports = frozenset({"attention", "local"})
 
     def __init__(self, visual: ModifiedResNet, name: str):
@@ -219,9 +221,6 @@ class ResNetTower(ImageTower):
         self.width = visual.attnpool.k_proj.in_features
         self.depth = sum(len(stage) for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4))
         self.heads = visual.attnpool.num_heads
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return height // 32, width // 32
 
     def last_map(self, images: Tensor) -> Tensor:
         """The map [B, d, h, w] before the attention pool."""
@@ -288,9 +287,13 @@ class TimmTower(ImageTower):
         self.width = visual.trunk.num_features
         self.depth = len(visual.trunk.feature_info)
 
+    @property
+    def stride(self) -> tuple[int, int]:
+        return (self.visual.trunk.feature_info[-1]["reduction"],) * 2
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        stride = self.visual.trunk.feature_info[-1]["reduction"]
-        return -(-height // stride), -(-width // stride)
+        """timm's networks pad their maps, so that a rest has a location of its own."""
+        return -(-height // self.stride[0]), -(-width // self.stride[1])
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
         """Every location of the last map goes through the network's own pooling and head as if it were the whole map.

@@ -34,6 +34,8 @@ from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
+SCORES_AT_ONCE = 2**24  # of the search: bounds the memory
+
 
 @register(
     "calip",
@@ -66,9 +68,26 @@ class CALIP(Method):
 
     def prepare(self, task) -> None:
         super().prepare(task)
-        self.beta2, self.beta3 = self.config.beta2, self.config.beta3
+        # A buffer, since what was chosen decides predictions and must be saved; in double precision, as the settings are.
+        self.register_buffer("betas", torch.tensor([self.config.beta2, self.config.beta3], dtype=torch.float64))
         if self.config.search and len(task.val):
             self._search(task.val)
+
+    @property
+    def beta2(self) -> float:
+        return float(self.betas[0])
+
+    @beta2.setter
+    def beta2(self, value: float) -> None:
+        self.betas[0] = value
+
+    @property
+    def beta3(self) -> float:
+        return float(self.betas[1])
+
+    @beta3.setter
+    def beta3(self, value: float) -> None:
+        self.betas[1] = value
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
@@ -104,10 +123,11 @@ class CALIP(Method):
             first + torch.arange(config.steps) * (end - first) / config.steps
             for end in (config.beta2_max, config.beta3_max)
         )
-        best = -1
+        best, parts3 = -1, values3.to(own).split(max(1, SCORES_AT_ONCE // own.numel()))  # each [n]
         for beta2 in values2.tolist():
-            scores = (own + beta2 * by_text)[:, None] + values3.to(own)[:, None] * by_picture[:, None]  # [V, steps, C]
-            right = (scores.argmax(-1) == labels[:, None]).sum(0)
+            start = (own + beta2 * by_text)[:, None]  # [V, 1, C]
+            every = [(start + part[:, None] * by_picture[:, None]).argmax(-1) for part in parts3]  # each [V, n]
+            right = (torch.cat(every, 1) == labels[:, None]).sum(0)  # [steps]
             if int(right.max()) > best:
                 best = int(right.max())
                 self.beta2, self.beta3 = beta2, float(values3[int(right.argmax())])

@@ -88,12 +88,19 @@ class CLIPLoRA(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        self.tokens = self.towers[1].tokenize([templates[0].format(name) for name in spoken(classes)])
+        text = self.towers[1]
+        self.tokens = text.tokenize([templates[0].format(name) for name in spoken(classes)])
+        self.classifier: Tensor | None = None
+        if self.config.towers == "image":  # the texts stay what they are, so they are encoded once
+            with torch.no_grad():
+                self.classifier = F.normalize(text.encode(self.tokens), dim=-1)  # W [C, e]
 
     def logits(self, batch: Batch) -> Tensor:
         image, text = self.towers
         f = F.normalize(image.forward(batch.images), dim=-1)
-        w = F.normalize(text.encode(self.tokens), dim=-1)  # [C, e]
+        w = self.classifier
+        if w is None:
+            w = F.normalize(text.encode(self.tokens), dim=-1)  # [C, e]
         return self.backbone.logit_scale * f @ w.T  # [B, C] (3)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -123,9 +130,8 @@ class CLIPLoRA(Method):
                 f"use micro-vit or another ViT{way_out}"
             )
         if config.towers != "image" and not opened:
-            raise VlmlabError(
-                f"CLIP-LoRA cannot change the text tower of {frozen.name}; use micro-vit, or towers=image"
-            )
+            way_out = ", or towers=image" if image.kind == "vit" else ""
+            raise VlmlabError(f"CLIP-LoRA cannot change the text tower of {frozen.name}; use micro-vit{way_out}")
         # Every tensor stands for itself in the copy: new modules around the same weights, no memory, no change.
         tensors = itertools.chain(frozen.model.parameters(), frozen.model.buffers())
         twin = copy.deepcopy(frozen.model, {id(tensor): tensor for tensor in tensors})

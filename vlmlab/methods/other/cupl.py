@@ -57,8 +57,7 @@ class CuPL(Method):
         self.set_classes(task.classes, task.templates)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        """Raises `VlmlabError` if a class has no sentence."""
-        super().set_classes(classes, templates)
+        """Raises `VlmlabError` if a class has no sentence; the method then keeps the classes that it had."""
         said = of_classes(self.sentences, classes)
         if self.config.both:
             own = choose(self.config.templates, templates)
@@ -66,6 +65,7 @@ class CuPL(Method):
         with torch.no_grad():
             features = F.normalize(self.backbone.encode_text([s for group in said for s in group]), dim=-1)
         means = [part.mean(0) for part in features.split([len(group) for group in said])]
+        super().set_classes(classes, templates)
         self.classifier = F.normalize(torch.stack(means), dim=-1)  # W [C, e] (1)
 
     def logits(self, batch: Batch) -> Tensor:

@@ -22,6 +22,8 @@ output projection, and with key smoothing the result is a probability instead of
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; the
 backbone keeps its own activation, norms and normalisation, where the release runs OpenAI's ViT with GELU for QuickGELU.
+A picture of no whole number of places gets zeros (the mean colour) at its right and bottom, as in the ViT of
+mmsegmentation that the release builds on; here their scores are cut off again, there they are squeezed into the picture.
 There is no background class: every pixel gets one of the given words.
 
 Dimensions: B batch, C classes, h x w places, H x W pixels, N = h w, c key width, e joint width.
@@ -79,7 +81,12 @@ class MaskCLIP(Method):
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [B, C, H, W] at the size of the images."""
-        return F.interpolate(self.dense(batch.images), size=batch.images.shape[-2:], mode="bilinear")
+        height, width = batch.images.shape[-2:]
+        down, across = self.backbone.image.stride
+        # The tower does not see a rest that fills no place, and the map of the others would be stretched over it.
+        whole = F.pad(batch.images, (0, -width % across, 0, -height % down))
+        scores = F.interpolate(self.dense(whole), size=whole.shape[-2:], mode="bilinear")
+        return scores[..., :height, :width]
 
     @torch.no_grad()
     def predict(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:

@@ -92,45 +92,37 @@ class SuSX(Method):
             self.heap = F.normalize(self.encode(pictures), dim=-1)  # [P, e]
         self.set_classes(task.classes, task.templates)
 
+    @torch.no_grad()
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        """Other names get a support set of their own; retrieved from the same heap, which may not show them."""
-        super().set_classes(classes, templates)
+        """Other names get a support set of their own; retrieved from the same heap, which may not show them.
+
+        Raises `VlmlabError` for a name that cannot be drawn, or has no sentence; the method then keeps the classes that
+        it had.
+        """
         sentences = choose(self.config.templates, templates)
         texts = [[sentence.format(name) for sentence in sentences] for name in spoken(classes)]
         if self.config.sentences:
             texts = [own + said for own, said in zip(texts, of_classes(self.said, classes), strict=True)]
-        with torch.no_grad():
-            features = F.normalize(self.backbone.encode_text([t for group in texts for t in group]), dim=-1)
-            means = [part.mean(0) for part in features.split([len(group) for group in texts])]
-            self.classifier = F.normalize(torch.stack(means), dim=-1)  # W [C, e]
-            self._gather(classes)
-
-    def _gather(self, classes: Sequence[str]) -> None:
-        """The support set (1), and the two ranges of phi from it."""
-        if self.config.source == "drawn":
-            size = min(self.backbone.image_size, 128)  # MicroWorld is not drawn larger
-            pictures = draw_named(spoken(classes), self.config.count, size, self.seed)
-            support, labels = F.normalize(self.encode(pictures), dim=-1), pictures.labels
-        else:
-            count = min(self.config.count, max(1, len(self.heap) // 2))
-            found = (self.heap @ self.classifier.T).topk(count, 0).indices  # [count, C]
-            support = self.heap[found.T.flatten()]
-            labels = torch.arange(len(classes)).repeat_interleave(count)
+        features = F.normalize(self.backbone.encode_text([t for group in texts for t in group]), dim=-1)
+        means = [part.mean(0) for part in features.split([len(group) for group in texts])]
+        classifier = F.normalize(torch.stack(means), dim=-1)
+        support, labels = self._gathered(classes, classifier)
+        super().set_classes(classes, templates)  # behind this line nothing is refused
+        self.classifier = classifier  # W [C, e]
         self.keys = support  # F [n, e]
         self.values = F.one_hot(labels.to(support.device), len(classes)).to(support)  # L [n, C]
         self.say = self.opinion(support)  # log q [n, C]
-        cosines, divergences = [], []
-        for start in range(0, len(support), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            for kept, one in (
-                (cosines, support[rows] @ support.T),
-                (divergences, divergence(self.say[rows], self.say)),
-            ):
-                kept.append(torch.stack([one.min(), one.max()]))
-        self.cosines, self.divergences = (
-            torch.stack([torch.stack(kept)[:, 0].min(), torch.stack(kept)[:, 1].max()])
-            for kept in (cosines, divergences)
-        )
+        self.cosines, self.divergences = ranges(support, self.say)
+
+    def _gathered(self, classes: Sequence[str], classifier: Tensor) -> tuple[Tensor, Tensor]:
+        """The support set (1) of classes with texts [C, e]: unit features [n, e] and labels [n]."""
+        if self.config.source == "drawn":
+            size = min(self.backbone.image_size, 128)  # MicroWorld is not drawn larger
+            pictures = draw_named(spoken(classes), self.config.count, size, self.seed)
+            return F.normalize(self.encode(pictures), dim=-1), pictures.labels
+        count = min(self.config.count, max(1, len(self.heap) // 2))
+        found = (self.heap @ classifier.T).topk(count, 0).indices  # [count, C]
+        return self.heap[found.T.flatten()], torch.arange(len(classes)).repeat_interleave(count)
 
     def opinion(self, f: Tensor) -> Tensor:
         """log p [B, C] of (2) for unit features f [B, e]."""
@@ -142,6 +134,22 @@ class SuSX(Method):
         apart = rescaled(divergence(self.opinion(f), self.say), self.divergences, self.cosines)  # D [B, n] (3)
         zero_shot = self.backbone.logit_scale * f @ self.classifier.T
         return zero_shot + config.alpha * vote - config.gamma * apart @ self.values  # (4)
+
+
+def ranges(support: Tensor, say: Tensor) -> tuple[Tensor, Tensor]:
+    """(lowest, highest) of the cosines and of the divergences among pictures [n, e] with opinions `say` [n, C]."""
+    cosines, divergences = [], []
+    for start in range(0, len(support), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        cosines.append((support[rows] @ support.T).aminmax())
+        divergences.append(divergence(say[rows], say).aminmax())
+    return _span(cosines), _span(divergences)
+
+
+def _span(blocks: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """(lowest, highest) of the lowest and highest of several blocks."""
+    lowest, highest = zip(*blocks, strict=True)
+    return torch.stack([torch.stack(lowest).min(), torch.stack(highest).max()])
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:

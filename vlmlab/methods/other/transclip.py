@@ -27,7 +27,9 @@ What differs from the release: the scale s is the backbone's, which is 100 in CL
 of classes is that of the names, where the release counts it in the test labels. With labels: a support picture keeps its
 nearest neighbour (the release drops it as if it were the picture itself); the neighbours of tests and of support pictures are
 in the same order as their z (the release mixes the two orders up); and every gamma begins anew, so that one does not depend on
-the others (the release goes on from where the last gamma ended).
+the others (the release goes on from where the last gamma ended). And v is never below 0.0003/e: few pictures may lie on
+their own means, v would vanish, and rounding would decide. So one picture alone gets what the texts say of it; the release
+refuses fewer than 8.
 
 Dimensions: Q pictures together, S support pictures, N = Q + S, C classes, e joint width, k neighbours.
 """
@@ -48,6 +50,8 @@ from vlmlab.registry import register
 
 LIKELIHOOD = 50.0
 """By how much the Gaussian's part is divided in (2), as in the release."""
+LEAST = 3e-4
+"""The least v, as a share of 1/e. All test pictures of an embedded dataset together stay above it (micro-vit, photo)."""
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 """Weights of the support pictures that are tried."""
 ROWS_AT_ONCE = 2048  # of the similarity of all pictures with all: bounds the memory
@@ -82,8 +86,8 @@ class TransCLIP(Method):
     eats = "features"
 
     def prepare(self, task) -> None:
+        self.support: Tensor | None = None  # those of an earlier task would make `set_classes` refuse this one's names
         super().prepare(task)
-        self.support: Tensor | None = None
         if not self.config.labelled:
             return
         if not len(task.support):
@@ -190,4 +194,4 @@ def gaussians(everything: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     # sum_ic z_ic (f_i - mu_c)^2, multiplied out so that no [N, C, e] is built
     mass = z.sum(0)  # [C]
     square = z.sum(1) @ everything**2 - 2 * ((z.T @ everything) * mu).sum(0) + mass @ mu**2
-    return mu, (square / mass.sum()).clamp_min(1e-12)
+    return mu, (square / mass.sum()).clamp_min(LEAST / everything.shape[1])

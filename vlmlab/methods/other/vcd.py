@@ -11,7 +11,9 @@ Unlike CuPL's, the mean of the features is not normalised again: a class whose d
 
 The connecting word of (1) follows the first letters of a descriptor, as in the release: "which is" before the letter a and
 before "used", "which" before has, often, typically, may and can, else "which has". Letters and not words decide, so that
-"antennae" become "which is antennae" and "canine teeth" "which canine teeth"; published numbers were made with that.
+"antennae" become "which is antennae" and "canine teeth" "which canine teeth"; published numbers were made with that. The
+word stays where the name comes after the descriptor ("which has green leaves, oak tree"), unless `clause` is off (the
+release's apply_descriptor_modification); without a name the release leaves descriptors as they are.
 
 What differs from the release: the scale s, which changes no prediction; no full stop ends a sentence, which the release adds for
 ImageNet only. Its baseline is the bare name (zero_shot with templates=name), and a class without descriptors has the one sentence
@@ -58,6 +60,7 @@ class VCD(Method):
         name: str = option(
             "before", "where the class name stands; nowhere: descriptors alone", choices=("before", "after", "nowhere")
         )
+        clause: bool = option(True, "put which is, which has, ... before a descriptor with a name beside it")
         aggregate: str = option("mean", "how the descriptors of a class are joined", choices=("mean", "max", "sum"))
 
     eats = "features"
@@ -69,17 +72,18 @@ class VCD(Method):
         self.set_classes(task.classes, task.templates)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        """Raises `VlmlabError` if a class has no descriptor."""
-        super().set_classes(classes, templates)
-        self.own = of_classes(self.descriptors, classes)  # per class
-        self.texts = [
-            sentence(name, d, self.config.name)
-            for name, own in zip(spoken(classes), self.own, strict=True)
+        """Raises `VlmlabError` if a class has no descriptor; the method then keeps the classes that it had."""
+        config, descriptors = self.config, of_classes(self.descriptors, classes)
+        texts = [
+            sentence(name, d, config.name, config.clause)
+            for name, own in zip(spoken(classes), descriptors, strict=True)
             for d in own
         ]
         with torch.no_grad():
-            self.features = F.normalize(self.backbone.encode_text(self.texts), dim=-1)  # [D, e]
-        counts = torch.tensor([len(own) for own in self.own])
+            features = F.normalize(self.backbone.encode_text(texts), dim=-1)
+        super().set_classes(classes, templates)
+        self.own, self.texts, self.features = descriptors, texts, features  # per class; of all together; [D, e]
+        counts = torch.tensor([len(own) for own in descriptors])
         self.owner = torch.arange(len(counts)).repeat_interleave(counts)  # the class of each descriptor [D]
 
     def similarities(self, f: Tensor) -> Tensor:
@@ -100,12 +104,16 @@ class VCD(Method):
         return sorted(zip(self.own[c], cosines, strict=True), key=lambda pair: -pair[1])
 
 
-def sentence(name: str, descriptor: str, where: str = "before") -> str:
-    """t of (1): "oak tree, which has green leaves"; `where` "after" gives "green leaves, oak tree"."""
+def sentence(name: str, descriptor: str, where: str = "before", clause: bool = True) -> str:
+    """t of (1): "oak tree, which has green leaves"; `where` "after" gives "which has green leaves, oak tree", and without
+    the `clause` "green leaves, oak tree"; "nowhere" gives "green leaves"."""
     if where == "nowhere":
         return descriptor
-    if where == "after":
-        return f"{descriptor}, {name}"
-    if descriptor.startswith(("a", "used")):
-        return f"{name}, which is {descriptor}"
-    return f"{name}, which {descriptor}" if descriptor.startswith(STARTS) else f"{name}, which has {descriptor}"
+    if clause:
+        verb = "has "
+        if descriptor.startswith(("a", "used")):
+            verb = "is "
+        elif descriptor.startswith(STARTS):
+            verb = ""
+        descriptor = f"which {verb}{descriptor}"
+    return f"{descriptor}, {name}" if where == "after" else f"{name}, {descriptor}"
