@@ -48,7 +48,7 @@ def _sinkhorn(answer) -> None:
 
 def aligned(a, b):
     u = b / b.norm()
-    along = a @ u
+    along = (a * u).sum()
     return a - along * u if along < 0 else a
 
 
@@ -79,6 +79,9 @@ def _aligned(answer) -> None:
     same = ask(answer, a, -b)
     if not torch.allclose(same, a, atol=1e-5):
         raise Wrong("for a · b > 0 the gradient must stay as it is; yours changes it.")
+    context = ask(answer, a.view(3, 4), b.view(3, 4))  # the gradient of a context has two axes
+    if not isinstance(context, torch.Tensor) or not torch.allclose(context, expected.view(3, 4), atol=1e-5):
+        raise Wrong("for a context [M, d] it is another number: sum over all entries, as in (a * u).sum().")
 
 
 def inside(g, path, rank):
