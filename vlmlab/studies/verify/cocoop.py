@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import against_coop
 
-claim = "with a context that depends on the picture, CoCoOp is better on new classes than CoOp"
+claim = "with a context that depends on the picture, CoCoOp is better on new classes than CoOp from the same words"
 
 
 def measure() -> Verdict:

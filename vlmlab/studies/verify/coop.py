@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import base_to_new
 
-claim = "16 shots lift CoOp above zero-shot on the base classes and take it below zero-shot on new ones"
+claim = "from noise, 16 shots lift CoOp above zero-shot on the base classes and take it below zero-shot on new ones"
 
 
 def measure() -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import against_coop
 
-claim = "reminded of language by sentences, LASP is better on new classes than CoOp"
+claim = "reminded of language by sentences, LASP is better on new classes than CoOp from the same words"
 
 
 def measure() -> Verdict:
