@@ -274,10 +274,10 @@ def test_verify_says_what_holds_and_its_code_too(capsys, monkeypatch, holds, cod
     monkeypatch.setattr("vlmlab.studies.verify.verify", fake)
     assert main(["verify", "coop", "--json"]) == code
     out, err = capsys.readouterr()
-    expected = {"system": "coop", "claim": "it learns", "measured": {"gain": 12.5}, "holds": holds}
+    expected = {"system": "coop", "claim": "it learns", "measured": {"gain": 12.5}, "holds": holds, "cause": ""}
     assert json.loads(out) == [expected] and err == "coop: it learns\n"
     assert main(["verify", "coop"]) == code
-    assert ("DOES NOT HOLD" in capsys.readouterr().out) != holds
+    assert ("NOT REPRODUCED" in capsys.readouterr().out) != holds
 
 
 def test_unknown_measurements_and_builds_are_refused(capsys):

@@ -492,8 +492,10 @@ def verify(
     for verdict in check(systems or (), on_start=lambda key, claim: _say(f"{key}: {claim}")):
         verdicts.append(verdict)
         if not json_:
-            print(f"{'holds' if verdict.holds else 'DOES NOT HOLD'}  {verdict.system}: {verdict.claim}")
+            print(f"{'holds' if verdict.holds else 'NOT REPRODUCED'}  {verdict.system}: {verdict.claim}")
             print("".join(f"       {name} = {_short(value)}\n" for name, value in verdict.measured.items()), end="")
+            if verdict.cause:
+                print(f"       likely cause: {verdict.cause}")
     if json_:
         _print_json([verdict.row() for verdict in verdicts])
     if not all(verdict.holds for verdict in verdicts):

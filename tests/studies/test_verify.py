@@ -34,7 +34,7 @@ def imitated(monkeypatch):
             asked.append(key)
             return Verdict(key, claims()[key], {"gain": 1.0}, key != "coop")
 
-        return SimpleNamespace(measure=measure)
+        return SimpleNamespace(measure=measure, cause="a small world")
 
     monkeypatch.setattr(checks.importlib, "import_module", imported)
     return asked
@@ -44,8 +44,14 @@ def test_named_checks_run_in_the_order_of_their_names(imitated):
     told = []
     verdicts = list(verify(["tpt", "coop"], on_start=lambda key, claim: told.append(key)))
     assert imitated == told == ["tpt", "coop"]
-    assert [verdict.holds for verdict in verdicts] == [True, False]
-    assert verdicts[0].row() == {"system": "tpt", "claim": claims()["tpt"], "measured": {"gain": 1.0}, "holds": True}
+    assert [(verdict.holds, verdict.cause) for verdict in verdicts] == [(True, ""), (False, "a small world")]
+    assert verdicts[0].row() == {
+        "system": "tpt",
+        "claim": claims()["tpt"],
+        "measured": {"gain": 1.0},
+        "holds": True,
+        "cause": "",
+    }
 
 
 def test_without_names_all_checks_run(imitated):

@@ -3,7 +3,8 @@
 A system exists because of something that can be seen to happen: CoOp gains on the classes that it learned and loses on
 new ones, Tip-Adapter gains without training. Each such claim stands in a file of this folder that is named like the
 system, with a sentence `claim` and a function `measure() -> Verdict` that tests it on an embedded backbone within
-seconds. `vlmlab verify` runs them all.
+seconds. Where a claim was not borne out when it was last measured, a sentence `cause` says what we think is the reason;
+it is told only when the claim fails again. `vlmlab verify` runs them all.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from vlmlab.registry import registry, unknown_system
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of a claim: the numbers `measured` (accuracies in percent), and whether they bear it out."""
+    """What became of a claim: the numbers `measured` (accuracies in percent), whether they bear it out, and, if not, the
+    likely `cause`."""
 
     system: str
     claim: str
     measured: dict[str, float | int | str | list]
     holds: bool
+    cause: str = ""
 
     def row(self) -> dict:
         """As `vlmlab verify --json` prints it."""
@@ -71,4 +74,6 @@ def _verdicts(keys: list[str], known: dict[str, str], on_start) -> Iterator[Verd
     for key in keys:
         if on_start:
             on_start(key, known[key])
-        yield importlib.import_module(f"{__name__}.{key}").measure()
+        check = importlib.import_module(f"{__name__}.{key}")
+        verdict = check.measure()
+        yield verdict if verdict.holds else dataclasses.replace(verdict, cause=getattr(check, "cause", ""))

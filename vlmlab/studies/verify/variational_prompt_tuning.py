@@ -6,6 +6,10 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import against_coop
 
 claim = "with a distribution of prompts instead of one, VPT is better on new classes than CoOp from the same words"
+cause = (
+    "above CoOp on aerial and below it on textures, where 'a photo of a' is a poor start for a text tower "
+    "that has read 'a ... texture'"
+)
 
 
 def measure() -> Verdict:
