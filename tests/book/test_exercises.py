@@ -90,6 +90,18 @@ def not_at_most_one(p, y, a, b, c):
     return -torch.where(y == 1, there, absent)[y != -1].sum()
 
 
+def twice_the_gradient(loss):
+    return 2 * loss - loss.detach()
+
+
+def by_splitting(sentence, classes, stem):
+    words, found = f" {' '.join(map(stem, sentence.lower().split()))} ", {}
+    for name in sorted(classes, key=len, reverse=True):
+        found[name] = int(f" {name} " in words)
+        words = words.replace(f" {name} ", "  ", 1)
+    return [found[name] for name in classes]
+
+
 MISTAKES = {
     "06_1c.asymmetric": [
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y.clamp(min=0), a, b, c), "leave them out"),
@@ -99,6 +111,10 @@ MISTAKES = {
         (lambda p, y, a, b, c: -beyond_one_label.asymmetric(p, y, a, b, c), "the sign"),
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, b, a, c), "term by term"),
         (lambda p, y, a, b, c: not_at_most_one(p, y, a, b, c), "at most 1"),
+        (lambda p, y, a, b, c: beyond_one_label._factors_that_learn(p, y, a, b, c), "the factors get a gradient"),
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, a, b, c).item(), "nothing can learn from it"),
+        (lambda p, y, a, b, c: beyond_one_label.asymmetric(p * 1.0, y, a, b, c).detach(), "nothing can learn from it"),
+        (lambda p, y, a, b, c: twice_the_gradient(beyond_one_label.asymmetric(p, y, a, b, c)), "the number itself is right"),
     ],
     "06_1c.ranking": [
         (lambda z, y: beyond_one_label.ranking(-z, y), "punishes the right order"),
@@ -110,6 +126,8 @@ MISTAKES = {
         (lambda s, c: [int(bool(re.search(rf"\b{n}s?\b", s))) for n in c], "lower case"),
         (lambda s, c: [int(bool(re.search(rf"\b{n}\b", s.lower()))) for n in c], "the plural"),
         (lambda s, c: [int(bool(re.search(rf"\b{n}s?\b", s.lower()))) for n in c], "takes its words"),
+        (lambda s, c: by_splitting(s, c, lambda word: word.rstrip("s.,")), "no plural"),
+        (lambda s, c: by_splitting(s, c, lambda word: word if word == "bus" else word.rstrip("s")), "ends a word"),
         (lambda s, c: [1], "one entry per class"),
     ],
     "06_1c.consistency": [
@@ -256,6 +274,10 @@ MISTAKES = {
         (lambda a, b: a + (a @ b) / (b @ b) * b, "once more"),
         (lambda a, b: (a @ b) / (b @ b) * b, "opposing part itself"),
         (lambda a, b: a - (a @ b) / (b @ b) * b, "must stay as it is"),
+        (
+            lambda a, b: a - ((a * b).sum(-1) / (b * b).sum(-1)).clamp_max(0)[..., None] * b,
+            "sum over all entries",
+        ),
     ],
     "06_1a.subspace": [
         (lambda g, p, r: torch.linalg.svd(p - p.mean(0), full_matrices=False)[2][:r] @ g, "r coordinates"),

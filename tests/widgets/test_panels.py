@@ -353,6 +353,7 @@ def test_views_are_sorted_and_a_larger_share_keeps_more_of_them(strict):
 
 def test_pseudo_labels_of_a_rule(strict):
     panel = PseudoLabels("textures", top=5)
+    assert "the one sentence <i>a photo of a {} texture.</i>" in panel.note.value  # as UPL labels, not by all sentences
     chosen, labels = panel.answer["chosen"], panel.answer["labels"].numpy()
     assert np.bincount(labels[chosen]).max() == 5 and panel.facts()["taken"] == len(chosen)
     confidence = panel.answer["confidence"].numpy()

@@ -89,17 +89,20 @@ class PseudoLabels(Panel):
         if not len(dataset.train):
             raise VlmlabError(f"{name} has no training pictures to label; choose another dataset")
         f = F.normalize(bank.features(dataset.train), dim=-1).to(bank.backbone.device)
-        words = bank.backbone.class_embeddings(spoken(dataset.classes), [dataset.templates[0]])
+        sentence = dataset.templates[0]  # as UPL does; zero-shot prediction elsewhere averages all sentences
+        words = bank.backbone.class_embeddings(spoken(dataset.classes), [sentence])
         confidence, labels = (bank.backbone.logit_scale * f @ words.T).softmax(-1).cpu().max(-1)
         right = (labels == dataset.train.labels).numpy()
-        return {"confidence": confidence, "labels": labels, "right": right, "classes": list(dataset.classes)}
+        found = {"confidence": confidence, "labels": labels, "right": right, "sentence": sentence}
+        return found | {"classes": list(dataset.classes)}
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
         self.chart.value = png(self.static())
         share, missing = self._share(), self._missing()
         self.note.value = (
-            f"<small>{len(answer['chosen'])} of {len(answer['labels'])} pictures are learned from; "
+            f"<small>Labelled with the one sentence <i>{html.escape(answer['sentence'])}</i>. "
+            f"{len(answer['chosen'])} of {len(answer['labels'])} pictures are learned from; "
             f"<b>{100 * share:.0f} %</b> of their labels are right (of all: {100 * answer['right'].mean():.0f} %). "
             + (f"Classes without a picture: {html.escape(', '.join(missing))}." if missing else "Every class has some.")
             + "</small>"

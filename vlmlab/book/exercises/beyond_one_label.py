@@ -11,8 +11,16 @@ from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, number,
 
 def asymmetric(p, y, gamma_pos, gamma_neg, clip):
     q = (1 - p + clip).clamp(max=1)  # how sure it is that the class is absent, shifted up
-    there = (1 - p) ** gamma_pos * p.log()
-    absent = (1 - q) ** gamma_neg * q.log()
+    log = torch.where(y == 1, p.log(), q.log())
+    with torch.no_grad():  # the factors weigh, and teach nothing themselves
+        factor = torch.where(y == 1, (1 - p) ** gamma_pos, (1 - q) ** gamma_neg)
+    return -(factor * log)[y != -1].sum()
+
+
+def _factors_that_learn(p, y, gamma_pos, gamma_neg, clip):
+    """The same number with the factors left in the gradient: the mistake that the number does not show."""
+    q = (1 - p + clip).clamp(max=1)
+    there, absent = (1 - p) ** gamma_pos * p.log(), (1 - q) ** gamma_neg * q.log()
     return -torch.where(y == 1, there, absent)[y != -1].sum()
 
 
@@ -21,8 +29,8 @@ def asymmetric(p, y, gamma_pos, gamma_neg, clip):
     solution=asymmetric,
     hints=(
         "Two logarithms: log p where the class is there, log q where it is not, with q = min(1 - p + clip, 1). Each has a factor in front.",
-        "The factors are (1 - p) to the power gamma_pos, and (1 - q) to the power gamma_neg. Then keep only entries with `y != -1`, sum, and "
-        "change the sign.",
+        "The factors are (1 - p) to the power gamma_pos, and (1 - q) to the power gamma_neg, both computed under `torch.no_grad()`. Then keep "
+        "only entries with `y != -1`, sum, and change the sign.",
     ),
     seen="An absence that is already sure (p below the clip) costs exactly nothing. Without that, a picture with two classes of forty would "
     "be taught thirty-eight absences at every step.",
@@ -52,6 +60,24 @@ def _asymmetric(answer) -> None:
     close(
         wide, asymmetric(p, y, 1.0, 2.0, 0.4), "with a larger clip q must still be at most 1: q = min(1 - p + clip, 1)."
     )
+    wanted, learning = (_gradient(loss, p, y) for loss in (asymmetric, _factors_that_learn))
+    gradient = _gradient(answer, p, y)
+    if torch.allclose(gradient, learning, rtol=1e-4, atol=1e-6):
+        raise Wrong(
+            "the number is right, but the factors get a gradient, too: compute them under `torch.no_grad()` (4)."
+        )
+    close(gradient, wanted, "that is the gradient of p; the number itself is right.")
+
+
+def _gradient(loss, p, y):
+    """What `loss` teaches `p`; `Wrong` if it is a number that nothing can be learned from."""
+    p = p.clone().requires_grad_()
+    value = ask(loss, p, y.clone(), 1.0, 2.0, 0.05)
+    if not isinstance(value, torch.Tensor) or not value.requires_grad:
+        raise Wrong(
+            "the number is right, but nothing can learn from it: give a tensor, with the gradient of p.log() and q.log()."
+        )
+    return torch.autograd.grad(value, p)[0]
 
 
 def ranking(z, y):
@@ -106,17 +132,19 @@ def label_of(sentence, classes):
     "says 'absent' of a thing that the caption names.",
 )
 def _nouns(answer) -> None:
-    classes = ["cat", "truck", "ice cream truck", "tree"]
+    classes = ["cat", "truck", "ice cream truck", "tree", "bus"]
     cases = {
-        "A CAT under a tree": ([1, 0, 0, 1], "capital letters hide a name: compare in lower case."),
-        "a caterpillar on a tree": ([0, 0, 0, 1], "a caterpillar is no cat: look for whole words."),
-        "two cats and three trees": ([1, 0, 0, 1], "the plural is missing: 'cats' names the class cat."),
-        "an ice cream truck": ([0, 0, 1, 0], "the longest name takes its words: an ice cream truck is no truck."),
+        "A CAT under a tree": ([1, 0, 0, 1, 0], "capital letters hide a name: compare in lower case."),
+        "a caterpillar on a tree": ([0, 0, 0, 1, 0], "a caterpillar is no cat: look for whole words."),
+        "two cats and three trees": ([1, 0, 0, 1, 0], "the plural is missing: 'cats' names the class cat."),
+        "a tree and a bus": ([0, 0, 0, 1, 1], "the s of 'bus' is no plural: allow an s after a name, take none away."),
+        "a tree, two cats, and a truck.": ([1, 1, 0, 1, 0], "a comma or a full stop ends a word, too."),
+        "an ice cream truck": ([0, 0, 1, 0, 0], "the longest name takes its words: an ice cream truck is no truck."),
         "an ice cream truck behind a truck": (
-            [0, 1, 1, 0],
+            [0, 1, 1, 0, 0],
             "there is a second truck: take out what was matched, not every 'truck'.",
         ),
-        "nothing of interest": ([0, 0, 0, 0], "a sentence that names no class has a row of zeros."),
+        "nothing of interest": ([0, 0, 0, 0, 0], "a sentence that names no class has a row of zeros."),
     }
     for sentence, (expected, message) in cases.items():
         given = ask(answer, sentence, list(classes))
