@@ -35,8 +35,8 @@ METRICS = {
 
 LOGARITHMIC = ("parameters", "seconds", "memory")
 # Where names or descriptions fail on a dataset, CuPL and VCD fall so far that all other points would be squeezed.
-FAR = 5.0
-"""Beyond so many times the distance of the quartiles a point is not drawn; a line over the chart gives its figures."""
+FAR = 3.0
+"""Beyond so many times the distance of the quartiles (Tukey's outer fence) a point is not drawn, but listed over the chart."""
 CROWD = 16
 """A board of fewer points has room for all of them."""
 FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
