@@ -130,6 +130,23 @@ def test_only_the_latest_of_many_requests_is_answered_and_asking_never_waits(liv
     panel.close()
 
 
+def test_waiting_includes_what_an_answer_asks_for(live):
+    panel = Slow()
+    panel.ask(lambda cancelled: time.sleep(0.05), lambda answer: panel.request(7))  # as one that learns, then looks
+    panel.wait()
+    assert panel.shown == [7]
+    panel.close()
+
+
+def test_waiting_has_an_end(live):
+    panel = Slow()
+    panel.ask(lambda cancelled: time.sleep(0.5), lambda answer: None)
+    with pytest.raises(TimeoutError):
+        panel.wait(0.05)
+    panel.wait()
+    panel.close()
+
+
 def test_an_error_is_one_line_and_the_last_good_view_stays(live):
     panel = Slow()
     panel.request(1, 0)

@@ -17,6 +17,7 @@ import html
 import io
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -155,8 +156,10 @@ class Panel:
 
         Raises `TimeoutError` if that takes longer.
         """
-        if self._worker is not None:
-            self._worker.submit(lambda: None).result(seconds)
+        end, asked = time.monotonic() + seconds, -1
+        while self._worker is not None and asked != self._requests:  # an answer may ask for the next one
+            asked = self._requests
+            self._worker.submit(lambda: None).result(max(0.0, end - time.monotonic()))
 
     # --- talking ------------------------------------------------------------------------------------------------------
 
