@@ -403,3 +403,26 @@ def test_help_and_systems_answer_within_two_seconds():
         assert vlmlab(*arguments).returncode == 0
         used = os.times().children_user + os.times().children_system - before
         assert min(used, time.perf_counter() - began) < 2
+
+
+def test_what_the_terminal_cannot_spell_does_not_lose_the_answer(tmp_path):
+    """A real process whose standard output knows Latin-1 only."""
+    code = "import sys; from vlmlab.cli import main; sys.exit(main(['run', 'coop', '--dataset', sys.argv[1]]))"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "\u732b")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="latin-1",
+    )
+    assert done.returncode == 2 and "\\u732b" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_told(capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlmlab.studies.verify.verify", interrupted)
+    assert main(["verify", "coop"]) == 130
+    assert "vlmlab: stopped" in capsys.readouterr().err

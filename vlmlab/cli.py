@@ -65,17 +65,27 @@ TestPictures = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
+STOPPED = 130
+"""Exit code of a command that the user ended."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot spell must not lose the answer
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="vlmlab", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # none if it was closed
+            sys.stdout.flush()
+        if code == STOPPED:  # typer's own answer to Ctrl-C
+            return _refused("stopped", code=STOPPED)
     except VlmlabError as error:
         return _refused(str(error))
     except UsageError as error:
         return _refused(f"{error.format_message()} (see vlmlab {_command_of(error)}--help)")
     except (typer.Abort, KeyboardInterrupt):
-        return _refused("stopped", code=130)
+        return _refused("stopped", code=STOPPED)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

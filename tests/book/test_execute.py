@@ -93,6 +93,7 @@ def test_the_beginning_of_a_name_means_all_parts_of_a_chapter(folder):
 def test_an_unknown_chapter_is_one_line(folder, capsys):
     saved(folder, "06_1_text", "1")
     assert main(["book", "06_2_text"]) == 2
+    assert main(["book", "06.1"]) == main(["book", ""]) == main(["book", "."]) == 2
     assert "unknown chapter '06_2_text'; did you mean 06_1_text?" in capsys.readouterr().err
     assert list(execute.chosen(["06"])) == list(execute.chosen(["notebooks/06_1_text.ipynb"])) == ["06_1_text"]
 

@@ -65,6 +65,15 @@ def test_an_answer_that_never_ends_and_a_kernel_that_dies_do_not_hold_up_the_cla
     assert gone.failure == "its kernel died" and set(gone.states.values()) == {"missing"}
 
 
+@pytest.mark.slow
+def test_a_notebook_that_breaks_printing_does_not_end_the_marking(tmp_path):
+    first, *_ = KEYS
+    mute = submitted(tmp_path, "mute", checking(first, "3"), "print = 5")
+    fine = submitted(tmp_path, "fine", "import vlmlab.book.exercise", checking(first, "3"))
+    broken, marked = grade.grade([mute, fine])
+    assert "unusable" in broken.failure and not marked.failure and marked.states[first] == "wrong"
+
+
 def test_what_cannot_be_marked_is_told_and_the_others_are_not_lost(tmp_path, capsys):
     (tmp_path / "broken.ipynb").write_text("{", encoding="utf-8")
     submitted(tmp_path, "strange", "print('hello')")

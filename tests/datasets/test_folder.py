@@ -72,6 +72,16 @@ def test_hidden_files_and_other_files_are_no_pictures(picture_folder):
 # -- tables
 
 
+@pytest.mark.parametrize("left", [".ipynb_checkpoints", "__MACOSX", "@eaDir"])
+def test_what_tools_leave_in_a_class_folder_is_no_picture(picture_folder, left):
+    folder = picture_folder({"cat": 3, "dog": 3})
+    (folder / "cat" / left).mkdir()
+    save_picture(folder / "cat" / left / "0-checkpoint.jpg", 50)
+    (folder / "dog" / "more").mkdir()
+    save_picture(folder / "dog" / "more" / "9.jpg", 50)
+    assert sorted(entry.label for entry in read_class_folders(folder)) == ["cat"] * 3 + ["dog"] * 4
+
+
 def table(tmp_path, text: str, files=("0.png", "1.png", "2.png", "3.png"), name="labels.csv"):
     for i, file in enumerate(files):
         save_picture(tmp_path / "flat" / file, 10 * i)

@@ -32,6 +32,11 @@ def test_one_index_gives_one_picture():
     assert numbered().images(3).shape == (4, 4, 3)
 
 
+def test_a_mask_is_a_mask_and_no_indices():
+    images = numbered()
+    assert values(images.subset(images.labels == 2)) == [2, 5]
+
+
 def test_subsets_of_subsets_keep_pictures_labels_and_names_together():
     inner = numbered().subset([5, 3, 1]).subset([2, 0])
     assert values(inner) == [1, 5]

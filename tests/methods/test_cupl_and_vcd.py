@@ -158,6 +158,8 @@ def test_a_folder_finds_the_descriptions_of_its_class_names(backbone):
             system(backbone).prepare(folder("x", ["platypus", "gnu"]))
         with pytest.raises(VlmlabError, match="no descriptions of x; write"):
             system(backbone).prepare(folder("x", ["gnu", "aardvark"]))
+        with pytest.raises(VlmlabError, match=r"no descriptions of mine\.txt; write"):  # no other file in its place
+            system(backbone, system.configure(backbone, descriptions="mine.txt")).prepare(given)
 
 
 def test_the_name_can_be_left_out_by_a_setting(backbone, files):

@@ -130,3 +130,10 @@ def test_what_is_kept_of_the_pictures_is_not_taken_for_crops(key, backbone):
 
     index = torch.arange(8)
     assert loss(index=index, cropped=True) == loss() != loss(index=index)
+
+
+def test_a_sentence_has_one_place_for_the_name():
+    from vlmlab.methods.templates import choose
+
+    with pytest.raises(VlmlabError, match="more than one place"):
+        choose("a {} and a {}", [])

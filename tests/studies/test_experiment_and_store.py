@@ -164,3 +164,33 @@ def test_a_checkpoint_has_its_place_and_leaves_none(tmp_path):
     store.forget_checkpoint(COOP)
     store.forget_checkpoint(COOP)
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_table_with_other_labels_of_the_same_length_is_another_folder(tmp_path, pets):
+    ResultStore(tmp_path / "store").add(pets, {"a": 1})
+    table = Path(pets.dataset) / "labels.csv"
+    table.write_text(table.read_text().replace("file", "elif"))
+    assert ResultStore(tmp_path / "store").get(pets) is None
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"result"'])
+def test_json_that_is_no_result_is_told_with_its_name(tmp_path, content):
+    store = ResultStore(tmp_path)
+    (tmp_path / f"{COOP.key}.json").write_text(content)
+    for ask in (lambda: store.get(COOP), store.results):
+        with pytest.raises(VlmlabError, match=f"{COOP.key}.json is not a result"):
+            ask()
+
+
+def test_a_dataset_of_vlmlab_is_not_hidden_by_a_folder_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "food").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Experiment("coop", "food").dataset == "food"
+    assert Experiment("coop", "./food").dataset == str(tmp_path / "food")
+    assert Experiment("coop", "mine").dataset == str(tmp_path / "mine")
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    with pytest.raises(VlmlabError, match="seed must be below"):
+        Experiment("coop", "digits", seed=2**40)

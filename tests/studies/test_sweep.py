@@ -258,3 +258,9 @@ def test_a_section_asks_only_what_makes_sense():
     assert {"objects", "aerial"} <= trees and "digits" not in trees, "ProTeCt wants a class tree"
     (own,) = suited(["coop"], ["./pictures"], shots=[2], seeds=[1], config=lambda key: (("n_ctx", key),))
     assert own.config == (("n_ctx", "coop"),) and own.dataset.endswith("/pictures")
+
+
+def test_fewer_workers_than_none_are_refused(tmp_path, fake_runs):
+    with pytest.raises(VlmlabError, match="not -1"):
+        sweep(grid(["coop"], ["digits"]), ResultStore(tmp_path), workers=-1)
+    assert not fake_runs

@@ -78,8 +78,9 @@ def chosen(names: Sequence[str]) -> dict[str, Path]:
         raise VlmlabError(f"there are no chapters in {NOTEBOOKS}; get the repository's notebooks/ again")
     found: dict[str, Path] = {}
     for name in names:
-        fitting = {stem: path for stem, path in known.items() if stem.startswith(Path(name).stem)}
-        if not fitting:
+        asked = Path(name).name.removesuffix(".ipynb")
+        fitting = {stem: path for stem, path in known.items() if stem.startswith(asked)}
+        if not asked or not fitting:
             raise unknown("chapter", name, known)
         found |= fitting
     return found or known

@@ -103,7 +103,14 @@ def graded(path: Path) -> Graded:
         with client.setup_kernel(env=os.environ | {"VLMLAB_STATIC": STILL["VLMLAB_STATIC"]}):
             for place, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, place)
-            states = ask(client, GIVEN)
+            try:
+                states = ask(client, GIVEN)
+            except (
+                AttributeError,
+                IndexError,
+                ValueError,
+            ):  # it is somebody else's code, and may have replaced anything
+                return Graded(path, dict.fromkeys(wanted, "missing"), failure="left print or json unusable")
     except DeadKernelError:
         return Graded(path, dict.fromkeys(wanted, "missing"), failure="its kernel died")
     failed = sum(any(one.output_type == "error" for one in cell.get("outputs", ())) for cell in notebook.cells)

@@ -99,7 +99,7 @@ def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[st
     for place in _listed(folder):
         if not place.is_dir() or place.name in ignore:
             continue
-        files = sorted(f for f in place.rglob("*") if is_picture(f))
+        files = sorted(f for f in place.rglob("*") if is_picture(f) and not _hidden(f.relative_to(place)))
         if not files:
             kinds = ", ".join(sorted(SUFFIXES))
             raise VlmlabError(f"the class folder {place} holds no pictures; add some ({kinds}) or remove it")
@@ -259,6 +259,11 @@ def decodes(path: Path) -> bool:
 def is_picture(path: Path) -> bool:
     """Whether a file's name says that it is a picture, and not a hidden one."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _hidden(file: Path) -> bool:
+    """Whether a file lies in what tools leave behind (.ipynb_checkpoints, __MACOSX, @eaDir)."""
+    return any(part.startswith((".", "__", "@")) for part in file.parts[:-1])
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -256,7 +256,7 @@ def _index(indices: slice | Sequence[int] | Tensor) -> slice | NDArray[np.int64]
     if isinstance(indices, slice):
         return indices
     if isinstance(indices, Tensor):
-        indices = indices.tolist()
+        indices = (indices.nonzero().flatten() if indices.dtype == torch.bool else indices).tolist()
     return np.asarray(list(indices), dtype=np.int64)
 
 

@@ -40,6 +40,8 @@ def choose(name: str, own: Sequence[str]) -> list[str]:
 
     Raises `VlmlabError` for what is neither a set nor a sentence with `{}`.
     """
+    if name.count("{}") > 1:
+        raise VlmlabError(f"the sentence '{name}' has more than one place for the class name; keep one {{}}")
     if "{}" in name:
         return [name]
     sets = SETS | {"dataset": list(own)}

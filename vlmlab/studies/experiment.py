@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.errors import VlmlabError, unknown
 
 SPLITS = ("all", "base", "new", "shift", "hierarchy")
@@ -64,6 +65,8 @@ class Experiment:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise VlmlabError(f"{name} must be a whole number of 0 or more, not {value!r}")
+        if self.seed >= 2**31:
+            raise VlmlabError(f"seed must be below {2**31}, not {self.seed}")
         settings = self.config.items() if isinstance(self.config, Mapping) else self.config
         object.__setattr__(self, "config", tuple(sorted((str(name), value) for name, value in settings)))
         if not 0 <= self.noise <= 1:
@@ -105,7 +108,9 @@ def _absolute(dataset: str) -> str:
 
 
 def is_path(dataset: str) -> bool:
-    """Whether a dataset is named by its folder: "pictures/cats", "./cats", or an existing folder of that name."""
+    """Whether a dataset is named by its folder: "pictures/cats", "./cats", or an existing folder whose name is no dataset's."""
+    if dataset in BY_NAME:
+        return False
     return "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or Path(dataset).is_dir()
 
 

@@ -59,7 +59,7 @@ class ResultStore:
         path = self._path(experiment)
         if not path.is_file():
             return None
-        content, now = _read(path), self._folders(experiment)
+        content, now = _read(path, "result"), self._folders(experiment)
         changed = any(now.get(folder, then) != then for folder, then in content.get("folders", {}).items())
         return None if changed else content["result"]
 
@@ -68,11 +68,11 @@ class ResultStore:
         path = self._failure_path(experiment)
         if experiment in self or not path.is_file():
             return None
-        return _read(path)["failure"]
+        return _read(path, "failure")["failure"]
 
     def results(self) -> list[dict]:
         """Every result, in the order of their keys."""
-        return [_read(self.folder / f"{key}.json")["result"] for key in self._keys()]
+        return [_read(self.folder / f"{key}.json", "result")["result"] for key in self._keys()]
 
     def checkpoint(self, experiment: Experiment) -> Path:
         """Where an experiment that is under way may keep its checkpoint."""
@@ -104,16 +104,24 @@ class ResultStore:
 
 
 def _contents(folder: Path) -> str:
-    """Hash over the names and sizes of the pictures in a folder and of its tables; times would change with every copy."""
+    """Hash over names and sizes of the pictures in a folder, and its tables; times would change with every copy."""
     from vlmlab.datasets.folder import is_picture  # not above: it imports torch, which only the workers need
 
     files = sorted(path for path in folder.rglob("*") if is_picture(path) or path.suffix.lower() in {".csv", ".txt"})
-    lines = [f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for path in files:
+        line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+        if not is_picture(path):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, key: str) -> dict:
+    """A file of the store, which must be an object that has `key`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise VlmlabError(f"{path} is not a result that vlmlab wrote; remove it and run the sweep again") from error
+    return content

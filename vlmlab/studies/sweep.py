@@ -113,8 +113,10 @@ def sweep(
         download: whether workers may download a standard dataset.
 
     Returns the outcomes in the order of `experiments`; one that appears twice is run once.
-    Raises `VlmlabError` if no scheduler answers at that address.
+    Raises `VlmlabError` if no scheduler answers at that address, and for fewer workers than none.
     """
+    if workers is not None and workers < 0:
+        raise VlmlabError(f"workers is a number of processes, 0 for this one, not {workers}")
     outcomes: dict[str, Outcome] = {}
     pending: dict[str, Experiment] = {}
     for experiment in experiments:

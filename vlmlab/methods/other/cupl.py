@@ -52,7 +52,9 @@ class CuPL(Method):
 
     def prepare(self, task) -> None:
         self.sentences = load_descriptions(
-            self.config.descriptions or task.dataset.name, "sentences", task.dataset.classes
+            self.config.descriptions or task.dataset.name,
+            "sentences",
+            () if self.config.descriptions else task.dataset.classes,  # a file that is named is no other
         )
         self.set_classes(task.classes, task.templates)
 

@@ -67,7 +67,9 @@ class VCD(Method):
 
     def prepare(self, task) -> None:
         self.descriptors = load_descriptions(
-            self.config.descriptions or task.dataset.name, "descriptors", task.dataset.classes
+            self.config.descriptions or task.dataset.name,
+            "descriptors",
+            () if self.config.descriptions else task.dataset.classes,  # a file that is named is no other
         )
         self.set_classes(task.classes, task.templates)
 
