@@ -30,9 +30,9 @@ def test_numbers_of_the_official_implementation(tower, side):
     same(own, numbers["out/logits_zeroshot"])
     same(by_text, numbers["out/logits1_text_attended"])
     same(by_picture, numbers["out/logits2_visual_attended"])
-    method.beta2 = 0.001
+    method.beta2 = torch.tensor(0.001)
     for i in (0, 57, 199):
-        method.beta3 = float(numbers["beta3_grid_first200"][i])
+        method.beta3 = torch.tensor(float(numbers["beta3_grid_first200"][i]))
         same(method.logits(Batch(images=noise_images(side))), numbers["out/combined_grid_first400"][i])
 
 
@@ -54,11 +54,11 @@ def test_the_search_finds_the_best_pair_of_a_plain_search():
     scores = {}
     for i in range(6):
         for j in range(6):
-            plain.beta2, plain.beta3 = (0.001 + k * 4.999 / 6 for k in (i, j))
+            plain.beta2, plain.beta3 = (torch.tensor(0.001 + k * 4.999 / 6) for k in (i, j))
             scores[i, j] = int((plain.logits(Batch(images=images)).argmax(1) == val.labels).sum())
     best = max(scores.values())
     first = min(pair for pair, score in scores.items() if score == best)
-    assert (found.beta2, found.beta3) == pytest.approx(tuple(0.001 + k * 4.999 / 6 for k in first), abs=1e-6)
+    assert (float(found.beta2), float(found.beta3)) == pytest.approx(tuple(0.001 + k * 4.999 / 6 for k in first), abs=1e-6)
 
 
 def test_what_was_chosen_is_saved_with_the_method():
@@ -88,7 +88,7 @@ def test_the_search_keeps_its_memory_bounded_and_its_result(monkeypatch):
     found, parts = (method.beta2, method.beta3), method.opinions(method.preprocess(val.images(range(20))))
     monkeypatch.setattr(method, "opinions", lambda images: parts)
     monkeypatch.setattr("vlmlab.methods.other.calip.SCORES_AT_ONCE", 700, raising=False)  # 7 values for 20 x 5 scores
-    method.beta2 = method.beta3 = 0.0
+    method.beta2 = method.beta3 = torch.tensor(0.0)
     monkeypatch.setattr(method, "in_turn", lambda pictures: [None])
     with Largest() as largest:
         method._search(val)

@@ -105,11 +105,8 @@ def graded(path: Path) -> Graded:
                 client.execute_cell(cell, place)
             try:
                 states = ask(client, GIVEN)
-            except (
-                AttributeError,
-                IndexError,
-                ValueError,
-            ):  # it is somebody else's code, and may have replaced anything
+            except (AttributeError, IndexError, ValueError):
+                # It is somebody else's code, and may have replaced anything.
                 return Graded(path, dict.fromkeys(wanted, "missing"), failure="left print or json unusable")
     except DeadKernelError:
         return Graded(path, dict.fromkeys(wanted, "missing"), failure="its kernel died")

@@ -68,26 +68,11 @@ class CALIP(Method):
 
     def prepare(self, task) -> None:
         super().prepare(task)
-        # A buffer, since what was chosen decides predictions and must be saved; in double precision, as the settings are.
-        self.register_buffer("betas", torch.tensor([self.config.beta2, self.config.beta3], dtype=torch.float64))
+        # Buffers, because what is chosen on validation pictures belongs to what one would save.
+        self.register_buffer("beta2", torch.tensor(self.config.beta2))
+        self.register_buffer("beta3", torch.tensor(self.config.beta3))
         if self.config.search and len(task.val):
             self._search(task.val)
-
-    @property
-    def beta2(self) -> float:
-        return float(self.betas[0])
-
-    @beta2.setter
-    def beta2(self, value: float) -> None:
-        self.betas[0] = value
-
-    @property
-    def beta3(self) -> float:
-        return float(self.betas[1])
-
-    @beta3.setter
-    def beta3(self, value: float) -> None:
-        self.betas[1] = value
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
@@ -130,4 +115,4 @@ class CALIP(Method):
             right = (torch.cat(every, 1) == labels[:, None]).sum(0)  # [steps]
             if int(right.max()) > best:
                 best = int(right.max())
-                self.beta2, self.beta3 = beta2, float(values3[int(right.argmax())])
+                self.beta2, self.beta3 = torch.tensor(beta2), values3[int(right.argmax())]

@@ -51,7 +51,7 @@ from vlmlab.registry import register
 LIKELIHOOD = 50.0
 """By how much the Gaussian's part is divided in (2), as in the release."""
 LEAST = 3e-4
-"""The least v, as a share of 1/e. All test pictures of an embedded dataset together stay above it (micro-vit, photo)."""
+"""The least v, as a share of 1/e: for a few pictures alone, whose v would vanish."""
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 """Weights of the support pictures that are tried."""
 ROWS_AT_ONCE = 2048  # of the similarity of all pictures with all: bounds the memory
