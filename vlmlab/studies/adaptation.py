@@ -92,17 +92,19 @@ class Plan:
                 raise unknown("setting", own, sorted(known))
         for key in systems:
             if key in registry():
-                values = settings_for(key, read_settings(self.settings))
-                own = {name: value for name, value in values.items() if name in _fields(key)}
-                load_system(key).configure(SimpleNamespace(embedded=False), **own)
+                load_system(key).configure(SimpleNamespace(embedded=False), **self.asked(key))
 
     def config(self, system: str, dataset: str) -> dict[str, int | float | str]:
         """What the report sets otherwise than the system's defaults: what keeps it short, then what the user asked for.
 
         A setting without a system's name goes to every system that has it.
         """
+        return short_settings(system, dataset) | self.asked(system)
+
+    def asked(self, system: str) -> dict[str, str]:
+        """What the user set of this system, alone or with all that have the setting."""
         own = settings_for(system, read_settings(self.settings))
-        return short_settings(system, dataset) | {name: own[name] for name in own if name in _fields(system)}
+        return {name: own[name] for name in own if name in _fields(system)}
 
     def experiments(self) -> tuple[list[Experiment], list[Experiment]]:
         """The few-shot experiments (all classes), and those that learn on base classes with the most shots."""

@@ -131,9 +131,8 @@ class RePrompt(Method):
         return interpolated(logits, self.store.probabilities(found)[:, self.order], float(self.share))  # (7)
 
     def loss(self, batch: Batch) -> Tensor:
-        index = (
-            None if batch.index is None else batch.index.to(self.store.keys.device)
-        )  # none: a picture from elsewhere
+        own = batch.index  # none: a picture from elsewhere, which is not in the store
+        index = None if own is None else own.to(self.store.keys.device)
         f0 = self.store.keys[index] if batch.whole else self.image_features(batch)
         found = self.look_up(f0, index if self.in_training else None)
         each = F.cross_entropy(self.prompted(batch.images, found), batch.labels, reduction="none")
