@@ -133,12 +133,11 @@ def test_a_signed_matrix_is_white_at_zero_and_coloured_to_both_sides():
     assert colours(signed=False)[0].min() < 0.5
 
 
-def test_dots_with_the_same_labels_have_a_legend_and_others_are_written_out():
-    common = lessons.dots({"digits": [("one", 5.0), ("two", 9.0)], "food": [("one", 50.0), ("two", 60.0)]})
-    assert [text.get_text() for text in common.legends[0].get_texts()] == ["one", "two"]
-    assert not common.axes[0].texts and common.axes[0].get_xlim()[0] > -10
-    apart = lessons.dots({"digits": [("one", 5.0), ("two", 9.0)], "food": [("three", 50.0), ("two", 60.0)]})
-    assert not apart.legends and "three" in {text.get_text() for text in apart.axes[0].texts}
+def test_every_label_of_the_dots_has_its_mark_and_one_may_be_a_star():
+    still = lessons.dots({"digits": {"one": 5.0, "own": 9.0}, "food": {"one": 50.0, "own": 60.0}}, star="own")
+    marks = {line.get_label(): (line.get_marker(), list(line.get_xdata())) for line in still.axes[0].get_lines()[2:]}
+    assert marks == {"one": ("o", [5.0, 50.0]), "own": ("*", [9.0, 60.0])}
+    assert [text.get_text() for text in still.legends[0].get_texts()] == ["one", "own"]
 
 
 def test_twins_share_a_colour_and_differ_in_their_lines():

@@ -28,36 +28,28 @@ def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = 
     return fig
 
 
-def dots(groups: Mapping[str, Sequence[tuple[str, float]]], title: str = "", x: str = "accuracy (%)") -> Still:
-    """A row of dots per group: (label, value) each.
-
-    If all groups have the same labels, each label has a colour, and a legend; otherwise the lowest and the highest of
-    every row are written out.
-    """
-    shared = {tuple(label for label, _ in points) for points in groups.values()}
-    common = next(iter(shared)) if len(shared) == 1 and len(groups) > 1 else ()
-    fig = figure(8.2, (1.5 if common else 1.0) + 0.42 * len(groups))
+def dots(groups: Mapping[str, Mapping[str, float]], title: str = "", x: str = "accuracy (%)", star: str = "") -> Still:
+    """A row of dots per group, label -> value; every label has its colour and mark, the label `star` a dark star."""
+    labels = list(next(iter(groups.values())))
+    rows = -(-len(labels) // 5)  # of the legend
+    fig = figure(8.2, 1.25 + 0.25 * rows + 0.42 * len(groups))
     axes = fig.subplots()
     for y, points in enumerate(groups.values()):
-        values = [value for _, value in points]
-        axes.plot([min(values), max(values)], [y, y], color=GRID, linewidth=3, zorder=0)
-        if not common:
-            axes.scatter(values, [y] * len(values), color=SPLITS["base"], alpha=0.7, s=30)
-            (low, a), (high, b) = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
-            axes.text(a - 2, y, low, ha="right", va="center", fontsize=7.5, color=INK)
-            axes.text(b + 2, y, high, ha="left", va="center", fontsize=7.5, color=INK)
-    for k, label in enumerate(common):
-        values = [points[k][1] for points in groups.values()]
-        look = {"color": OKABE_ITO[k % len(OKABE_ITO)], "marker": MARKERS[k % len(MARKERS)]}
-        axes.plot(values, range(len(values)), linestyle="", markersize=6, alpha=0.85, label=label, **look)
+        axes.plot([min(points.values()), max(points.values())], [y, y], color=GRID, linewidth=3, zorder=0)
+    for k, label in enumerate(labels):
+        look = {"color": OKABE_ITO[k % len(OKABE_ITO)], "marker": MARKERS[k % len(MARKERS)], "markersize": 6}
+        if label == star:
+            look = {"color": INK, "marker": "*", "markersize": 11}
+        values = [points[label] for points in groups.values()]
+        axes.plot(values, range(len(values)), linestyle="", alpha=0.85, label=label, **look)
     axes.set_yticks(range(len(groups)), list(groups))
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlim(*((-3, 103) if common else (-34, 134)))
+    axes.set_xlim(-3, 103)
     axes.set_xticks(range(0, 101, 20))
     tidy(axes, title, x, "")
     axes.grid(axis="y", visible=False)
-    if common:
-        fig.legend(loc="outside lower center", ncols=len(common), frameon=False, fontsize=8.5, handletextpad=0.1)
+    columns = -(-len(labels) // rows)
+    fig.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, handletextpad=0.1)
     return fig
 
 

@@ -6,10 +6,7 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import over_seeds, results
 
 claim = "at one shot, prompts that start from related source tasks are better than prompts that start from noise"
-cause = (
-    "what source tasks teach here is not what the target needs: the difference to a start from noise is "
-    "within the deviation over seeds"
-)
+cause = "what these source tasks teach may not be what the target needs"
 
 TARGETS, SEEDS = ("aerial", "textures"), (1, 2)
 
