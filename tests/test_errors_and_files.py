@@ -1,10 +1,11 @@
 import os
 import stat
+import time
 
 import pytest
 
 from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import sha256, verified, write_atomically
+from vlmlab.files import must_be_writable, remove_leftovers, sha256, verified, write_atomically
 
 
 def test_unknown_name_offers_the_closest():
@@ -49,6 +50,30 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path):
     with pytest.raises(VlmlabError) as error:
         write_atomically(tmp_path / "file" / "a", "x")
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+    must_be_writable(tmp_path / "new", room=100)
+    assert not list((tmp_path / "new").iterdir())
+
+    def full(_):
+        assert not list((tmp_path / "new").iterdir()), "a kill at this point would leave something"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VlmlabError, match=r"cannot write .*new: No space left"):
+        must_be_writable(tmp_path / "new")
+
+
+def test_old_leftovers_of_killed_writers_go_and_those_under_way_stay(tmp_path):
+    old, new, kept = (tmp_path / name for name in (".a.json.x1.tmp", ".a.json.x2.tmp", "a.json"))
+    for path in (old, new, kept):
+        path.write_text("")
+    for path in (old, kept):
+        os.utime(path, (time.time() - 7200,) * 2)
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([new, kept])
+    remove_leftovers(tmp_path / "missing")
 
 
 def test_a_changed_byte_is_refused(tmp_path):

@@ -332,11 +332,10 @@ def sweep(
     if given:
         with _work():
             _check_settings(keys, given)
-    results = ResultStore(store)
     with _work():
         from vlmlab.studies.sweep import sweep as run_all
 
-        outcomes = run_all(experiments, results, workers, scheduler, _reporter(len(experiments)), download)
+        outcomes = run_all(experiments, ResultStore(store), workers, scheduler, _reporter(len(experiments)), download)
     if json_:
         _print_json([_outcome_row(outcome) for outcome in outcomes])
     else:
@@ -471,8 +470,10 @@ def grade(
         import pandas as pd
 
         from vlmlab.book.grade import grade as mark
-        from vlmlab.files import write_atomically
+        from vlmlab.files import must_be_writable, write_atomically
 
+        if out:
+            must_be_writable(out.parent)
         found = mark(submissions, on_start=_say, workers=workers)
         rows = [one.row() for one in sorted(found, key=lambda one: one.path)]
         if out:

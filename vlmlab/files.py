@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
+
+LEFTOVER = 3600  # seconds after which no write is under way any more
 
 
 def data_path(*parts: str) -> Path:
@@ -51,13 +55,41 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise VlmlabError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder with room that you may write to"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def must_be_writable(folder: Path | str, room: int = 0) -> None:
+    """Raise `VlmlabError` unless a file of `room` bytes can be written in `folder`, which is made if it is missing.
+
+    Tried, because access rights alone do not tell (a full disk, a read-only mount, a file in the way); with a file
+    that has no name where the system knows such files, so that a kill leaves nothing.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * room)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove what writers that were killed have left in `folder`: temporary files of `write_atomically`, an hour old."""
+    for left in Path(folder).glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+            if time.time() - left.stat().st_mtime > LEFTOVER:
+                left.unlink()
+
+
+def _cannot_write(path: Path | str, error: OSError) -> VlmlabError:
+    return VlmlabError(
+        f"cannot write {path}: {error.strerror or error}; choose a folder with room that you may write to"
+    )
 
 
 def _umask() -> int:

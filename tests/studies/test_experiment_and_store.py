@@ -10,6 +10,7 @@ import pytest
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment, grid
 from vlmlab.studies.store import ResultStore
+from vlmlab.studies.sweep import sweep
 
 COOP = Experiment("coop", "digits", config=(("lr", 0.1), ("epochs", 3)))
 
@@ -122,10 +123,27 @@ def test_a_late_failure_never_hides_a_result(tmp_path):
     assert store.get(COOP) == {"a": 1} and store.failure(COOP) is None
 
 
-def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmlab.studies.run.run_experiment", lambda *_, **__: pytest.fail("work was begun"))
     (tmp_path / "file").write_text("")
+    store = ResultStore(tmp_path / "file" / "results")
     with pytest.raises(VlmlabError, match="cannot write"):
-        ResultStore(tmp_path / "file" / "results")
+        store.prepare()
+    with pytest.raises(VlmlabError, match="cannot write"):
+        sweep([COOP], store, workers=0)
+
+
+def test_results_are_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    ResultStore(tmp_path).add(COOP, {"a": 1})
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for writer in ("tempfile.mkstemp", "tempfile.TemporaryFile", "pathlib.Path.mkdir"):
+        monkeypatch.setattr(writer, refuse)
+    assert ResultStore(tmp_path).results() == [{"a": 1}]
+    (outcome,) = sweep([COOP], ResultStore(tmp_path), workers=0)
+    assert outcome.known
 
 
 def test_a_file_that_is_no_result_is_named(tmp_path):

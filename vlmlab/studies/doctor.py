@@ -18,7 +18,7 @@ import psutil
 
 from vlmlab import __version__
 from vlmlab.errors import VlmlabError
-from vlmlab.files import cache_path, data_path, sha256, write_atomically
+from vlmlab.files import cache_path, data_path, must_be_writable, sha256
 
 HUB = "https://huggingface.co"
 
@@ -101,10 +101,9 @@ def _embedded_weights() -> dict[str, dict]:
 def _cache() -> dict:
     folder = cache_path()
     try:
-        probe = write_atomically(folder / ".writable", "")
+        must_be_writable(folder)
     except VlmlabError:
         return _finding(folder, False, "it cannot be written; name another one with VLMLAB_CACHE")
-    probe.unlink(missing_ok=True)
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return _finding(folder, note=f"{used / 2**20:.0f} MiB used, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free")
 

@@ -13,29 +13,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
-from vlmlab.files import write_atomically
+from vlmlab.files import must_be_writable, remove_leftovers, write_atomically
 from vlmlab.studies.experiment import Experiment, is_path
 
 ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
 
 
 class ResultStore:
-    """Results by experiment, in `folder`, which is made if it is missing.
-
-    Raises `VlmlabError` if the folder cannot be written, before any work is done.
-    """
+    """Results by experiment, in `folder`, which is made when the first one is kept."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self._contents: dict[str, str] = {}
-        # A probe, because access rights alone do not tell (a full disk, a read-only mount, a file in the way).
-        probe = self.folder / f".writable-{os.getpid()}"
-        write_atomically(probe, b"\0" * ROOM)
-        probe.unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        """Before any work: raise `VlmlabError` if the folder cannot be written, and tidy up after killed writers."""
+        must_be_writable(self.folder, ROOM)
+        for folder in (self.folder, self.folder / "unfinished"):
+            remove_leftovers(folder)
 
     def __contains__(self, experiment: Experiment) -> bool:
         return self.get(experiment) is not None

@@ -113,7 +113,8 @@ def sweep(
         download: whether workers may download a standard dataset.
 
     Returns the outcomes in the order of `experiments`; one that appears twice is run once.
-    Raises `VlmlabError` if no scheduler answers at that address, and for fewer workers than none.
+    Raises `VlmlabError` if no scheduler answers at that address, for fewer workers than none, and if the store cannot
+    be written.
     """
     if workers is not None and workers < 0:
         raise VlmlabError(f"workers is a number of processes, 0 for this one, not {workers}")
@@ -126,6 +127,7 @@ def sweep(
         elif experiment.key not in outcomes:
             outcomes[experiment.key] = _told(Outcome(experiment, result, known=True), on_outcome)
     if pending:
+        store.prepare()
         some = min(workers if workers is not None else os.cpu_count() or 1, len(pending))
         folder = str(store.folder.resolve())
         with _executor(some, scheduler) as executor:
