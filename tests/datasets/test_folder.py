@@ -1,9 +1,16 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.datasets.conftest import save_picture
 from vlmlab.datasets.dataset import load_dataset
-from vlmlab.datasets.folder import assemble, decodes, load_folder, read_class_folders
+from vlmlab.datasets.folder import assemble, fault, load_folder, read_class_folders
+from vlmlab.datasets.hierarchy import hierarchy_of
+from vlmlab.datasets.image_set import read_picture
+from vlmlab.datasets.multi_task import companions_of
 from vlmlab.errors import VlmlabError
 
 
@@ -82,6 +89,21 @@ def test_what_tools_leave_in_a_class_folder_is_no_picture(picture_folder, left):
     assert sorted(entry.label for entry in read_class_folders(folder)) == ["cat"] * 3 + ["dog"] * 4
 
 
+@pytest.mark.parametrize(("train", "test"), [("training", "testing"), ("Train", "Val")])
+def test_splits_go_by_several_names(picture_folder, train, test):
+    dataset = load_folder(picture_folder({f"{train}/a": 3, f"{train}/b": 3, f"{test}/a": 1, f"{test}/b": 1}))
+    assert dataset.classes == ["a", "b"] and [len(dataset.train), len(dataset.test)] == [6, 2]
+
+
+def test_a_folder_that_is_called_like_a_dataset_is_another_one(picture_folder):
+    dataset = load_folder(picture_folder({"a": 3, "b": 3}, name="vehicles"))
+    assert dataset.name == "vehicles (folder)"
+    with pytest.raises(VlmlabError, match="comes without a class hierarchy"):
+        hierarchy_of(dataset)
+    with pytest.raises(VlmlabError, match="no dataset is known to be related to"):
+        companions_of(dataset.name, "related")
+
+
 def table(tmp_path, text: str, files=("0.png", "1.png", "2.png", "3.png"), name="labels.csv"):
     for i, file in enumerate(files):
         save_picture(tmp_path / "flat" / file, 10 * i)
@@ -116,6 +138,7 @@ def test_a_table_may_give_the_split(tmp_path):
         ("file,label\n0.png,\n", "line 2: label is empty"),
         ("file,label\n9.png,cat\n", r"line 2: there is no file .*9\.png"),
         ("file,label\n0.png,cat\n0.png,dog\n", r"line 3: 0\.png stood in line 2"),
+        ("file,label\n0.png,cat\n./0.png,dog\n", r"line 3: \./0\.png stood in line 2"),
         ("file,label,split\n0.png,cat,train\n1.png,cat,later\n", "line 3: the split is 'later'"),
         ("file,label,split\n0.png,cat,train\n2.png,dog,\n", "line 3: the split is ''"),
         ("file,label,split\n0.png,cat,train\n2.png,dog,train\n", "no test pictures"),
@@ -180,6 +203,33 @@ def test_every_error_is_one_line(picture_folder, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_class_names_in_another_encoding_are_told(picture_folder):
+    folder = picture_folder({"a": 2, "b": 2})
+    (folder / "classnames.txt").write_bytes("a Pfütze\nb See\n".encode("latin-1"))
+    with pytest.raises(VlmlabError, match=r"classnames\.txt is not UTF-8 text"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("closed", ["", "dog", "dog/more"])
+def test_a_folder_without_rights_is_named(picture_folder, monkeypatch, closed):
+    folder = picture_folder({"cat": 3, "dog": 3})
+    (folder / "dog" / "more").mkdir()
+    scandir, listdir = os.scandir, os.listdir
+
+    def guarded(real):
+        def look(place="."):
+            if Path(place) == folder / closed:
+                raise PermissionError(13, "Permission denied", str(place))
+            return real(place)
+
+        return look
+
+    monkeypatch.setattr(os, "scandir", guarded(scandir))
+    monkeypatch.setattr(os, "listdir", guarded(listdir))
+    with pytest.raises(VlmlabError, match=rf"cannot look into {folder / closed} \(Permission denied\)"):
+        load_folder(folder)
+
+
 # -- broken pictures
 
 
@@ -187,16 +237,68 @@ def test_every_error_is_one_line(picture_folder, tmp_path):
 def test_a_file_that_is_no_picture_is_named_before_anything_is_learned(picture_folder, content):
     folder = picture_folder({"cat": 4, "dog": 4})
     (folder / "dog" / "2.jpg").write_bytes(content)
-    with pytest.raises(VlmlabError, match=r"1 of the 8 pictures of pets cannot be read: .*dog/2\.jpg; .*skip_broken"):
+    with pytest.raises(
+        VlmlabError, match=r"1 of the 8 pictures of pets cannot be read: .*dog/2\.jpg \(.+\); .*skip_broken"
+    ):
         load_folder(folder)
 
 
 def test_truncated_pictures_are_found(tmp_path):
     for name in ("a.jpg", "b.png", "c.gif"):
         path = save_picture(tmp_path / name, size=(60, 60))
-        assert decodes(path)
+        assert fault(path) is None
         truncate(path)
-        assert not decodes(path), name
+        assert fault(path), name
+
+
+def test_a_link_to_nothing_is_a_broken_picture(picture_folder):
+    folder = picture_folder({"cat": 4, "dog": 4})
+    (folder / "cat" / "9.jpg").symlink_to(folder / "gone.jpg")
+    with pytest.raises(VlmlabError, match=r"cannot be read: .*cat/9\.jpg \(No such file or directory\)"):
+        load_folder(folder)
+    with pytest.warns(UserWarning, match="left out 1 pictures"):
+        assert load_folder(folder, skip_broken=True).skipped == ("cat/9.jpg",)
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, "tif"), (np.int32, "tif")])
+def test_grey_values_without_a_range_are_no_picture(picture_folder, dtype, suffix):
+    folder = picture_folder({"cat": 4, "dog": 4})
+    Image.fromarray(np.full((10, 12), 1, dtype)).save(folder / "cat" / f"9.{suffix}")
+    with pytest.raises(VlmlabError, match=r"9\.tif \(its grey values have no known range: save it with 8 or 16 bits\)"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_grey_is_seen_by_its_upper_byte(tmp_path, suffix):
+    file = tmp_path / f"grey.{suffix}"
+    values = np.arange(12 * 10, dtype=np.uint16).reshape(10, 12) * 500
+    if suffix == "pgm":
+        file.write_bytes(b"P5 12 10 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(file)
+    assert fault(file) is None
+    assert np.array_equal(read_picture(file), np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+def test_an_odd_tag_does_not_hide_a_sound_picture(tmp_path, monkeypatch):
+    def odd(_):
+        raise TypeError("a tag of the wrong type")
+
+    path = save_picture(tmp_path / "a.png")
+    expected = read_picture(path)
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", odd)
+    assert fault(path) is None and np.array_equal(read_picture(path), expected)
+
+
+def test_a_right_to_read_that_is_given_later_counts(picture_folder, monkeypatch):
+    folder = picture_folder({"cat": 3, "dog": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr("vlmlab.datasets.folder.fault", lambda path: "Permission denied" if path.stem == "1" else None)
+        with pytest.raises(VlmlabError, match=r"2 of the 6 .*1\.jpg \(Permission denied\)"):
+            load_folder(folder)
+    for _ in range(2):
+        dataset = load_folder(folder)
+        assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 6
 
 
 def test_broken_pictures_are_skipped_only_on_request_and_then_reported(picture_folder):
@@ -221,7 +323,7 @@ def test_pictures_are_checked_once_and_again_when_one_changed(picture_folder, mo
     folder = picture_folder({"cat": 3, "dog": 3})
     load_folder(folder)
     seen = []
-    monkeypatch.setattr("vlmlab.datasets.folder.decodes", lambda path: seen.append(path) or True)
+    monkeypatch.setattr("vlmlab.datasets.folder.fault", lambda path: seen.append(path))
     load_folder(folder)
     assert not seen
     truncate(folder / "cat" / "0.jpg")

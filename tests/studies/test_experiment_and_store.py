@@ -99,6 +99,21 @@ def test_a_result_on_a_folder_is_known_until_the_folder_changes(tmp_path, pets, 
     assert store.get(pets) == {"a": 2} and len(store) == 1
 
 
+@pytest.mark.parametrize("named", ["descriptions", "backbone"])
+def test_a_result_made_from_a_file_is_known_until_the_file_changes(tmp_path, named):
+    file = tmp_path / "made.json"
+    file.write_text("one")
+    fields = {"backbone": f"ViT-B-32@{file}"} if named == "backbone" else {"config": {"descriptions": str(file)}}
+    experiment = dataclasses.replace(COOP, **fields)
+    ResultStore(tmp_path / "store").add(experiment, {"a": 1})
+    os.utime(file, (0, 0))  # a copy has other times
+    assert ResultStore(tmp_path / "store").get(experiment) == {"a": 1}
+    file.write_text("two")
+    assert ResultStore(tmp_path / "store").get(experiment) is None
+    file.unlink()
+    assert ResultStore(tmp_path / "store").get(experiment) == {"a": 1}
+
+
 def test_results_on_a_folder_outlive_it(tmp_path, pets):
     ResultStore(tmp_path / "store").add(pets, {"a": 1})
     shutil.rmtree(pets.dataset)

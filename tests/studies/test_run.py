@@ -96,6 +96,20 @@ def test_targets_are_measured_by_their_own_classes_and_the_method_comes_back(toy
     assert ["scarlet", "lime", "navy", "snow"] in names and names[-1] == list(toys.classes)
 
 
+@pytest.mark.parametrize(
+    ("second", "why"), [("paints", "what another target is called"), ("new", "the name of a figure")]
+)
+def test_targets_that_cannot_be_told_apart_are_refused(toys, monkeypatch, second, why):
+    from vlmlab.studies import run
+
+    named = {"./a/paints": "paints", f"./b/{second}": second}
+    monkeypatch.setattr(
+        run, "load_dataset", lambda name, **how: dataclasses.replace(toys, name=name.rsplit("/", 1)[-1])
+    )
+    with pytest.raises(VlmlabError, match=f"target '{second}' cannot be told apart: it is {why}; rename the folder"):
+        adapt(colours("zero_shot", targets=tuple(named)))
+
+
 def test_wrong_labels_are_learned_from_and_test_labels_stay(toys):
     clean, noisy = (run_experiment(colours("tip_adapter", noise=noise)) for noise in (0.0, 1.0))
     assert noisy["metrics"]["accuracy"] < clean["metrics"]["accuracy"] - 30

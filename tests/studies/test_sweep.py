@@ -82,6 +82,28 @@ def test_a_checkpoint_of_no_use_does_not_stop_a_sweep(tmp_path, content):
     assert outcome.result["metrics"] == unbroken.result["metrics"]
 
 
+def test_a_sweep_in_this_process_is_stopped_at_once_and_goes_on_later(tmp_path, fake_runs, monkeypatch):
+    import _thread
+    import threading
+
+    from vlmlab.studies import run
+
+    def stopped(experiment, download=False, checkpoint=None):
+        if experiment.seed == 1:
+            assert threading.current_thread() is threading.main_thread()
+            _thread.interrupt_main()  # what Ctrl-C does
+            time.sleep(20)
+        return finished(experiment)
+
+    finished = run.run_experiment
+    experiments, told = grid(["coop"], ["digits"], seeds=[0, 1, 2]), []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("vlmlab.studies.run.run_experiment", stopped)
+        sweep(experiments, ResultStore(tmp_path), workers=0, on_outcome=told.append)
+    assert [outcome.experiment.seed for outcome in told] == [0]
+    assert [outcome.known for outcome in sweep(experiments, ResultStore(tmp_path), workers=0)] == [True, False, False]
+
+
 def test_an_experiment_that_another_sweep_finished_meanwhile_is_not_run(tmp_path, fake_runs):
     store = ResultStore(tmp_path)
     first, second = grid(["coop"], ["digits"], seeds=[0, 1])

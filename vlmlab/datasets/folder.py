@@ -24,14 +24,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
-from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, files_identity
+from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, files_identity, reason_of, upright
 from vlmlab.datasets.splits import SPLIT_SHARES, seeded_split
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_FOLDERS = {"train": "train", "training": "train"}
+SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 """Folder or CSV value -> split."""
 CLASS_NAMES = "classnames.txt"
 TEMPLATES = ["a photo of a {}."]
@@ -64,12 +66,17 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
     folder = folder.expanduser()
     if not folder.is_dir():
         raise VlmlabError(f"there is no folder {folder}; give the path of {AT_LEAST}")
-    tables = [f for f in _listed(folder) if f.is_file() and f.suffix.lower() == ".csv"]
+    tables = [f for f in _listed(folder) if os.path.isfile(f) and f.suffix.lower() == ".csv"]
     if len(tables) > 1:
         names = _some([t.name for t in tables])
         raise VlmlabError(f"{folder} holds {len(tables)} CSV files ({names}); leave only the one with the labels")
     entries = read_table(tables[0]) if tables else read_class_folders(folder)
-    dataset = assemble(folder.resolve().name, entries, seed, skip_broken, _class_names(folder))
+    name = folder.resolve().name
+    if name.lower().replace("_", "-") in BY_NAME:
+        name += (
+            " (folder)"  # what vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these
+        )
+    dataset = assemble(name, entries, seed, skip_broken, _class_names(folder))
     return replace(dataset, mirrors=f"the folder {folder}")
 
 
@@ -78,7 +85,7 @@ def read_class_folders(folder: Path, ignore: Sequence[str] = ()) -> list[Entry]:
 
     Raises `VlmlabError` if there is no picture, or a class sub-folder without any.
     """
-    below = [f for f in _listed(folder) if f.is_dir()]
+    below = [f for f in _listed(folder) if os.path.isdir(f)]
     splits = {f: SPLIT_FOLDERS[f.name.lower()] for f in below if f.name.lower() in SPLIT_FOLDERS}
     if "train" not in splits.values() or len(set(splits.values())) < 2:
         if len(splits) == 1 == len(below):
@@ -97,9 +104,9 @@ def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[st
     """Entries of the class sub-folders of `folder`, named relative to `root`; pictures may lie deeper."""
     entries = []
     for place in _listed(folder):
-        if not place.is_dir() or place.name in ignore:
+        if not os.path.isdir(place) or place.name in ignore:
             continue
-        files = sorted(f for f in place.rglob("*") if is_picture(f) and not _hidden(f.relative_to(place)))
+        files = _pictures_below(place)
         if not files:
             kinds = ", ".join(sorted(SUFFIXES))
             raise VlmlabError(f"the class folder {place} holds no pictures; add some ({kinds}) or remove it")
@@ -114,10 +121,7 @@ def read_table(table: Path) -> list[Entry]:
 
     Commas, semicolons and tabs are understood. Raises `VlmlabError` that names the line which is wrong.
     """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise VlmlabError(f"{table} is not UTF-8 text; save it as CSV in UTF-8") from error
+    text = _text(table)
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
@@ -139,9 +143,9 @@ def read_table(table: Path) -> list[Entry]:
         path = table.parent / file
         if not path.is_file():
             raise VlmlabError(f"{where}: there is no file {path}; paths are relative to the CSV's folder")
-        if file in lines:
-            raise VlmlabError(f"{where}: {file} stood in line {lines[file]} already; keep one of the two")
-        lines[file] = reader.line_num
+        if path.resolve() in lines:  # perhaps spelt in another way
+            raise VlmlabError(f"{where}: {file} stood in line {lines[path.resolve()]} already; keep one of the two")
+        lines[path.resolve()] = reader.line_num
         entries.append(Entry(Path(file).as_posix(), path, label, split and SPLIT_FOLDERS[split]))
     if not entries:
         raise VlmlabError(f"{table} names no pictures; add lines of file,label")
@@ -216,17 +220,21 @@ def assemble(
 def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[list[Entry], list[str]]:
     """(entries whose picture decodes, ids of the others).
 
-    The verdicts are kept in the user's cache under the files' sizes and times, so that a folder is decoded once.
+    The verdicts are kept in the user's cache under the files' sizes and times, so that a folder is decoded once; only
+    what could not be read is tried again, since a right to read can be given later.
     Raises `VlmlabError` that names broken pictures, unless `skip_broken`; then a warning does.
     """
     entries = sorted(entries, key=lambda e: e.id)
     known = cache_path("checked", f"{files_identity(e.path for e in entries)}.json")
     try:
-        broken = json.loads(known.read_text())
+        doubted = set(json.loads(known.read_text()))
     except (OSError, ValueError):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sound = list(pool.map(decodes, [e.path for e in entries]))
-        broken = [e.id for e, good in zip(entries, sound, strict=True) if not good]
+        doubted = {e.id for e in entries}
+    tried = [e for e in entries if e.id in doubted]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        faults = dict(zip([e.id for e in tried], pool.map(fault, [e.path for e in tried]), strict=True))
+    broken = [id for id, reason in faults.items() if reason]
+    if set(broken) != doubted:
         try:
             write_atomically(known, json.dumps(broken))
         except VlmlabError:  # only a cache: without it the next call decodes again
@@ -235,7 +243,7 @@ def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[li
         return entries, []
     if not skip_broken:
         first = next(e for e in entries if e.id == broken[0])
-        named = _some([str(first.path), *broken[1:]])
+        named = _some([f"{first.path} ({faults[first.id]})", *broken[1:]])
         raise VlmlabError(
             f"{len(broken)} of the {len(entries)} pictures of {name} cannot be read: {named}; "
             "replace or remove them, or leave them out with skip_broken (--skip-broken)"
@@ -245,15 +253,15 @@ def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[li
     return [e for e in entries if e.id not in gone], broken
 
 
-def decodes(path: Path) -> bool:
-    """Whether a whole picture file can be decoded; JPEG at an eighth of its size, which still reads every byte."""
+def fault(path: Path) -> str | None:
+    """Why a picture file cannot be read, None if it can; JPEG at an eighth of its size, which still reads every byte."""
     try:
         with Image.open(path) as picture:
             picture.draft("RGB", (1, 1))
-            picture.load()
-    except BROKEN_PICTURE:
-        return False
-    return True
+            upright(picture)
+    except BROKEN_PICTURE as error:
+        return reason_of(error)
+    return None
 
 
 def is_picture(path: Path) -> bool:
@@ -261,9 +269,18 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _hidden(file: Path) -> bool:
-    """Whether a file lies in what tools leave behind (.ipynb_checkpoints, __MACOSX, @eaDir)."""
-    return any(part.startswith((".", "__", "@")) for part in file.parts[:-1])
+def _pictures_below(place: Path) -> list[Path]:
+    """Every picture in a folder and the folders in it, but for what tools leave behind (.ipynb_checkpoints, @eaDir)."""
+    found = []
+    for folder, below, files in os.walk(place, onerror=_cannot_look_into):
+        below[:] = [name for name in below if not name.startswith((".", "__", "@"))]
+        found += [path for name in files if is_picture(path := Path(folder, name))]
+    return sorted(found)
+
+
+def _cannot_look_into(error: OSError) -> None:
+    folder, reason = error.filename, error.strerror
+    raise VlmlabError(f"cannot look into {folder} ({reason}); choose a folder that you may read") from error
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -271,7 +288,17 @@ def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(f for f in folder.iterdir() if not f.name.startswith((".", "__")))
     except OSError as error:
-        raise VlmlabError(f"cannot look into {folder} ({error.strerror}); choose a folder that you may read") from error
+        _cannot_look_into(error)
+
+
+def _text(file: Path) -> str:
+    """What a table or list says, with or without a byte order mark."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise VlmlabError(f"{file} is not UTF-8 text; save it anew in UTF-8") from error
+    except OSError as error:
+        raise VlmlabError(f"cannot read {file} ({error.strerror}); choose a file that you may read") from error
 
 
 def _class_names(folder: Path) -> dict[str, str]:
@@ -279,7 +306,7 @@ def _class_names(folder: Path) -> dict[str, str]:
     file = folder / CLASS_NAMES
     if not file.is_file():
         return {}
-    pairs = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    pairs = [line.split(maxsplit=1) for line in _text(file).splitlines() if line.strip()]
     wrong = [pair for pair in pairs if len(pair) != 2]
     if wrong:
         raise VlmlabError(f"{file} gives '{wrong[0][0]}' no name; every line is a folder, a space, and its name")

@@ -98,8 +98,12 @@ def files_identity(paths: Iterable[Path]) -> str:
     """Hash over the path, size and time of change of files, 32 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in paths:
-        stat = os.stat(path)
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = os.stat(path)
+            version = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:  # a link to nothing, a folder without rights: found broken when it is read
+            version = "unreadable"
+        digest.update(f"{path}\0{version}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
@@ -110,16 +114,35 @@ def read_picture(path: Path) -> Pixels:
     """
     try:
         with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith("I;16"):
-                # Pillow would clip 16-bit grey at 255; the upper byte is what the eye sees.
+            picture = upright(picture)
+            if picture.mode.startswith("I"):
+                # 16-bit grey, which Pillow would clip at 255; the upper byte is what the eye sees.
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
             return np.array(picture.convert("RGB"))  # a copy that may be written, as PyTorch wants it
     except BROKEN_PICTURE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise VlmlabError(
-            f"cannot read the picture {path} ({reason}); replace or remove it, or skip broken pictures (skip_broken)"
+            f"cannot read the picture {path} ({reason_of(error)}); replace or remove it, or skip broken pictures "
+            "(skip_broken)"
         ) from error
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture, decoded and turned as its EXIF tag says.
+
+    Raises one of `BROKEN_PICTURE` if it cannot be decoded, or if nobody knows which of its values is white.
+    """
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PPM"):  # Pillow spreads a PPM's over 16 bits
+        raise ValueError("its grey values have no known range: save it with 8 or 16 bits")
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # Pillow meets a tag of the wrong type with whatever its code runs into; the pixels are sound
+        return picture
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
 class ImageSet:

@@ -42,6 +42,22 @@ def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
     return FeatureBank(load_backbone(backbone, device))
 
 
+FIGURES = (
+    "accuracy",
+    "ece",
+    "map",
+    "miou",
+    "pixel_accuracy",
+    "base",
+    "new",
+    "harmonic_mean",
+    "shift",
+    "hca",
+    "mta",
+    "targets",
+)
+"""Names that a result's `metrics` may have; the others are those of datasets."""
+
 LARGEST_DRAWN = 128  # pixels: what MicroWorld draws for a backbone that wants more is enlarged from here
 
 
@@ -198,10 +214,17 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
 
 
 def _targets(experiment: Experiment, bank: FeatureBank, download: bool = False) -> list[Dataset]:
-    """The datasets that an experiment reports on beside its own."""
+    """The datasets that an experiment reports on beside its own; `VlmlabError` if a name would stand for two figures."""
     size = min(bank.backbone.image_size, LARGEST_DRAWN)
     root, skip = experiment.root, experiment.skip_broken
-    return [shared_dataset(name, root, download, skip, size) for name in experiment.targets]
+    targets = [shared_dataset(name, root, download, skip, size) for name in experiment.targets]
+    taken = set(FIGURES)
+    for target in targets:
+        if target.name in taken:
+            what = "the name of a figure" if target.name in FIGURES else "what another target is called"
+            raise VlmlabError(f"the target '{target.name}' cannot be told apart: it is {what}; rename the folder")
+        taken.add(target.name)
+    return targets
 
 
 def _on_targets(method: Method, adapted: Adapted, experiment: Experiment, main: str) -> dict[str, float]:

@@ -4,19 +4,22 @@ A file's name is its experiment's key. It is written to a temporary name and ren
 or does not exist; no index has to agree with it, so any number of processes and machines may share the folder. A
 failure has a file of its own (`KEY.failed.json`), which can never take the place of a result.
 
-A result on a folder of pictures is one on what lay there: once files were added, removed or changed in size, it is not
-known any more. A folder that is gone leaves its results known.
+A result that was made from a folder of pictures, a checkpoint or a file of descriptions is one from what lay there: once
+pictures were added, removed or changed in size, or a file holds something else, it is not known any more. What is gone
+leaves its results known.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
-from vlmlab.files import must_be_writable, remove_leftovers, write_atomically
+from vlmlab.files import must_be_writable, remove_leftovers, sha256, write_atomically
 from vlmlab.studies.experiment import Experiment, is_path
 
 ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
@@ -43,7 +46,7 @@ class ResultStore:
 
     def add(self, experiment: Experiment, result: dict) -> None:
         """Keep a result, and forget that the experiment failed before."""
-        content = {"experiment": experiment.as_json(), "result": result, "folders": self._folders(experiment)}
+        content = {"experiment": experiment.as_json(), "result": result, "made_from": self._sources(experiment)}
         write_atomically(self._path(experiment), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         self._failure_path(experiment).unlink(missing_ok=True)
 
@@ -57,8 +60,8 @@ class ResultStore:
         path = self._path(experiment)
         if not path.is_file():
             return None
-        content, now = _read(path, "result"), self._folders(experiment)
-        changed = any(now.get(folder, then) != then for folder, then in content.get("folders", {}).items())
+        content, now = _read(path, "result"), self._sources(experiment)
+        changed = any(now.get(source, then) != then for source, then in content.get("made_from", {}).items())
         return None if changed else content["result"]
 
     def failure(self, experiment: Experiment) -> str | None:
@@ -83,13 +86,15 @@ class ResultStore:
         with contextlib.suppress(OSError):  # not empty, or never made
             path.parent.rmdir()
 
-    def _folders(self, experiment: Experiment) -> dict[str, str]:
-        """What lies in the folders of pictures that an experiment names, looked at once per store."""
-        folders = [name for name in (experiment.dataset, *experiment.targets) if is_path(name) and Path(name).is_dir()]
-        for folder in folders:
-            if folder not in self._contents:
-                self._contents[folder] = _contents(Path(folder))
-        return {folder: self._contents[folder] for folder in folders}
+    def _sources(self, experiment: Experiment) -> dict[str, str]:
+        """What lies in the folders and files that an experiment names, looked at once per store."""
+        named = [name for name in (experiment.dataset, *experiment.targets) if is_path(name)]
+        settings = [value for _, value in experiment.config if isinstance(value, str)]
+        files = [str(Path(name).expanduser()) for name in (experiment.backbone.partition("@")[2], *settings) if name]
+        for source in (*filter(os.path.isdir, named), *filter(os.path.isfile, files)):
+            if source not in self._contents:
+                self._contents[source] = _contents(Path(source)) if os.path.isdir(source) else _digest(source)
+        return {source: self._contents[source] for source in (*named, *files) if source in self._contents}
 
     def _keys(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.json") if "." not in path.stem)
@@ -106,6 +111,7 @@ def _contents(folder: Path) -> str:
     from vlmlab.datasets.folder import is_picture  # not above: it imports torch, which only the workers need
 
     files = sorted(path for path in folder.rglob("*") if is_picture(path) or path.suffix.lower() in {".csv", ".txt"})
+    files = [path for path in files if path.is_file()]  # no links to nothing
     digest = hashlib.sha256()
     for path in files:
         line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n"
@@ -113,6 +119,17 @@ def _contents(folder: Path) -> str:
         if not is_picture(path):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _digest(file: str) -> str:
+    """Hash over a file's bytes, read once per process and version: a checkpoint may be large."""
+    stat = os.stat(file)
+    return _digest_of(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(file: str, size: int, changed: int) -> str:
+    return sha256(file)[:16]
 
 
 def _read(path: Path, key: str) -> dict:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 
 from distributed import Client
 
@@ -130,19 +131,14 @@ def sweep(
         store.prepare()
         some = min(workers if workers is not None else os.cpu_count() or 1, len(pending))
         folder = str(store.folder.resolve())
-        with _executor(some, scheduler) as executor:
-            futures = {
-                executor.submit(work, experiment, folder, download): experiment for experiment in pending.values()
-            }
-            try:
-                for future in as_completed(futures):
-                    outcome = _ended(future, futures[future])
-                    if outcome.failure is not None:
-                        store.add_failure(outcome.experiment, outcome.failure)
-                    outcomes[outcome.experiment.key] = _told(outcome, on_outcome)
-            finally:
-                for future in futures:  # of use only if the user stopped the sweep
-                    future.cancel()
+        here = scheduler is None and some == 0
+        # Not in a thread: Ctrl-C reaches the work only in the main one.
+        ended = _one_by_one if here else functools.partial(_by_workers, workers=some, scheduler=scheduler)
+        with contextlib.closing(ended(list(pending.values()), folder, download)) as news:
+            for outcome in news:
+                if outcome.failure is not None:
+                    store.add_failure(outcome.experiment, outcome.failure)
+                outcomes[outcome.experiment.key] = _told(outcome, on_outcome)
     return [outcomes[experiment.key] for experiment in experiments]
 
 
@@ -164,13 +160,20 @@ def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
     return result
 
 
-@contextlib.contextmanager
-def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
-    """Where the work is done."""
-    if scheduler is None and workers == 0:
-        with ThreadPoolExecutor(1) as here:
-            yield here
-        return
+def _one_by_one(experiments: Sequence[Experiment], folder: str, download: bool) -> Iterator[Outcome]:
+    """The outcomes of work in this process."""
+    for experiment in experiments:
+        try:
+            outcome = Outcome(experiment, result=work(experiment, folder, download))
+        except Exception as error:
+            outcome = _failed(experiment, error)
+        yield outcome
+
+
+def _by_workers(
+    experiments: Sequence[Experiment], folder: str, download: bool, workers: int, scheduler: str | None
+) -> Iterator[Outcome]:
+    """The outcomes of work in other processes, as they end."""
     try:
         client = Client(scheduler, timeout=PATIENCE) if scheduler else _local(workers)
     except (OSError, ValueError, TimeoutError) as error:
@@ -178,8 +181,15 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
             f"no dask scheduler answers at {scheduler or 'this machine'} ({type(error).__name__}); "
             "start one with `dask scheduler`, or leave --scheduler out to use this machine"
         ) from error
-    with client:
-        yield client.get_executor(pure=False)
+    with client, client.get_executor(pure=False) as executor:
+        futures = {executor.submit(work, experiment, folder, download): experiment for experiment in experiments}
+        try:
+            for future in as_completed(futures):
+                error, experiment = future.exception(), futures[future]
+                yield _failed(experiment, error) if error else Outcome(experiment, result=future.result())
+        finally:
+            for future in futures:  # of use only if the user stopped the sweep
+                future.cancel()
 
 
 def _local(workers: int) -> Client:
@@ -191,10 +201,7 @@ def _local(workers: int) -> Client:
     )
 
 
-def _ended(future: Future, experiment: Experiment) -> Outcome:
-    error = future.exception()
-    if error is None:
-        return Outcome(experiment, result=future.result())
+def _failed(experiment: Experiment, error: BaseException) -> Outcome:
     text = " ".join(str(error).split()) or type(error).__name__
     return Outcome(experiment, failure=text if isinstance(error, VlmlabError) else f"{type(error).__name__}: {text}")
 
