@@ -294,9 +294,10 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
     (weights / "good.safetensors").write_bytes(b"")
     (weights / "bad.safetensors").write_bytes(b"tampered")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    (weights / "photo.json").write_text(json.dumps({"weights": "photo.safetensors", "sha256": empty}))
+    photo = {"weights": "photo.safetensors", "sha256": empty, "sigma": 1, "logit_scale": 1}
+    (weights / "photo.json").write_text(json.dumps(photo))
     pinned = {name: empty for name in ("good.safetensors", "bad.safetensors", "gone.safetensors")}
-    (weights / "manifest.json").write_text(json.dumps({"micro": {"sha256": pinned}}))
+    (weights / "manifest.json").write_text(json.dumps({"micro": {"config": "", "weights": [], "sha256": pinned}}))
     monkeypatch.setenv("VLMLAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("VLMLAB_CACHE", str(weights / "good.safetensors" / "cache"))
     assert main(["doctor", "--json"]) == 1
@@ -307,6 +308,21 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
     assert "model hub" not in findings, "the network is only tried when asked for"
 
 
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"micro-vit": 3}', '{"micro-vit": {"weights": []}}'])
+def test_damaged_data_is_told_in_one_line(capsys, tmp_path, monkeypatch, content):
+    weights = tmp_path / "backbones"
+    weights.mkdir()
+    if content:
+        for file in ("manifest.json", "photo.json"):
+            (weights / file).write_text(content)
+    monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
+    for backbone, file in (("micro-vit", "manifest.json" if content else "backbones"), ("photo", "json")):
+        told = refused(capsys, "run", "zero_shot", "--dataset", "digits", "--backbone", backbone)
+        assert file in told and "get the repository's data/ again, or name a copy with VLMLAB_DATA" in told
+    assert main(["doctor", "--json"]) == 1
+    assert not json.loads(capsys.readouterr().out)["embedded weights"]["ok"]
+
+
 # --- mistakes ----------------------------------------------------------------------------------------------------------
 
 
@@ -315,6 +331,7 @@ def test_the_doctor_finds_tampered_weights_and_a_cache_that_cannot_be_written(ca
     [
         (["rum"], "No such command 'rum'"),
         (["run", "coop"], "Missing option '--dataset'"),
+        (["run", "coop", "--dataset", ""], "unknown dataset ''"),
         (["run", "coop", "--dataset", "digits", "--shots", "many"], "--shots"),
         (["run", "coop", "--dataset", "digits", "--shotz", "4"], "No such option"),
         (["run", "coop", "--dataset", "digits", "--split", "novel"], "unknown split 'novel'"),

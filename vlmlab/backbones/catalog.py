@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+
+from vlmlab.errors import VlmlabError
+from vlmlab.files import data_path
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,42 @@ BACKBONES: tuple[BackboneInfo, ...] = (
     BackboneInfo("RN50/openai", "ModifiedResNet-50 with attention pool", "CLIP, 12 layers", 1024, 224, 408, False),
 )
 """Those used most; any other ARCH/TAG of open_clip and any ARCH@CHECKPOINT can be named too."""
+
+
+def manifest() -> dict[str, dict]:
+    """The embedded micro backbones that are there: name -> {"config", "weights", "sha256"}.
+
+    Raises `VlmlabError` if data/backbones/manifest.json is damaged.
+    """
+    if not data_path("backbones", "manifest.json").is_file():
+        return {}
+    found = _read("manifest.json")
+    for entry in found.values():
+        _with(_with(entry, "config", "weights", "sha256")["sha256"])
+    return found
+
+
+def photo_manifest() -> dict:
+    """What data/backbones/photo.json says of the backbone photo: {"weights", "sha256", ...}; `VlmlabError` if damaged."""
+    return _with(_read("photo.json"), "weights", "sha256", "sigma", "logit_scale", file="photo.json")
+
+
+def _read(file: str) -> dict:
+    try:
+        content = json.loads(data_path("backbones", file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(file) from error
+    return _with(content, file=file)
+
+
+def _with(content: dict, *keys: str, file: str = "manifest.json") -> dict:
+    if not isinstance(content, dict) or not set(keys) <= set(content):
+        raise _damaged(file)
+    return content
+
+
+def _damaged(file: str) -> VlmlabError:
+    path = data_path("backbones", file)
+    return VlmlabError(
+        f"{path} is missing or damaged; get the repository's data/ again, or name a copy with VLMLAB_DATA"
+    )

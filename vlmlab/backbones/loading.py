@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vlmlab.backbones.backbone import Backbone
-from vlmlab.backbones.catalog import BACKBONES
+from vlmlab.backbones.catalog import BACKBONES, manifest
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import data_path, verified
 from vlmlab.heap import keep_freed_memory
@@ -61,6 +61,11 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
     elif "/" in name:
         backbone = _hub(name)
     else:
+        if any(info.name == name for info in BACKBONES):
+            raise VlmlabError(
+                f"{data_path('backbones')} has no weights of {name}; get the repository's data/ again, or name a copy "
+                "with VLMLAB_DATA"
+            )
         known = [*embedded, "photo", *(info.name for info in BACKBONES)]
         raise unknown("backbone", name, dict.fromkeys(known))
     if target.type == "cpu" and name not in embedded:  # whose blocks are small, and are reused anyway
@@ -70,12 +75,6 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
     # About 4.6: in half precision its exponential would be one per cent off.
     backbone.model.logit_scale.data = scale.to(target)
     return backbone
-
-
-def manifest() -> dict[str, dict]:
-    """The embedded micro backbones: name -> {"config", "weights", "sha256"}."""
-    path = data_path("backbones", "manifest.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _device(device: str) -> torch.device:

@@ -36,6 +36,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vlmlab.backbones.backbone import Backbone
+from vlmlab.backbones.catalog import photo_manifest
 from vlmlab.backbones.token_table import MINILM_SHA256, quiet_transformers, sentence_embeddings
 from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path, sha256, verified, write_atomically
@@ -131,7 +132,7 @@ def load_photo() -> Backbone:
 
     Raises `VlmlabError` if an encoder's package is missing, or if any of the three files is not the pinned one.
     """
-    manifest = json.loads(data_path("backbones", "photo.json").read_text(encoding="utf-8"))
+    manifest = photo_manifest()
     remedy = "get the repository's data/ again, or rebuild it with: vlmlab build photo"
     path = verified(data_path("backbones", manifest["weights"]), manifest["sha256"], remedy)
     alignment = {key: value.float() for key, value in load_file(path).items()}

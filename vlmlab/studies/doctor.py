@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from vlmlab import __version__
+from vlmlab.backbones.catalog import manifest, photo_manifest
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, data_path, must_be_writable, sha256
 
@@ -82,13 +82,13 @@ def _embedded_weights() -> dict[str, dict]:
     """Every file that data/backbones/manifest.json and photo.json pin, by name."""
     remedy = "restore data/backbones from the repository, or make it anew with vlmlab build"
     try:
-        manifest = json.loads(data_path("backbones", "manifest.json").read_text(encoding="utf-8"))
-    except (VlmlabError, OSError, ValueError) as error:
+        pinned = {file: digest for entry in manifest().values() for file, digest in entry["sha256"].items()}
+        photo = photo_manifest()
+    except VlmlabError as error:
         return {"embedded weights": _finding(error, False, remedy)}
-    pinned = {file: digest for entry in manifest.values() for file, digest in entry.get("sha256", {}).items()}
-    if data_path("backbones", "photo.json").is_file():
-        photo = json.loads(data_path("backbones", "photo.json").read_text(encoding="utf-8"))
-        pinned[photo["weights"]] = photo["sha256"]
+    if not pinned:
+        return {"embedded weights": _finding(f"none in {data_path('backbones')}", False, remedy)}
+    pinned[photo["weights"]] = photo["sha256"]
     findings = {}
     for file, digest in pinned.items():
         path = data_path("backbones", file)

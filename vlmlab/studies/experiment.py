@@ -109,7 +109,7 @@ def _absolute(dataset: str) -> str:
 
 def is_path(dataset: str) -> bool:
     """Whether a dataset is named by its folder: "pictures/cats", "./cats", or an existing folder whose name is no dataset's."""
-    if dataset in BY_NAME:
+    if not dataset or dataset in BY_NAME:
         return False
     return "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or Path(dataset).is_dir()
 
