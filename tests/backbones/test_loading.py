@@ -89,6 +89,24 @@ def test_a_file_that_is_no_state_dict(checkpoints, content):
     assert "strange.pt holds no state dict of tensors" in message(f"tiny-test@{checkpoints / 'strange.pt'}")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_of_training_that_diverged_is_refused(checkpoints, value):
+    torch.manual_seed(0)
+    state = open_clip.model.CLIP(**TINY).state_dict()
+    state["visual.proj"][3, 2] = value
+    save_file(state, checkpoints / "diverged.safetensors")
+    text = message(f"tiny-test@{checkpoints / 'diverged.safetensors'}")
+    assert "visual.proj has numbers that are not finite" in text
+
+
+def test_a_checkpoint_without_the_right_to_read_it(checkpoints, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(loading, "load_file", refuse)
+    assert "plain.safetensors (Permission denied)" in message(f"tiny-test@{checkpoints / 'plain.safetensors'}")
+
+
 def test_a_checkpoint_that_carries_code_is_not_run(checkpoints):
     class Bomb:
         def __reduce__(self):

@@ -117,20 +117,29 @@ def test_a_report_that_is_stopped_goes_on_where_it_was(template, tmp_path, monke
     assert json.loads((out / "parameters.json").read_text())["number"] == 3
 
 
+@pytest.mark.parametrize("measured", [False, True])
 @pytest.mark.parametrize(
     ("error", "said"),
     [(OSError(28, "No space left on device"), "No space left on device"), (DeadKernelError(), "memory")],
 )
-def test_a_full_disk_or_a_killed_kernel_is_one_line(template, tmp_path, monkeypatch, error, said):
+def test_a_full_disk_or_a_killed_kernel_is_one_line(template, tmp_path, monkeypatch, error, said, measured):
     template("out = ''", "pass")
+    out, seen = tmp_path / "out", []
 
-    def run(*arguments, **how):
+    def run(source, target, parameters, **how):
+        store = pathlib.Path(parameters["out"], "results")
+        store.mkdir(exist_ok=True)
+        seen.append(len(list(store.iterdir())))
+        if measured:
+            (store / "first.json").touch()
         raise error
 
     monkeypatch.setattr("papermill.execute_notebook", run)
-    with pytest.raises(VlmlabError, match=said) as told:
-        report({}, tmp_path / "out", "tiny", echo=lambda _: None)
-    assert "\n" not in str(told.value) and not (tmp_path / "out").exists()
+    for _ in range(2):
+        with pytest.raises(VlmlabError, match=said) as told:
+            report({}, out, "tiny", echo=lambda _: None)
+        assert "\n" not in str(told.value) and out.exists() == measured
+    assert seen == [0, int(measured)], "what was measured is not measured again"
 
 
 def test_an_unknown_template_offers_the_closest(tmp_path):

@@ -176,6 +176,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise VlmlabError(f"there is no checkpoint {path}; name an existing file, as in ViT-B-32@weights.safetensors")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except OSError as error:
+        raise VlmlabError(f"cannot read {path} ({error.strerror or error}); choose a file that you may read") from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise VlmlabError(
             f"{path} cannot be read as plain weights (damaged, or an archive that carries code); "
@@ -201,6 +203,9 @@ def _load(model: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
     extra = next((key for key in state if key not in wanted), None)
     if extra is not None:
         raise VlmlabError(f"the weights of {name} have {extra}, which the architecture does not; name the right one")
+    odd = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
+    if odd is not None:
+        raise VlmlabError(f"in the weights of {name}, {odd} has numbers that are not finite; use an earlier checkpoint")
     model.load_state_dict(state, strict=False)
 
 

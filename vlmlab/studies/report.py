@@ -157,13 +157,22 @@ def with_texts(page: str, notebook: Path) -> str:
 
 @contextlib.contextmanager
 def _running(out: Path, parameters: str) -> Iterator[Path]:
-    """The folder in which the report of these parameters runs; it stays if the user stops the report, or if it is killed."""
+    """The folder in which the report of these parameters runs.
+
+    With what was measured in it, it stays if the user stops the report, if its process is killed or the disk is full.
+    """
+    from nbclient.exceptions import DeadKernelError
+
     folder = out / f".running-{hashlib.sha256(parameters.encode()).hexdigest()[:8]}"
     there = out.exists()
     try:
         write_atomically(folder / "parameters.json", parameters)
         yield folder
-    except Exception:
+    except Exception as error:
+        # The error itself, or what `write_atomically` or this module made one line of.
+        cause = error.__cause__ or error
+        if isinstance(cause, (OSError, DeadKernelError)) and any((folder / "results").glob("*.json")):
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         if not there and out.exists() and not any(out.iterdir()):
             out.rmdir()
@@ -218,7 +227,7 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
         except DeadKernelError as error:
             raise VlmlabError(
                 "the process that ran the report was killed, most likely for want of memory; ask for fewer systems, datasets "
-                "or workers"
+                "or workers, or run the same report again: it goes on where this one was"
             ) from error
         except OSError as error:
             raise VlmlabError(
