@@ -191,6 +191,19 @@ def test_every_stage_has_the_whole_schedule(backbone, task, monkeypatch):
     assert asked[-2:] == [60, 40]  # a new optimiser for either stage
 
 
+@pytest.mark.parametrize(("most", "passes"), [(0, 20), (1000, 20), (40, 20), (39, 19), (5, 2), (1, 1)])
+def test_steps_beyond_the_most_are_left_out_by_whole_passes(backbone, task, most, passes):
+    method = Probe(backbone, Probe.Config(epochs=20, most_steps=most, batch_size=5))
+    alike = Probe(backbone, Probe.Config(epochs=passes, batch_size=5))
+    record = fit(method, task)
+    assert record.steps == passes * (12 // 5) and record.losses == fit(alike, task).losses, "schedule and all"
+
+
+def test_every_stage_has_its_own_most_steps(backbone, task, monkeypatch):
+    method = TwoStages(backbone, TwoStages.Config(epochs=20, most_steps=30, batch_size=5))
+    assert fit(method, task).steps == 10 * (18 // 5) + 15 * (12 // 5)
+
+
 @pytest.mark.parametrize("stop_at", [13, 60, 61, 99])
 def test_a_run_in_stages_resumes_bit_for_bit(backbone, task, tmp_path, stop_at):
     whole = fit(TwoStages(backbone), task)

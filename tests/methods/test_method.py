@@ -57,6 +57,13 @@ def test_settings_of_the_paper_or_of_an_embedded_backbone():
     assert Bias.configure(EMBEDDED, lr=0.1).lr == 0.1
 
 
+def test_who_asks_for_passes_gets_them(monkeypatch):
+    monkeypatch.setitem(Bias.embedded, "most_steps", 100)
+    assert Bias.configure(EMBEDDED).most_steps == 100 and Bias.configure(FEW).most_steps == 0
+    assert Bias.configure(EMBEDDED, epochs=7).most_steps == 0
+    assert Bias.configure(EMBEDDED, epochs=7, most_steps=9).most_steps == 9
+
+
 def test_settings_may_be_text():
     config = Bias.configure(FEW, start="0.25", loud="true", epochs="7", optimizer="adamw", batch_size="8", words="a b")
     assert config == Bias.Config(start=0.25, loud=True, epochs=7, optimizer="adamw", batch_size=8, words="a b")

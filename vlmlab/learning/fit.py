@@ -126,6 +126,7 @@ class _Stage:
         # the field's code.
         self.batch_size = min(method.config.batch_size, len(pictures))
         self.batches = len(pictures) // self.batch_size
+        method.batches = self.batches
         self.steps = method.epochs * self.batches
         self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
         if method.eats == "features":
@@ -208,6 +209,7 @@ class _Run:
 
     def _begin(self, stage: _Stage) -> None:
         """Every stage has an optimiser and a schedule of its own."""
+        self.method.batches = stage.batches
         self.optimizer, self.schedule = self.method.optimizer(stage.steps)
 
     def _finite(self, loss: Tensor) -> float:

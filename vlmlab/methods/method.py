@@ -62,9 +62,16 @@ def option(default: typing.Any, text: str, low: float | None = None, high: float
 
 @dataclasses.dataclass
 class Recipe:
-    """How CoOp and its descendants train (the Dassl framework); a Config inherits it and states what differs."""
+    """How CoOp and its descendants train (the Dassl framework); a Config inherits it and states what differs.
+
+    `most_steps` is ours. Embedded settings were chosen on sets of ten to twelve classes; where five times as many pictures
+    and names make a pass five times and each step several times as long, fewer passes do (CoOp, too, makes fewer on ImageNet).
+    """
 
     epochs: int = option(50, "passes over the training pictures", 1, 10000)
+    most_steps: int = option(
+        0, "steps at most: passes that go beyond are left out, but for the first; 0: no limit", 0, 10**9
+    )
     batch_size: int = option(32, "training pictures a step", 1, 4096)
     optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
     lr: float = option(0.002, "learning rate after the warm-up", 0.0, 10.0)
@@ -122,6 +129,7 @@ class Method(nn.Module):
 
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
     eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
+    batches: int = 1  # in a pass over the training pictures: `fit` sets it
     bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of a picture
 
     def __init_subclass__(cls, **kwargs):
@@ -147,6 +155,8 @@ class Method(nn.Module):
         fields = {field.name: field for field in dataclasses.fields(cls.Config)}
         types = typing.get_type_hints(cls.Config)
         values = dict(cls.embedded) if backbone.embedded else {}
+        if "epochs" in settings:
+            values.pop("most_steps", None)  # who asks for passes gets them
         for name, value in settings.items():
             if name not in fields:
                 raise unknown("setting", name, fields)
@@ -197,9 +207,15 @@ class Method(nn.Module):
     # --- training ----------------------------------------------------------------------------------------------------
 
     @property
-    def epochs(self) -> int:
-        """Passes over the training pictures; CoOp's depend on the shots, so ask after `prepare`."""
+    def planned_epochs(self) -> int:
+        """Passes over the training pictures that the recipe has; CoOp's depend on the shots, so ask after `prepare`."""
         return self.config.epochs
+
+    @property
+    def epochs(self) -> int:
+        """Passes that are made: the planned ones, as far as `most_steps` goes."""
+        most = getattr(self.config, "most_steps", 0)
+        return min(self.planned_epochs, max(1, most // self.batches)) if most else self.planned_epochs
 
     @property
     def trainable_parameters(self) -> int:

@@ -67,7 +67,7 @@ class CLIPAdapter(Method):
         self.narrow, self.wide = narrow.to(self.backbone.device), wide.to(self.backbone.device)  # V1, V2 of (1)
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

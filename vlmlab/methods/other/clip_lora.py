@@ -83,7 +83,7 @@ class CLIPLoRA(Method):
         self.set_classes(task.classes, task.templates)
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.passes
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

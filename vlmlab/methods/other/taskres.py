@@ -65,7 +65,7 @@ class TaskRes(Method):
         self.residual = nn.Parameter(torch.zeros_like(self.base))  # x [C, e]
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.config.epochs or (100 if self.shots <= 4 else 200)
 
     def optimizer(self, steps: int):

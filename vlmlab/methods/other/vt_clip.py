@@ -78,7 +78,7 @@ class VTCLIP(Method):
             self.kept = tuple(torch.cat(part) for part in zip(*chunks, strict=True))
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ class CoCoOp(Method):
         batch_size: int = option(1, "training pictures a step", 1, 4096)
         epochs: int = option(10, "passes over the training pictures", 1, 10000)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.02, "epochs": 10, "batch_size": 8}
+    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.02, "epochs": 10, "most_steps": 540, "batch_size": 8}
     eats = "features"
 
     def prepare(self, task) -> None:

@@ -73,7 +73,7 @@ class CoOp(Method):
         self.context = nn.Parameter(start.to(self.backbone.device))  # [M, d], or [C, M, d] if class-specific
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

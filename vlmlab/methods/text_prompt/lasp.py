@@ -72,7 +72,7 @@ class LASP(Method):
         warmup_epochs: int = option(3, "first epochs, at the constant warm-up rate", 0, 100)
 
     embedded: ClassVar[dict] = {
-        "optimizer": "adamw", "lr": 0.03, "epochs": 8, "warmup_epochs": 1, "batch_size": 8,
+        "optimizer": "adamw", "lr": 0.03, "epochs": 8, "most_steps": 540, "warmup_epochs": 1, "batch_size": 8,
         "templates": "imagenet7", "clip": 1000.0,
     }  # fmt: skip
     eats = "images"

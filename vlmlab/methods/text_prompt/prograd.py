@@ -75,7 +75,7 @@ class ProGrad(Method):
         self.opposed = 0  # steps so far in which the two gradients disagreed
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.config.passes(self.shots)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

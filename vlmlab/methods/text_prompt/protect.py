@@ -76,6 +76,7 @@ class ProTeCt(Method):
         "optimizer": "adamw",
         "lr": 0.01,
         "epochs": 120,
+        "most_steps": 1640,
         "batch_size": 32,
         "schedule": "epoch",
         "warmup_lr": 1e-5,

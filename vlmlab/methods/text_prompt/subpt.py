@@ -88,7 +88,7 @@ class SubPT(Method):
         self.context = nn.Parameter(start.to(self.backbone.device))  # from the start again, now inside of the path
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         return self.config.passes(self.shots)
 
     @property
@@ -129,13 +129,13 @@ class SubPT(Method):
         """The flattened contexts [t, M d] after each of the first t epochs of the same training without (3)."""
         if not len(task.support):
             raise VlmlabError("SubPT learns from pictures; ask for at least one shot")
+        features, labels = self.encode(task.support), task.support.labels.to(self.backbone.device)
+        size = min(self.config.batch_size, len(labels))
+        self.batches = batches = len(labels) // size
         if min(self.early, self.epochs) < 2:
             raise VlmlabError(
                 "a path of one point has no direction to learn in; SubPT needs two epochs and early=2 at least"
             )
-        features, labels = self.encode(task.support), task.support.labels.to(self.backbone.device)
-        size = min(self.config.batch_size, len(labels))
-        batches = len(labels) // size
         optimizer, schedule = self.optimizer(self.epochs * batches)
         path = []
         for epoch in range(min(self.early, self.epochs)):

@@ -69,7 +69,14 @@ class VariationalPromptTuning(Method):
         batch_size: int = option(1, "training pictures a step", 1, 4096)
         epochs: int = option(20, "passes over the training pictures; the release takes 10 to 60, by dataset", 1, 10000)
 
-    embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.005, "epochs": 20, "batch_size": 32, "samples": 3}
+    embedded: ClassVar[dict] = {
+        "optimizer": "adamw",
+        "lr": 0.005,
+        "epochs": 20,
+        "most_steps": 120,
+        "batch_size": 32,
+        "samples": 3,
+    }
     eats = "features"
 
     def prepare(self, task) -> None:

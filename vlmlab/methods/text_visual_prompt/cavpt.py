@@ -82,6 +82,7 @@ class CAVPT(Method):
         "lr": 0.006,
         "text_lr": 0.006,
         "epochs": 10,
+        "most_steps": 460,
         "warmup_epochs": 1,
     }
     eats = "images"

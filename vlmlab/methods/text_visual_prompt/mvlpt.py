@@ -80,6 +80,7 @@ class MVLPT(Method):
         "optimizer": "adamw",
         "lr": 0.002,
         "epochs": 15,
+        "most_steps": 330,
         "batch_size": 32,
         "companion_shots": 8,
     }

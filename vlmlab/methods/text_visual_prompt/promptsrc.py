@@ -77,7 +77,7 @@ class PromptSRC(Method):
 
     # The teacher's sentences: the embedded text towers read few of OpenAI's, and would teach what they misread.
     embedded: ClassVar[dict] = {
-        "depth": 3, "batch_size": 8, "optimizer": "adamw", "lr": 0.005, "epochs": 8, "templates": "dataset"
+        "depth": 3, "batch_size": 8, "optimizer": "adamw", "lr": 0.005, "epochs": 8, "most_steps": 700, "templates": "dataset"
     }  # fmt: skip
     eats = "images"
 

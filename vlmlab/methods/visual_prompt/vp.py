@@ -59,7 +59,14 @@ class VP(Method):
         warmup_steps: int = option(1000, "first steps, in which the rate rises in a straight line", 0, 100000)
 
     # The embedded text towers hardly read the release's sentence (chapter 6.2 measures what it costs).
-    embedded: ClassVar[dict] = {"templates": "dataset", "size": 8, "epochs": 40, "batch_size": 32, "warmup_steps": 20}
+    embedded: ClassVar[dict] = {
+        "templates": "dataset",
+        "size": 8,
+        "epochs": 40,
+        "most_steps": 400,
+        "batch_size": 32,
+        "warmup_steps": 20,
+    }
     eats = "images"
 
     def prepare(self, task) -> None:
