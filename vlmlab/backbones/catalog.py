@@ -44,13 +44,14 @@ def manifest() -> dict[str, dict]:
         return {}
     found = _read("manifest.json")
     for entry in found.values():
-        _with(_with(entry, "config", "weights", "sha256")["sha256"])
+        entry = _object(entry, "config", "weights", "sha256")
+        _object(entry["sha256"])
     return found
 
 
 def photo_manifest() -> dict:
     """What data/backbones/photo.json says of the backbone photo: {"weights", "sha256", ...}; `VlmlabError` if damaged."""
-    return _with(_read("photo.json"), "weights", "sha256", "sigma", "logit_scale", file="photo.json")
+    return _object(_read("photo.json"), "weights", "sha256", "sigma", "logit_scale", file="photo.json")
 
 
 def _read(file: str) -> dict:
@@ -58,10 +59,11 @@ def _read(file: str) -> dict:
         content = json.loads(data_path("backbones", file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(file) from error
-    return _with(content, file=file)
+    return _object(content, file=file)
 
 
-def _with(content: dict, *keys: str, file: str = "manifest.json") -> dict:
+def _object(content: object, *keys: str, file: str = "manifest.json") -> dict:
+    """`content`, which must be a JSON object with these keys."""
     if not isinstance(content, dict) or not set(keys) <= set(content):
         raise _damaged(file)
     return content

@@ -73,9 +73,8 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
     entries = read_table(tables[0]) if tables else read_class_folders(folder)
     name = folder.resolve().name
     if name.lower().replace("_", "-") in BY_NAME:
-        name += (
-            " (folder)"  # what vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these
-        )
+        # What vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these pictures.
+        name = f"{name} (folder)"
     dataset = assemble(name, entries, seed, skip_broken, _class_names(folder))
     return replace(dataset, mirrors=f"the folder {folder}")
 

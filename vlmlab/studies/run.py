@@ -43,19 +43,8 @@ def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
 
 
 FIGURES = (
-    "accuracy",
-    "ece",
-    "map",
-    "miou",
-    "pixel_accuracy",
-    "base",
-    "new",
-    "harmonic_mean",
-    "shift",
-    "hca",
-    "mta",
-    "targets",
-)
+    "accuracy", "ece", "map", "miou", "pixel_accuracy", "base", "new", "harmonic_mean", "shift", "hca", "mta", "targets",
+)  # fmt: skip
 """Names that a result's `metrics` may have; the others are those of datasets."""
 
 LARGEST_DRAWN = 128  # pixels: what MicroWorld draws for a backbone that wants more is enlarged from here
