@@ -97,9 +97,13 @@ def test_a_sweep_in_this_process_is_stopped_at_once_and_goes_on_later(tmp_path, 
 
     finished = run.run_experiment
     experiments, told = grid(["coop"], ["digits"], seeds=[0, 1, 2]), []
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("vlmlab.studies.run.run_experiment", stopped)
-        sweep(experiments, ResultStore(tmp_path), workers=0, on_outcome=told.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us with SIGINT ignored
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("vlmlab.studies.run.run_experiment", stopped)
+            sweep(experiments, ResultStore(tmp_path), workers=0, on_outcome=told.append)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [outcome.experiment.seed for outcome in told] == [0]
     assert [outcome.known for outcome in sweep(experiments, ResultStore(tmp_path), workers=0)] == [True, False, False]
 
