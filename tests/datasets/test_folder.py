@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from tests.datasets.conftest import save_picture
 from vlmlab.datasets.dataset import load_dataset
@@ -280,14 +280,25 @@ def test_16_bit_grey_is_seen_by_its_upper_byte(tmp_path, suffix):
     assert np.array_equal(read_picture(file), np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
-def test_an_odd_tag_does_not_hide_a_sound_picture(tmp_path, monkeypatch):
-    def odd(_):
-        raise TypeError("a tag of the wrong type")
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_pictures_are_turned_as_pillow_does(tmp_path, orientation):
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / "a.png"
+    Image.open(save_picture(tmp_path / "plain.png")).save(file, exif=tags)
+    assert np.array_equal(read_picture(file), np.asarray(ImageOps.exif_transpose(Image.open(file))))
 
-    path = save_picture(tmp_path / "a.png")
-    expected = read_picture(path)
-    monkeypatch.setattr("PIL.ImageOps.exif_transpose", odd)
-    assert fault(path) is None and np.array_equal(read_picture(path), expected)
+
+def test_a_tag_of_the_wrong_type_does_not_keep_a_picture_from_being_turned(tmp_path):
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation], tags[ExifTags.Base.XResolution] = 6, 72.0
+    odd = bytearray(tags.tobytes())
+    entry = odd.index(ExifTags.Base.XResolution.to_bytes(2, "big" if b"MM" in odd[:10] else "little"))
+    odd[entry + 2 : entry + 4] = (2).to_bytes(2, "big" if b"MM" in odd[:10] else "little")  # text, it says
+    file = tmp_path / "a.jpg"
+    Image.open(save_picture(tmp_path / "plain.jpg")).save(file, exif=bytes(odd))
+    assert fault(file) is None
+    assert np.array_equal(read_picture(file), np.rot90(np.asarray(Image.open(file)), -1))
 
 
 def test_a_right_to_read_that_is_given_later_counts(picture_folder, monkeypatch):

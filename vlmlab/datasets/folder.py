@@ -26,7 +26,7 @@ from PIL import Image
 
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
-from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, files_identity, reason_of, upright
+from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, decoded, files_identity, reason_of
 from vlmlab.datasets.splits import SPLIT_SHARES, seeded_split
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
@@ -257,7 +257,7 @@ def fault(path: Path) -> str | None:
     try:
         with Image.open(path) as picture:
             picture.draft("RGB", (1, 1))
-            upright(picture)
+            decoded(picture)
     except BROKEN_PICTURE as error:
         return reason_of(error)
     return None

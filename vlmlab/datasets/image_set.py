@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import LongTensor, Tensor
 
 from vlmlab.errors import VlmlabError
@@ -25,6 +25,12 @@ Pixels = NDArray[np.uint8]
 
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for files that are no picture, truncated, corrupt, or of absurd size."""
+
+TURNS = dict(zip(range(2, 9), (
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+), strict=True))  # fmt: skip
+"""EXIF orientation -> what brings a picture upright."""
 
 NOTHING = 255
 """Value of a semantic mask where no class is annotated."""
@@ -114,7 +120,7 @@ def read_picture(path: Path) -> Pixels:
     """
     try:
         with Image.open(path) as picture:
-            picture = upright(picture)
+            picture = upright(decoded(picture))
             if picture.mode.startswith("I"):
                 # 16-bit grey, which Pillow would clip at 255; the upper byte is what the eye sees.
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -126,18 +132,24 @@ def read_picture(path: Path) -> Pixels:
         ) from error
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """A picture, decoded and turned as its EXIF tag says.
+def decoded(picture: Image.Image) -> Image.Image:
+    """`picture`, with every byte of it read.
 
     Raises one of `BROKEN_PICTURE` if it cannot be decoded, or if nobody knows which of its values is white.
     """
     if picture.mode == "F" or (picture.mode == "I" and picture.format != "PPM"):  # Pillow spreads a PPM's over 16 bits
         raise ValueError("its grey values have no known range: save it with 8 or 16 bits")
     picture.load()
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # Pillow meets a tag of the wrong type with whatever its code runs into; the pixels are sound
-        return picture
+    return picture
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """`picture` turned as its EXIF tag says.
+
+    Pillow's own exif_transpose writes all other tags anew as well, and fails at one of a wrong type.
+    """
+    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def reason_of(error: Exception) -> str:
