@@ -277,3 +277,11 @@ def test_refused_classes_leave_a_method_as_it_was(key):
             assert method.classes == long
             method.set_classes(task.classes, task.templates)
         assert torch.equal(predict(method, task.test, bank()), before)
+
+
+def test_the_most_steps_leave_few_shot_sets_of_twelve_classes_alone():
+    limited = [key for key in registry() if load_system(key).embedded.get("most_steps")]
+    assert limited
+    for key in limited:
+        own = load_system(key).embedded
+        assert own["epochs"] * (12 * 16 // own["batch_size"]) <= own["most_steps"], key
