@@ -17,15 +17,19 @@ BELOW = {
     "heap": (),
     "registry": ("errors",),
     "world": ABOVE_NOTHING,
-    "backbones": (*ABOVE_NOTHING, "world"),  # which the micro backbones are pretrained on
+    "backbones": ABOVE_NOTHING,
     "datasets": (*ABOVE_NOTHING, "world"),
-    "methods": (*ABOVE_NOTHING, "backbones", "datasets"),
-    "learning": (*ABOVE_NOTHING, "datasets", "methods"),
-    "studies": (*ABOVE_NOTHING, "world", "backbones", "datasets", "methods", "learning"),
-    "views": (*ABOVE_NOTHING, "world", "backbones", "datasets", "methods", "learning", "studies"),
-    "widgets": (*ABOVE_NOTHING, "world", "backbones", "datasets", "methods", "learning", "studies", "views"),
-    "book": (*ABOVE_NOTHING, "world", "backbones", "datasets", "methods", "learning", "studies", "views", "widgets"),
-    "cli": (*ABOVE_NOTHING, "backbones", "datasets", "studies", "book"),
+    "features": (*ABOVE_NOTHING, "backbones", "datasets"),
+    "pretraining": (*ABOVE_NOTHING, "world", "backbones", "datasets"),
+    "methods": (*ABOVE_NOTHING, "backbones", "datasets", "features"),
+    "learning": (*ABOVE_NOTHING, "datasets", "features", "methods"),
+    "studies": (*ABOVE_NOTHING, "world", "backbones", "datasets", "features", "methods", "learning"),
+    "views": (*ABOVE_NOTHING, "world", "backbones", "datasets", "features", "methods", "learning", "studies"),
+    "widgets": (*ABOVE_NOTHING, "world", "backbones", "datasets", "features", "methods", "learning", "studies", "views"),
+    "book": (
+        *ABOVE_NOTHING, "world", "backbones", "datasets", "features", "methods", "learning", "studies", "views", "widgets",
+    ),
+    "cli": (*ABOVE_NOTHING, "backbones", "datasets", "features", "pretraining", "studies", "book"),
 }
 """Part -> what it may import. World, datasets, backbones; methods; learning; studies; views; widgets; the book."""
 

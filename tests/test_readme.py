@@ -47,7 +47,7 @@ def test_the_new_system_of_the_readme_is_one(own, tmp_path):
     method, images = contracts.once(own)[0], contracts.task_for(own).support
     with torch.no_grad():
         right = method.logits(contracts.batch_of(method, images)).argmax(1) == images.labels
-    assert right.float().mean() > 0.5, "the mean of two pictures is near to both"
+    assert right.float().mean() > 0.5, "the mean of two images is near to both"
 
 
 def commands() -> list[str]:

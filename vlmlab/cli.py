@@ -44,12 +44,12 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
 Root = Annotated[Path | None, typer.Option(help="Folder that holds the standard datasets.")]
 Download = Annotated[bool, typer.Option("--download", help="Download a standard dataset that is missing.")]
-SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out pictures that cannot be read.")]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out images that cannot be read.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the system, such as lr=0.01; may be repeated."),
 ]
-Views = Annotated[int, typer.Option(help="Random crops per training picture, as the field trains; 0 for none.")]
+Views = Annotated[int, typer.Option(help="Random crops per training image, as the field trains; 0 for none.")]
 Targets = Annotated[
     list[str] | None,
     typer.Option(
@@ -60,7 +60,7 @@ Targets = Annotated[
 ]
 Noise = Annotated[float, typer.Option(help="Share of the training labels that are wrong, 0 to 1.")]
 TestPictures = Annotated[
-    int, typer.Option(help="Measure on about so many test pictures, equally many of every class; 0: on all.", min=0)
+    int, typer.Option(help="Measure on about so many test images, equally many of every class; 0: on all.", min=0)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
@@ -149,7 +149,7 @@ def backbones(json_: Json = False) -> None:
 def datasets(json_: Json = False) -> None:
     """List the datasets.
 
-    Those that are offline need no download. A folder of pictures is named by its path.
+    Those that are offline need no download. A folder of images is named by its path.
     """
     from vlmlab.datasets.catalog import DATASETS
 
@@ -163,12 +163,12 @@ def datasets(json_: Json = False) -> None:
 @app.command()
 def run(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A key of vlmlab systems, such as coop.")],
-    dataset: Annotated[str, typer.Option(help="A name of vlmlab datasets, or the path of a folder of pictures.")],
+    dataset: Annotated[str, typer.Option(help="A name of vlmlab datasets, or the path of a folder of images.")],
     backbone: Annotated[str, typer.Option(help="A name of vlmlab backbones, ARCH/TAG or ARCH@FILE.")] = "micro-vit",
     shots: Annotated[
-        int | None, typer.Option(help="Training pictures per class; default: 16, or 0 for a system that needs none.")
+        int | None, typer.Option(help="Training images per class; default: 16, or 0 for a system that needs none.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of pictures and of training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the choice of images and of training.")] = 0,
     split: Annotated[
         str,
         typer.Option(
@@ -235,9 +235,7 @@ def run(
 def sweep(
     store: Annotated[
         Path,
-        typer.Option(
-            help="Folder of the results; what it holds is not computed again while the pictures are the same."
-        ),
+        typer.Option(help="Folder of the results; what it holds is not computed again while the images are the same."),
     ],
     systems: Annotated[
         list[str] | None,
@@ -254,7 +252,7 @@ def sweep(
         list[str] | None, typer.Option(metavar="LIST", help="Names of vlmlab backbones; default: micro-vit.")
     ] = None,
     shots: Annotated[
-        list[str] | None, typer.Option(metavar="LIST", help="Training pictures per class, numbers; default: 1,4,16.")
+        list[str] | None, typer.Option(metavar="LIST", help="Training images per class, numbers; default: 1,4,16.")
     ] = None,
     seeds: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Numbers; default: 0,1,2.")] = None,
     split: Annotated[
@@ -382,9 +380,7 @@ def report(
         list[str] | None, typer.Option(metavar="LIST", help="Names of vlmlab datasets, or folders.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="The backbone that is adapted.")] = None,
-    shots: Annotated[
-        list[str] | None, typer.Option(metavar="LIST", help="Training pictures per class, numbers.")
-    ] = None,
+    shots: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Training images per class, numbers.")] = None,
     seeds: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Numbers.")] = None,
     words: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Words to look for in photographs.")] = None,
     folder: Annotated[str | None, typer.Option(help="A folder of your own photographs.")] = None,
@@ -436,7 +432,7 @@ def book(
 ) -> None:
     """Execute chapters of the book and write them back.
 
-    Outputs are stored without widget state and with small pictures. Exit code 1 if a cell failed (that chapter stays as
+    Outputs are stored without widget state and with small images. Exit code 1 if a cell failed (that chapter stays as
     it was) or a chapter breaks the recipe.
     """
     with _work():
@@ -463,7 +459,7 @@ def grade(
 ) -> None:
     """Run chapters that were handed in, and mark them.
 
-    Every notebook is run anew and left as it is; what counts is what `check` says of its exercises. It is somebody else's
+    Every notebook is run again and left as it is; what counts is what `check` says of its exercises. It is somebody else's
     code: run it where it can do no harm. Exit code 1 if one could not be marked.
     """
     with _work():
@@ -566,7 +562,7 @@ def build(
     name: Annotated[str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
     json_: Json = False,
 ) -> None:
-    """Make an embedded backbone anew and write it to data/backbones.
+    """Make an embedded backbone again and write it to data/backbones.
 
     photo takes half a minute; micro-vit two to three hours on one core, and the two that learn from it half an hour. A
     build of theirs that was stopped goes on where it was.
@@ -582,7 +578,7 @@ def build(
 
             made = build_photo()
         else:
-            from vlmlab.backbones.pretrain import build as pretrain
+            from vlmlab.pretraining.micro import build as pretrain
 
             made = pretrain(name)
     if json_:

@@ -1,6 +1,6 @@
 """The one error that a reader of vlmlab is meant to see.
 
-Everything that a user can get wrong (an unknown name, too many shots, a broken picture, a full disk) ends in a
+Everything that a user can get wrong (an unknown name, too many shots, a broken image, a full disk) ends in a
 `VlmlabError` whose text is a single line: what is wrong, then what to do. The command line prints that line and exits
 with code 2; a notebook shows it in place. Anything else that is raised is a defect of ours and keeps its traceback.
 """

@@ -28,7 +28,7 @@ SETUPS = (
     "text-only",
 )
 WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "transductive", "text-only")
-"""Setups that learn from no labelled picture: what they do does not depend on the shots, unless a setting changes that, as
+"""Setups that learn from no labelled image: what they do does not depend on the shots, unless a setting changes that, as
 `labelled` of TransCLIP does."""
 STATUSES = ("complete", "extra", "planned")
 
@@ -64,7 +64,7 @@ class SystemInfo:
     def takes_shots(self) -> bool:
         """Whether its figures depend on the shots: without them it needs one run per dataset and seed.
 
-        What needs no training and does not classify, as MaskCLIP, has no labelled pictures either.
+        What needs no training and does not classify, as MaskCLIP, has no labelled images either.
         """
         trains = self.setup != "training-free" or "classification" in self.tasks
         return trains and self.setup not in WITHOUT_SHOTS

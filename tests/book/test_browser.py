@@ -198,7 +198,7 @@ def run_all(page):
 
 
 def shown(browser, server, notebook, names):
-    """The page of a notebook that was run, once every panel of these names has a picture."""
+    """The page of a notebook that was run, once every panel of these names has an image."""
     page = opened(browser, server, notebook)
     run_all(page)
     for name in names:
@@ -244,7 +244,7 @@ def typed(page, selector, text):
 
 
 def pixels(page, selector):
-    """Mean colour of a picture in the page, as three numbers."""
+    """Mean colour of an image in the page, as three numbers."""
     return page.evaluate(
         """async selector => {
             const image = document.querySelector(selector); await image.decode();
@@ -289,7 +289,7 @@ def test_the_first_chapter_runs_and_its_panels_are_alive(browser, server):
 
 
 def test_a_chapter_that_was_not_run_shows_still_pictures(browser, server):
-    """As on GitHub, or after the kernel was restarted: what is stored are pictures and not widgets."""
+    """As on GitHub, or after the kernel was restarted: what is stored are images and not widgets."""
     page = opened(browser, server, "06_4_feature_adapters.ipynb")
     page.evaluate("() => { window.jupyterapp.commands.execute('kernelmenu:restart'); }")  # asks first
     accept = page.locator(".jp-Dialog .jp-mod-accept")
@@ -353,14 +353,14 @@ def test_emoji_in_a_class_name_do_no_harm(panels):
 
 
 def test_uploads(panels, tmp_path):
-    """A file that is no picture and one of 50 MB are refused in one line; a picture is shown."""
+    """A file that is no image and one of 50 MB are refused in one line; an image is shown."""
     from PIL import Image
 
-    (tmp_path / "no.png").write_bytes(b"no picture")
+    (tmp_path / "no.png").write_bytes(b"no image")
     (tmp_path / "large.png").write_bytes(bytes(50 * 2**20))
     Image.new("RGB", (90, 60), (250, 0, 0)).save(tmp_path / "red.png")
     panel = panels.locator(".vlmlab-PromptMicroscope")
-    for name, message in (("no.png", "no picture that can be read"), ("large.png", "50 MB"), ("red.png", "")):
+    for name, message in (("no.png", "no image that can be read"), ("large.png", "50 MB"), ("red.png", "")):
         with panels.expect_file_chooser() as chooser:
             panel.locator(".vlmlab-upload").click()
         before = revision(panels, "PromptMicroscope")
@@ -395,7 +395,7 @@ def test_words_are_found_in_a_scene(panels):
     typed(panels, ".vlmlab-SegmentationPlayground .vlmlab-words textarea", "sky, grass, cat")
     settled(panels, "SegmentationPlayground", before)
     panels.wait_for_function(
-        "() => document.querySelectorAll('.vlmlab-SegmentationPlayground img').length === 5"  # picture, winner, one per word
+        "() => document.querySelectorAll('.vlmlab-SegmentationPlayground img').length === 5"  # image, winner, one per word
     )
     assert "At the cursor" in panels.locator(".vlmlab-SegmentationPlayground").inner_text()
 
@@ -413,7 +413,7 @@ def test_shots_move_and_the_last_position_counts(panels):
 
 
 def test_a_toggle_repaints_at_once(panels):
-    """From the key that is pressed to the picture in the page, for a picture whose attention is known already."""
+    """From the key that is pressed to the image in the page, for an image whose attention is known already."""
     handle = panels.locator(".vlmlab-AttentionViewer .vlmlab-layer .noUi-handle")
     handle.focus()
     took = []

@@ -318,8 +318,8 @@ MISTAKES = {
     "06_4.confidence": [
         (lambda c: float(c.softmax(-1).max(-1).values.mean()), "one minus it"),
         (lambda c: 1 - float(c.max(-1).values.mean()), "no probability"),
-        (lambda c: 1 - float(c.softmax(0).max(-1).values.mean()), "over the pictures"),
-        (lambda c: 1 - float(c.softmax(-1).max()), "surest picture"),
+        (lambda c: 1 - float(c.softmax(0).max(-1).values.mean()), "over the images"),
+        (lambda c: 1 - float(c.softmax(-1).max()), "surest image"),
     ],
     "06_0.distance": [
         (lambda p, q: (p.mean(0) - q.mean(0)).square().sum(), "own length"),
@@ -388,7 +388,7 @@ MISTAKES = {
         (lambda z, f, a: {k: (1 - a) * z[k] + a * f[k] for k in z}, "whole number"),
         (lambda z, f, a: [], "a dictionary"),
     ],
-    "06_5.encodings": [(1000, "every sentence"), (200_000_000, "once per test picture"), (20, "classes times sentences")],
+    "06_5.encodings": [(1000, "every sentence"), (200_000_000, "once per test image"), (20, "classes times sentences")],
 }  # fmt: skip
 
 

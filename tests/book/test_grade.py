@@ -27,7 +27,7 @@ def checking(key, answer):
 
 @pytest.mark.slow
 def test_a_class_is_marked_and_its_notebooks_are_left_alone(tmp_path, capsys):
-    """The answers are checked anew, not read from saved outputs; a failing cell costs only itself."""
+    """The answers are checked again, not read from saved outputs; a failing cell costs only itself."""
     first, second, *others = KEYS
     solution = f"from vlmlab.book.exercise import exercises\nanswer = exercises()[{first!r}].solution"
     good = submitted(

@@ -1,4 +1,4 @@
-"""Every chapter of the book holds to the recipe, and its pictures can be told apart by colour-blind readers."""
+"""Every chapter of the book holds to the recipe, and its images can be told apart by colour-blind readers."""
 
 import itertools
 import json

@@ -125,7 +125,7 @@ BROKEN = {
     "link no paper": replaced("https://arxiv.org/abs/2109.01134", "coop.pdf"),
     "has no description (alt text); use .described": outputs_of("import check", picture(alt="figure")),
     "an <img> of cell 3": outputs_of("import check", HTML_IMAGE),
-    "a picture of cell 4": replaced("Words.", "![x](y.png)"),
+    "an image of cell 4": replaced("Words.", "![x](y.png)"),
     "there is no figure": outputs_of("import check"),
     "uses the colour #FF0000": replaced("assert same", 'assert same\naxes.plot(x, color="#FF0000")'),
     "the colour map jet": replaced("assert same", 'assert same\naxes.imshow(x, cmap="jet")'),

@@ -1,4 +1,4 @@
-"""Folders of tiny pictures."""
+"""Folders of tiny images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def own_cache(tmp_path, monkeypatch) -> Path:
 
 
 def save_picture(path: Path, shade: int = 100, size: tuple[int, int] = (12, 10)) -> Path:
-    """A noisy picture of (width, height), whose format follows from the name."""
+    """A noisy image of (width, height), whose format follows from the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(shade).integers(0, 40, (size[1], size[0], 3))
     Image.fromarray((noise + shade).astype(np.uint8)).save(path)

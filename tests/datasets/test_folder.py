@@ -132,18 +132,18 @@ def test_a_table_may_give_the_split(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("picture,label\n" + ROWS, r"labels\.csv has the columns picture, label; it needs file,label"),
+        ("image,label\n" + ROWS, r"labels\.csv has the columns image, label; it needs file,label"),
         ("", "has the columns none"),
-        ("file,label\n", "names no pictures"),
+        ("file,label\n", "names no images"),
         ("file,label\n0.png,\n", "line 2: label is empty"),
         ("file,label\n9.png,cat\n", r"line 2: there is no file .*9\.png"),
         ("file,label\n0.png,cat\n0.png,dog\n", r"line 3: 0\.png stood in line 2"),
         ("file,label\n0.png,cat\n./0.png,dog\n", r"line 3: \./0\.png stood in line 2"),
         ("file,label,split\n0.png,cat,train\n1.png,cat,later\n", "line 3: the split is 'later'"),
         ("file,label,split\n0.png,cat,train\n2.png,dog,\n", "line 3: the split is ''"),
-        ("file,label,split\n0.png,cat,train\n2.png,dog,train\n", "no test pictures"),
-        ("file,label,split\n0.png,cat,train\n2.png,dog,test\n", "tests the class 'dog', of which train has no picture"),
-        ("file,label\n0.png,cat\n1.png,cat\n2.png,dog\n", "class 'dog' of flat has one picture"),
+        ("file,label,split\n0.png,cat,train\n2.png,dog,train\n", "no test images"),
+        ("file,label,split\n0.png,cat,train\n2.png,dog,test\n", "tests the class 'dog', of which train has no image"),
+        ("file,label\n0.png,cat\n1.png,cat\n2.png,dog\n", "class 'dog' of flat has one image"),
     ],
 )
 def test_a_wrong_table_is_explained(tmp_path, text, message):
@@ -167,12 +167,12 @@ def test_a_missing_folder(tmp_path):
 
 
 def test_an_empty_folder_says_what_it_should_hold(tmp_path):
-    with pytest.raises(VlmlabError, match="no labelled pictures; it needs sub-folders named by their class"):
+    with pytest.raises(VlmlabError, match="no labelled images; it needs sub-folders named by their class"):
         load_folder(tmp_path)
 
 
 def test_an_empty_class_is_named(picture_folder):
-    with pytest.raises(VlmlabError, match=r"class folder .*dog holds no pictures"):
+    with pytest.raises(VlmlabError, match=r"class folder .*dog holds no images"):
         load_folder(picture_folder({"cat": 2, "dog": 0}))
 
 
@@ -196,7 +196,7 @@ def test_a_class_that_cannot_be_said_is_refused(picture_folder):
 
 def test_every_error_is_one_line(picture_folder, tmp_path):
     folder = picture_folder({"cat": 3, "dog": 3})
-    (folder / "cat" / "0.jpg").write_bytes(b"no picture\n")
+    (folder / "cat" / "0.jpg").write_bytes(b"no image\n")
     for wrong in (folder, tmp_path / "nowhere", tmp_path / "pets" / "cat"):
         with pytest.raises(VlmlabError) as caught:
             load_folder(wrong)
@@ -230,15 +230,15 @@ def test_a_folder_without_rights_is_named(picture_folder, monkeypatch, closed):
         load_folder(folder)
 
 
-# -- broken pictures
+# -- broken images
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
 def test_a_file_that_is_no_picture_is_named_before_anything_is_learned(picture_folder, content):
     folder = picture_folder({"cat": 4, "dog": 4})
     (folder / "dog" / "2.jpg").write_bytes(content)
     with pytest.raises(
-        VlmlabError, match=r"1 of the 8 pictures of pets cannot be read: .*dog/2\.jpg \(.+\); .*skip_broken"
+        VlmlabError, match=r"1 of the 8 images of pets cannot be read: .*dog/2\.jpg \(.+\); .*skip_broken"
     ):
         load_folder(folder)
 
@@ -256,7 +256,7 @@ def test_a_link_to_nothing_is_a_broken_picture(picture_folder):
     (folder / "cat" / "9.jpg").symlink_to(folder / "gone.jpg")
     with pytest.raises(VlmlabError, match=r"cannot be read: .*cat/9\.jpg \(No such file or directory\)"):
         load_folder(folder)
-    with pytest.warns(UserWarning, match="left out 1 pictures"):
+    with pytest.warns(UserWarning, match="left out 1 images"):
         assert load_folder(folder, skip_broken=True).skipped == ("cat/9.jpg",)
 
 
@@ -316,7 +316,7 @@ def test_broken_pictures_are_skipped_only_on_request_and_then_reported(picture_f
     folder = picture_folder({"cat": 5, "dog": 5})
     truncate(folder / "cat" / "1.jpg")
     truncate(folder / "dog" / "3.jpg")
-    with pytest.warns(UserWarning, match="left out 2 pictures"):
+    with pytest.warns(UserWarning, match="left out 2 images"):
         dataset = load_folder(folder, skip_broken=True)
     assert dataset.skipped == ("cat/1.jpg", "dog/3.jpg")
     names = dataset.train.ids + dataset.val.ids + dataset.test.ids

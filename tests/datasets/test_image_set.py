@@ -11,7 +11,7 @@ from vlmlab.errors import VlmlabError
 
 
 def numbered(n: int = 6, labels=None, annotate=None) -> ImageSet:
-    """Picture i is filled with the value i."""
+    """Image i is filled with the value i."""
     pixels = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     labels = [i % 3 for i in range(n)] if labels is None else labels
     return ImageSet(ArrayPictures(lambda: pixels, "numbered"), labels, [f"p{i}" for i in range(n)], annotate)

@@ -14,7 +14,7 @@ SIZE = 16  # as small as MicroWorld draws
 
 @pytest.fixture
 def drawings(monkeypatch) -> list[int]:
-    """Counts the pictures that are drawn."""
+    """Counts the images that are drawn."""
     drawn = []
 
     def counted(*arguments):
@@ -27,7 +27,7 @@ def drawings(monkeypatch) -> list[int]:
 
 
 def few(images, n: int = 12):
-    """`n` pictures of a set, all classes mixed."""
+    """`n` images of a set, all classes mixed."""
     return images.images(torch.linspace(0, len(images) - 1, n).long())
 
 

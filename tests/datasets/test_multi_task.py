@@ -31,7 +31,7 @@ def test_a_joint_set_keeps_label_spaces_apart_and_finds_its_pictures():
     multi = MultiTask(Task(None, dataset(), shots=2), [farm()], shots=3)
     joint = multi.together()
     assert joint.tasks.tolist() == [0] * 10 + [1] * 12
-    assert joint.labels.tolist() == shown(joint)  # each picture shows the class of its own task
+    assert joint.labels.tolist() == shown(joint)  # each image shows the class of its own task
     assert len(set(joint.ids)) == 22 and joint.labels.max() == 4 and joint.labels[joint.tasks == 1].max() == 3
     mixed = [21, 0, 10, 9]
     assert [int(p[0, 0, 0]) for p in joint.images(mixed)] == joint.labels[mixed].tolist()
@@ -49,7 +49,7 @@ def test_what_a_system_may_see_holds_for_companions():
     seen = MultiTask(Task(None, dataset(), shots=2), [farm()]).seen_by("few-shot")
     assert len(seen.together()) == 18
     for task in seen.tasks:
-        with pytest.raises(VlmlabError, match="may not look at the test pictures"):
+        with pytest.raises(VlmlabError, match="may not look at the test images"):
             _ = task.test
 
 

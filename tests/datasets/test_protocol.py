@@ -57,12 +57,10 @@ def test_protocols_without_labels_draw_no_support(key):
 def test_impossible_pairs_are_refused_with_the_reason():
     reason = PROTOCOLS["test-time"].refusal(system("few-shot"))
     assert reason == "some is few-shot and needs labels, which the test-time protocol does not show"
-    assert "unlabelled pictures" in PROTOCOLS["few-shot"].refusal(system("unsupervised"))
+    assert "unlabelled images" in PROTOCOLS["few-shot"].refusal(system("unsupervised"))
     assert PROTOCOLS["few-shot"].refusal(system("few-shot")) is None
     reason = PROTOCOLS["few-shot"].refusal(system("transductive"))
-    assert (
-        reason == "some is transductive and needs all test pictures at once, which the few-shot protocol does not show"
-    )
+    assert reason == "some is transductive and needs all test images at once, which the few-shot protocol does not show"
 
 
 def test_a_system_needs_ground_truth_of_its_task():

@@ -134,7 +134,7 @@ def test_what_is_missing_is_told_in_one_line(coco, voc2007):
     with pytest.raises(VlmlabError, match="add --download"):
         load_dataset("voc2012", voc2007)
     (voc2007 / "VOCdevkit/VOC2007/JPEGImages/000002.jpg").unlink()
-    with pytest.raises(VlmlabError, match=r"1 pictures of voc2007 are missing, the first is .*000002.jpg"):
+    with pytest.raises(VlmlabError, match=r"1 images of voc2007 are missing, the first is .*000002.jpg"):
         load_dataset("voc2007", voc2007)
     (voc2007 / "VOCdevkit/VOC2007/Annotations/000003.xml").write_text("<annotation><object>")
     with pytest.raises(VlmlabError, match=r"voc2007 in .* is incomplete"):

@@ -68,13 +68,13 @@ def test_too_many_shots_names_the_smallest_class_and_its_count():
 
 def test_one_is_not_counted_as_many():
     with pytest.raises(
-        VlmlabError, match=r"2 shots asked for, but class 'dog' has only 1 training picture; use at most 1 shot$"
+        VlmlabError, match=r"2 shots asked for, but class 'dog' has only 1 training image; use at most 1 shot$"
     ):
         few_shot(named([2, 1]), 2, 0, ["cat", "dog"])
 
 
 def test_a_class_without_any_picture_is_named():
-    with pytest.raises(VlmlabError, match="1 shot asked for, but class 'emu' has no training picture"):
+    with pytest.raises(VlmlabError, match="1 shot asked for, but class 'emu' has no training image"):
         few_shot(named([2, 2]), 1, 0, ["cat", "dog", "emu"])
 
 

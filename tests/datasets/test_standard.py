@@ -27,7 +27,7 @@ def sizes(dataset) -> list[int]:
 
 
 def labels_fit(dataset, of_name) -> bool:
-    """Whether every picture's name says the class of its label."""
+    """Whether every image's name says the class of its label."""
     return all(
         of_name(name) == dataset.classes[label]
         for images in (dataset.train, dataset.val, dataset.test)
@@ -221,7 +221,7 @@ def test_coop_s_cars_lie_beside_their_split(tmp_path):
 def test_pictures_that_a_split_lists_in_vain_are_counted_and_named(tmp_path):
     coop(tmp_path, ROWS)
     (tmp_path / "oxford_pets/images/a_2.jpg").unlink()
-    with pytest.raises(VlmlabError, match=r"1 of the 5 pictures that split_zhou_OxfordPets\.json lists.*a_2\.jpg"):
+    with pytest.raises(VlmlabError, match=r"1 of the 5 images that split_zhou_OxfordPets\.json lists.*a_2\.jpg"):
         load_dataset("oxford-pets", tmp_path)
 
 

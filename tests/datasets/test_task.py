@@ -24,7 +24,7 @@ def dataset(train: int = 8, val: int = 6, test: int = 3, **facts) -> Dataset:
 
 
 def shown(pictures: ImageSet) -> list[int]:
-    """The class that each picture really shows."""
+    """The class that each image really shows."""
     return [int(p[0, 0, 0]) for p in pictures.images()] if len(pictures) else []
 
 
@@ -109,7 +109,7 @@ def test_every_setup_of_the_survey_is_covered():
 
 @pytest.mark.parametrize("setup", SETUPS)
 def test_no_system_may_look_at_test_pictures(setup):
-    with pytest.raises(VlmlabError, match=f"a {setup} system may not look at the test pictures"):
+    with pytest.raises(VlmlabError, match=f"a {setup} system may not look at the test images"):
         _ = Task(None, dataset(), 1).seen_by(setup).test
 
 

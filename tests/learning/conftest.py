@@ -1,4 +1,4 @@
-"""A backbone that weighs nothing, twelve pictures of three colours, and a system that learns in a second."""
+"""A backbone that weighs nothing, twelve images of three colours, and a system that learns in a second."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def backbone() -> Backbone:
 
 
 def coloured(per_class: int, seed: int, side: int = 32) -> ImageSet:
-    """`per_class` noisy pictures of each colour."""
+    """`per_class` noisy images of each colour."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(3), per_class)
     pixels = rng.integers(0, 90, (len(labels), side, side, 3), dtype=np.uint8)

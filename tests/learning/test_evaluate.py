@@ -12,7 +12,7 @@ from vlmlab.registry import SystemInfo
 
 
 class Fixed(Method):
-    """Gives the rows of a table, whatever the pictures show."""
+    """Gives the rows of a table, whatever the images show."""
 
     info = Probe.info
     eats = "features"
@@ -60,7 +60,7 @@ def test_a_class_without_pictures_has_no_figure(backbone):
 
 
 def test_mean_average_precision_by_hand_and_at_clip_s_scale(backbone):
-    # Class a is ranked 1st, 3rd of 4: (1/1 + 2/3) / 2. Class b is ranked 2nd: 1/2. No picture shows class c.
+    # Class a is ranked 1st, 3rd of 4: (1/1 + 2/3) / 2. Class b is ranked 2nd: 1/2. No image shows class c.
     table = np.array([[4.0, 3.0, 0.0], [3.0, 4.0, 0.0], [2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
     labels = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
     expected = 100 * ((1 + 2 / 3) / 2 + 1 / 2) / 2
@@ -90,7 +90,7 @@ def test_one_class_that_pictures_show_is_enough_for_average_precision(backbone):
 
 
 class LeftRight(Method):
-    """Says class 0 on the left half of every picture, class 1 on the right."""
+    """Says class 0 on the left half of every image, class 1 on the right."""
 
     info = SystemInfo("halves", "Halves", "", 2020, "0", "other", "training-free", "nothing", ("segmentation",))
     eats = "images"
@@ -148,7 +148,7 @@ def test_views_of_a_picture_depend_on_its_name_and_the_seed_only(backbone):
 
 
 def test_an_empty_set_is_refused(backbone):
-    with pytest.raises(VlmlabError, match="no picture"):
+    with pytest.raises(VlmlabError, match="no image"):
         evaluate(Fixed(backbone, [[1.0]], ["a"]), pictures([]))
 
 

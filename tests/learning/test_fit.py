@@ -4,9 +4,9 @@ import torch
 from tests.learning.conftest import PixelProbe, Probe, ToyTask, coloured
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import VlmlabError
+from vlmlab.features.bank import FeatureBank
 from vlmlab.learning import fit as fitting
 from vlmlab.learning.evaluate import evaluate
-from vlmlab.learning.features import FeatureBank
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Method
 
@@ -106,7 +106,7 @@ def test_another_run_s_checkpoint_is_refused(backbone, task, tmp_path):
         fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
     task.seed = 0
     kept, task.support = task.support, task.support.relabelled(task.support.labels.flip(0))
-    with pytest.raises(VlmlabError, match="belongs to another run"):  # the same pictures, other labels
+    with pytest.raises(VlmlabError, match="belongs to another run"):  # the same images, other labels
         fit(Probe(backbone), task, checkpoint=tmp_path / "run.pt")
     task.support = kept
     (tmp_path / "run.pt").write_bytes(b"no checkpoint")
@@ -154,7 +154,7 @@ def test_a_system_may_change_gradients_before_every_step_and_choose_its_pictures
 
 
 class TwoStages(Probe):
-    """Learns from pictures of two tasks at once, then from those of the first alone."""
+    """Learns from images of two tasks at once, then from those of the first alone."""
 
     info = Probe.info
 

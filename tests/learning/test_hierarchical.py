@@ -15,7 +15,7 @@ TREE = Hierarchy({"all": ["animal", "vehicle"], "animal": ["cat", "dog"], "vehic
 
 
 class Scored:
-    """A method whose score of a name for picture i is a table's entry."""
+    """A method whose score of a name for image i is a table's entry."""
 
     def __init__(self, table):
         self.table, self.classes, self.templates = table, list(CLASSES), ["{}"]
@@ -57,7 +57,7 @@ def test_consistency_needs_the_leaf_and_every_node_above():
     method = Scored(table)
     found = evaluate_hierarchy(method, Labels([0, 1, 2, 3]), TREE)
     assert found["accuracy"] == 50 and found["hca"] == 25
-    # At the root pictures 1 and 3 are right; the fourth falls to 'car' (a tie goes to the first) among the vehicles.
+    # At the root images 1 and 3 are right; the fourth falls to 'car' (a tie goes to the first) among the vehicles.
     assert found["per_node"] == {"all": 50, "animal": 100, "vehicle": 0}
     assert method.classes == CLASSES
 
@@ -86,7 +86,7 @@ def test_a_method_that_is_right_is_consistent():
 def test_pictures_with_several_labels_have_no_path():
     with pytest.raises(VlmlabError, match="one label each"):
         evaluate_hierarchy(Scored([]), Labels([[1, 0, 0, 1]]), TREE)
-    with pytest.raises(VlmlabError, match="no picture"):
+    with pytest.raises(VlmlabError, match="no image"):
         evaluate_hierarchy(Scored([]), Labels([]), TREE)
 
 

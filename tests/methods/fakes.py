@@ -9,7 +9,7 @@ import torch
 
 
 class Pictures:
-    """Random uint8 pictures [32, 32, 3] with labels, like an ImageSet."""
+    """Random uint8 images [32, 32, 3] with labels, like an ImageSet."""
 
     def __init__(self, labels: list[int], seed: int = 0, side: int = 32):
         self.labels = torch.tensor(labels)

@@ -58,7 +58,9 @@ def test_the_search_finds_the_best_pair_of_a_plain_search():
             scores[i, j] = int((plain.logits(Batch(images=images)).argmax(1) == val.labels).sum())
     best = max(scores.values())
     first = min(pair for pair, score in scores.items() if score == best)
-    assert (float(found.beta2), float(found.beta3)) == pytest.approx(tuple(0.001 + k * 4.999 / 6 for k in first), abs=1e-6)
+    assert (float(found.beta2), float(found.beta3)) == pytest.approx(
+        tuple(0.001 + k * 4.999 / 6 for k in first), abs=1e-6
+    )
 
 
 def test_what_was_chosen_is_saved_with_the_method():

@@ -163,7 +163,7 @@ def test_a_part_without_update_adds_nothing(backbone):
 
 
 def test_the_number_of_steps_follows_the_shots(backbone):
-    support = Pictures([0, 1, 2, 3, 4] * 14)  # 70 pictures: two batches of 32
+    support = Pictures([0, 1, 2, 3, 4] * 14)  # 70 images: two batches of 32
     method = CLIPLoRA(backbone)
     method.prepare(task(CLASSES, [TEMPLATE], shots=14, support=support))
     assert method.epochs * 2 == 500 * 14

@@ -53,7 +53,7 @@ def official(system, variant, **settings):
 
 
 def test_cocoop_shifts_every_context_vector_by_the_picture(backbone, batch):
-    """Each picture's logits are those of a CoOp whose context is shifted by this picture's vector."""
+    """Each image's logits are those of a CoOp whose context is shifted by this image's vector."""
     method = prepared(CoCoOp, backbone)
     coop = prepared(CoOp, backbone, init="a photo of a")
     f = F.normalize(batch.features, dim=-1)

@@ -146,7 +146,7 @@ def folder(name, classes):
 
 
 def test_a_folder_finds_the_descriptions_of_its_class_names(backbone):
-    given = folder("my pictures", ["Motorbikes", "ceiling_fan", "platypus"])
+    given = folder("my images", ["Motorbikes", "ceiling_fan", "platypus"])
     for system in (CuPL, VCD):
         method = system(backbone)
         method.prepare(given)

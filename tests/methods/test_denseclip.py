@@ -176,5 +176,5 @@ def test_what_it_cannot_do_is_told_in_a_line(backbone):
     method = prepared(backbone)
     with pytest.raises(VlmlabError, match="belongs to its classes"):
         method.set_classes(CLASSES[:2], ["{}"])
-    with pytest.raises(VlmlabError, match="pictures with masks"):
+    with pytest.raises(VlmlabError, match="images with masks"):
         method.loss(Batch(images=noise_images(backbone.image_size, 1)))

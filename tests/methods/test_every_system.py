@@ -1,6 +1,6 @@
 """What every registered system must do; a new one is tested here from the moment its file lies under vlmlab/methods.
 
-Each is fitted once, with its own defaults for an embedded backbone but one pass over the pictures, to a toy task of the
+Each is fitted once, with its own defaults for an embedded backbone but one pass over the images, to a toy task of the
 kind that it solves. What makes it good at anything is for its own test to say.
 """
 
@@ -21,8 +21,8 @@ from vlmlab.datasets.image_set import Annotation, ArrayPictures, ImageSet
 from vlmlab.datasets.multi_task import with_companions
 from vlmlab.datasets.task import Task
 from vlmlab.errors import VlmlabError
+from vlmlab.features.bank import FeatureBank
 from vlmlab.learning.evaluate import predict
-from vlmlab.learning.features import FeatureBank
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
 from vlmlab.registry import load_system, registry
@@ -101,7 +101,7 @@ once = functools.cache(fitted)
 
 
 def batch_of(method, images: ImageSet, positions=slice(None)) -> Batch:
-    """What the system eats, of these pictures."""
+    """What the system eats, of these images."""
     raw = [images.images(i) for i in range(len(images))[positions]]
     if method.eats == "views":
         return Batch(images=method.views(raw, list(range(len(raw)))))
@@ -132,19 +132,19 @@ def test_one_finite_score_per_class(key):
         scores = method.logits(batch_of(method, images))
     shape = (len(images), len(method.classes))
     assert scores.shape == (shape if registry()[key].tasks[0] != "segmentation" else (*shape, SIDE, SIDE))
-    assert scores.isfinite().all() and scores.flatten(1).std(0).min() > 0, "all pictures look the same to it"
+    assert scores.isfinite().all() and scores.flatten(1).std(0).min() > 0, "all images look the same to it"
 
 
 @every
 def test_a_picture_s_score_does_not_depend_on_its_neighbours(key):
     method, _ = once(key)
     if registry()[key].setup == "transductive":
-        pytest.skip("it predicts for all pictures together, as its setup says")
+        pytest.skip("it predicts for all images together, as its setup says")
     images = task_for(key).test
     with torch.no_grad():
         together = method.logits(batch_of(method, images))[1:3]
         alone = method.logits(batch_of(method, images, slice(1, 3)))
-    if method.eats != "views":  # views are drawn by a picture's place in this test
+    if method.eats != "views":  # views are drawn by an image's place in this test
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -160,7 +160,7 @@ def test_frozen_features_that_are_kept_are_those_that_it_would_compute(key):
         return
     support = method.learns_from(task_for(key))
     losses = []
-    for index in (torch.arange(len(support)), None):  # by its place in the support set a picture is looked up
+    for index in (torch.arange(len(support)), None):  # by its place in the support set an image is looked up
         batch = batch_of(method, support)
         batch.labels, batch.index = support.labels, index
         torch.manual_seed(0)
@@ -229,7 +229,7 @@ def test_names_that_cannot_be_prompts_are_refused_in_a_line(key):
 
 @every
 def test_what_is_saved_is_all_that_predictions_need(key):
-    """A method that is prepared anew, with nothing to choose on, and takes the saved state predicts the same."""
+    """A method that is prepared again, with nothing to choose on, and takes the saved state predicts the same."""
     method, _ = once(key)
     system, task = load_system(key), task_for(key)
     blind = dataclasses.replace(task.dataset, val=task.dataset.val.subset([]))

@@ -41,7 +41,7 @@ def prepared(backbone, classes=CLASSES, every=None, **settings):
 def test_numbers_of_the_official_implementation(variant, backbone):
     numbers = of_variant(golden("lasp"), variant)
     names = numbers["all_class_names"].tolist()
-    # In this variant the release gives the extra classes to the classifier of pictures as well.
+    # In this variant the release gives the extra classes to the classifier of images as well.
     classes = names if variant == "all_classes_correction" else CLASSES
     method = prepared(backbone, classes, names, templates="dataset", **SETTINGS[variant])
     method.context.data = torch.from_numpy(numbers["param/prompt_learner.ctx"])

@@ -25,7 +25,7 @@ def prepared(backbone, val=None, **settings):
 
 
 def run(method, f, steps, labels=None):
-    """What `fit` does with all pictures in one batch."""
+    """What `fit` does with all images in one batch."""
     labels = torch.tensor(LABELS) if labels is None else labels
     optimizer, schedule = method.optimizer(steps)
     for _ in range(steps):

@@ -45,7 +45,7 @@ def batch(backbone):
 
 @pytest.fixture(scope="module")
 def sources(batch):
-    """The same pictures as pictures of the two source tasks."""
+    """The same images as images of the two source tasks."""
     tasks = torch.tensor([1, 2, 1, 2, 1, 2, 1, 1])
     return Batch(batch.images, batch.features, torch.tensor([2, 1, 0, 0, 1, 1, 2, 0]), tasks=tasks)
 

@@ -90,7 +90,7 @@ def test_one_shot_learns_a_plain_prompt_and_still_votes(backbone):
     method = prepared(backbone, shots=1, support=one, share=0.5)
     assert method.trainable_parameters == 4 * 8 * 64
     images = Batch(images=backbone.preprocess(torch.from_numpy(one.images([0, 2]))))
-    assert method.logits(images).argmax(-1).tolist() == [0, 2]  # the store knows these very pictures
+    assert method.logits(images).argmax(-1).tolist() == [0, 2]  # the store knows these very images
 
 
 def test_the_share_of_the_vote_is_chosen_on_validation_pictures(backbone):

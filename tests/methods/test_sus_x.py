@@ -54,7 +54,7 @@ def test_the_numbers_of_the_official_implementation(numbers, backbone):
     f = numbers["f"]
     kl = divergence(method.opinion(f), method.say)
     same(kl, numbers["kl"])
-    # The release rescales by the test pictures themselves.
+    # The release rescales by the test images themselves.
     affinity = f @ method.keys.T
     method.divergences = torch.stack([kl.min(), kl.max()])
     method.cosines = torch.stack([affinity.min(), affinity.max()])
@@ -134,7 +134,7 @@ def test_what_is_drawn_is_no_picture_of_the_suite():
 
 
 def test_a_heap_must_be_there(backbone):
-    with pytest.raises(VlmlabError, match="no unlabelled training pictures"):
+    with pytest.raises(VlmlabError, match="no unlabelled training images"):
         built(backbone, asked(unlabelled=heap(0)))
 
 

@@ -20,7 +20,7 @@ QUICK = {"encoder": "small", "side": 16, "extract": 32, "ssl_epochs": 1, "ssl_ba
 
 
 class Unlabelled(Pictures):
-    """Pictures that can be chosen from and named, as those of a Task can."""
+    """Images that can be chosen from and named, as those of a Task can."""
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self._pixels.tobytes()).hexdigest()
@@ -36,7 +36,7 @@ class Unlabelled(Pictures):
 
 
 def made(support=(0, 1, 2, 3, 4), val=(), count=10, seed=0):
-    """A task with `count` unlabelled pictures."""
+    """A task with `count` unlabelled images."""
     found = task(CLASSES, support=Pictures(list(support), seed=1), val=Pictures(list(val), seed=2), seed=seed)
     found.unlabelled = Unlabelled([0] * count, seed=5)
     return found
@@ -74,7 +74,7 @@ def test_views_are_parts_of_their_pictures():
     views = cropped(ramp, 16, (0.2, 1.0))
     assert views.shape == (4, 3, 16, 16) and views.min() >= 0 and views.max() <= 1
     steps = views[:, 0, 0, 1:] - views[:, 0, 0, :-1]
-    width = 16 / 32 * steps.mean(1).abs() * 31  # share of the picture that a view spans
+    width = 16 / 32 * steps.mean(1).abs() * 31  # share of the image that a view spans
     assert (width > 0.35).all() and (width <= 1.01).all()
     assert all((row > 0).all() or (row < 0).all() for row in steps)
 
@@ -215,7 +215,7 @@ def test_clip_can_give_the_labels(backbone):
 
 
 def test_a_picture_that_is_lent_to_a_class_without_one_stands_for_no_other(backbone):
-    """Never predicted: classes 2 and 4. Both would like picture 0 best, which class 0 has, too."""
+    """Never predicted: classes 2 and 4. Both would like image 0 best, which class 0 has, too."""
     method = prepared(backbone, labels="clip", top=4)
     p = torch.tensor(
         [[0.4, 0.1, 0.3, 0.0, 0.2], [0.9, 0.1, 0.0, 0.0, 0.0], [0.5, 0.2, 0.18, 0.0, 0.12], [0.1, 0.8, 0.0, 0.0, 0.1],

@@ -124,7 +124,7 @@ def test_prepare_caches_the_support_pictures(system, backbone):
     method.prepare(task(CLASSES, TEMPLATES, support=support))
     expected = F.normalize(backbone.encode_image(backbone.preprocess(support.images(slice(None)))), dim=-1)
     torch.testing.assert_close(method.keys.data, expected)
-    assert chosen(method) == START  # no validation pictures, no search
+    assert chosen(method) == START  # no validation images, no search
     method = system(backbone, system.configure(backbone, passes=3))
     method.prepare(task(CLASSES, TEMPLATES, support=support))
     again = system(backbone, system.configure(backbone, passes=3))
@@ -134,7 +134,7 @@ def test_prepare_caches_the_support_pictures(system, backbone):
 
 
 def test_alpha_and_beta_come_from_validation_pictures_alone(backbone):
-    support, val = Pictures(SUPPORT), Pictures(SUPPORT)  # the same pictures: a vote that is trusted is always right
+    support, val = Pictures(SUPPORT), Pictures(SUPPORT)  # the same images: a vote that is trusted is always right
     settings = {"passes": 0, "alpha_max": 50.0, "beta_max": 50.0, "beta_steps": 20}
     method = TipAdapter(backbone, TipAdapter.configure(backbone, **settings))
     method.prepare(task(CLASSES, TEMPLATES, support=support, val=val))

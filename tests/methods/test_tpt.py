@@ -27,7 +27,7 @@ def prepared(backbone, **settings):
 
 
 def views(count=3):
-    """Random views [count, 6, 3, 32, 32], each picture's its own."""
+    """Random views [count, 6, 3, 32, 32], each image's its own."""
     return torch.randn(count, 6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
@@ -107,7 +107,7 @@ def test_selection_keeps_the_surest_and_at_least_one():
     logits = torch.tensor([[[0.0, 0.0], [9.0, 0.0], [1.0, 0.0], [4.0, 0.0]]])
     assert confident(logits, 0.5).tolist() == [[1, 3]]
     assert confident(logits, 0.1).tolist() == [[1]]
-    assert confident(logits[0], 0.5).tolist() == [1, 3]  # one picture without a batch
+    assert confident(logits[0], 0.5).tolist() == [1, 3]  # one image without a batch
     assert confident(logits.expand(1, 4, 2).repeat(1, 16, 1), 0.1).shape == (1, 6)
 
 
@@ -144,7 +144,7 @@ def test_augmix_stays_within_the_colours_there_are(backbone):
 
 
 def test_augmix_moves_pixels_as_pillow_does_in_the_release(monkeypatch):
-    """At full strength, and never negated: rotation, shears and shifts of a smooth picture, but for its borders."""
+    """At full strength, and never negated: rotation, shears and shifts of a smooth image, but for its borders."""
     monkeypatch.setattr(tpt, "_level", lambda most: most / 10)
     monkeypatch.setattr(tpt, "_either", lambda value: value)
     y, x = np.mgrid[:64, :64] / 64

@@ -100,7 +100,7 @@ def test_a_picture_is_not_its_own_neighbour(numbers, monkeypatch):
     f = numbers["f"]
     near = affinity(torch.cat([f, f[:2]]), f, 3).to_dense()
     assert (near[:120].diagonal() == 0).all() and ((near > 0).sum(1) <= 3).all()
-    assert near[120, 0] == pytest.approx(1.0, abs=1e-5)  # a support picture keeps its nearest test picture
+    assert near[120, 0] == pytest.approx(1.0, abs=1e-5)  # a support image keeps its nearest test image
     monkeypatch.setattr("vlmlab.methods.other.transclip.ROWS_AT_ONCE", 50)
     same(affinity(torch.cat([f, f[:2]]), f, 3).to_dense(), near)
 
@@ -112,7 +112,7 @@ def test_labelled_pictures_join_with_their_labels(backbone):
     with_labels = method.logits(batch).exp()
     same(with_labels.sum(1), torch.ones(8))
     assert not torch.allclose(with_labels, built(backbone).logits(batch).exp(), atol=1e-3)
-    # A test picture that lies on a support picture is drawn to its class.
+    # A test image that lies on a support image is drawn to its class.
     method.support = F.normalize(batch.features[:5], dim=-1)
     drawn = []
     for label in (2, 3):

@@ -73,5 +73,5 @@ def test_labels_are_those_of_zero_shot_prediction_and_the_task_s_are_never_read(
     expected = {str(i): int(p[i].argmax()) for i in range(12)}
     assert [expected[i] for i in chosen.ids] == chosen.labels.tolist()
     assert max(torch.bincount(chosen.labels).tolist()) <= 2
-    with pytest.raises(VlmlabError, match="unlabelled training pictures"):
+    with pytest.raises(VlmlabError, match="unlabelled training images"):
         method.learns_from(types.SimpleNamespace(unlabelled=hidden.subset([])))

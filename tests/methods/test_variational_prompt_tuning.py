@@ -147,7 +147,7 @@ def test_new_classes_keep_what_was_learned(backbone, batch):
     "variant", ["asym_unconditional", "asym_conditional", "vit_unconditional_5", "vit_conditional_5"]
 )
 def test_numbers_of_the_official_implementation(variant, monkeypatch):
-    """The release takes one picture at a time in the conditional form, and shares the noise of a batch in the other."""
+    """The release takes one image at a time in the conditional form, and shares the noise of a batch in the other."""
     numbers, conditional = of_variant(golden("variational_prompt_tuning"), variant), "un" not in variant
     eps = torch.from_numpy(numbers["in/eps"])  # [L, 1, d]
     settings = {"init": "", "n_ctx": 5} if variant.endswith("5") else {}

@@ -54,7 +54,7 @@ def test_settings_of_a_report_go_to_the_systems_that_have_them(tmp_path):
 
 
 def test_all_systems_are_those_of_section_6_that_classify(tmp_path):
-    plan = Plan(["all"], ["pictures/mine"], "photo", [1, 4], [1], 0, tmp_path, base_new=["all"])
+    plan = Plan(["all"], ["images/mine"], "photo", [1, 4], [1], 0, tmp_path, base_new=["all"])
     assert {"coop", "vp", "tip_adapter", "cupl", "upl"} <= set(plan.systems)
     assert not {"maskclip", "dualcoop", "zero_shot", "all"} & set(plan.systems)
     few, base = plan.experiments()

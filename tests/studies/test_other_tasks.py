@@ -1,4 +1,4 @@
-"""Tasks beyond one label per picture: what runs, and what is refused before anything is computed."""
+"""Tasks beyond one label per image: what runs, and what is refused before anything is computed."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from vlmlab.world.objects import NOVEL
 
 @pytest.fixture
 def small(monkeypatch):
-    """tableau with few test pictures."""
+    """tableau with few test images."""
     full = load_dataset("tableau")
     cut = dataclasses.replace(full, test=full.test.subset(range(40)))
     monkeypatch.setattr(run, "shared_dataset", lambda name, *a, **k: cut if name == "tableau" else load_dataset(name))

@@ -282,8 +282,8 @@ def test_a_section_asks_only_what_makes_sense():
     }
     trees = {e.dataset for e in suited(["protect"], shots=[1])}
     assert {"objects", "aerial"} <= trees and "digits" not in trees, "ProTeCt wants a class tree"
-    (own,) = suited(["coop"], ["./pictures"], shots=[2], seeds=[1], config=lambda key: (("n_ctx", key),))
-    assert own.config == (("n_ctx", "coop"),) and own.dataset.endswith("/pictures")
+    (own,) = suited(["coop"], ["./images"], shots=[2], seeds=[1], config=lambda key: (("n_ctx", key),))
+    assert own.config == (("n_ctx", "coop"),) and own.dataset.endswith("/images")
 
 
 def test_fewer_workers_than_none_are_refused(tmp_path, fake_runs):

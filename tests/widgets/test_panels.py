@@ -89,7 +89,7 @@ def test_under_static_a_panel_without_an_answer_says_why(live, monkeypatch):
     panel = Slow()
     panel.request(-1, 0.01)
     panel._ipython_display_()
-    assert shown[0].data == "*numbers below zero have no picture*"
+    assert shown[0].data == "*numbers below zero have no image*"
     panel.close()
 
 
@@ -113,7 +113,7 @@ class Slow(Panel):
                     return None
                 time.sleep(0.005)
             if number < 0:
-                raise VlmlabError("numbers below zero have no picture")
+                raise VlmlabError("numbers below zero have no image")
             return number
 
         self.ask(work, self.shown.append)
@@ -153,7 +153,7 @@ def test_an_error_is_one_line_and_the_last_good_view_stays(live):
     panel.wait()
     panel.request(-1, 0)
     panel.wait()
-    assert panel.shown == [1] and panel.error == "numbers below zero have no picture"
+    assert panel.shown == [1] and panel.error == "numbers below zero have no image"
     panel.request(2, 0)
     panel.wait()
     assert panel.shown == [1, 2] and panel.error == ""
@@ -218,8 +218,8 @@ def test_uploads():
     stream = io.BytesIO()
     Image.new("RGBA", (3000, 1500), (200, 30, 30, 255)).save(stream, "PNG")
     assert uploaded(stream.getvalue()).shape == (512, 1024, 3)
-    with pytest.raises(VlmlabError, match="no picture"):
-        uploaded(b"not a picture", "notes.txt")
+    with pytest.raises(VlmlabError, match="no image"):
+        uploaded(b"not an image", "notes.txt")
     with pytest.raises(VlmlabError, match="50 MB"):
         uploaded(bytes(50 * 2**20), "film.mov")
 
@@ -378,7 +378,7 @@ def test_pseudo_labels_of_a_rule(strict):
         own, taken = confidence[labels == c], confidence[[i for i in chosen if labels[i] == c]]
         assert np.allclose(np.sort(own)[::-1][:5], np.sort(taken)[::-1])
     panel.rule.value, panel.threshold.value = "threshold", 1.0
-    assert panel.facts() == {"taken": 0, "right": 0, "classes without a picture": 10}
+    assert panel.facts() == {"taken": 0, "right": 0, "classes without an image": 10}
     panel.threshold.value = 0.0
     assert panel.facts()["taken"] == len(labels)
     panel.close()

@@ -11,9 +11,12 @@ EVERY = pytest.mark.parametrize("domain", DOMAINS.values(), ids=list(DOMAINS))
 
 
 def pictures(domain, seeds, size=64, style=None):
-    """Pictures [seeds, classes, S, S, 3]; each has a generator of its own."""
+    """Images [seeds, classes, S, S, 3]; each has a generator of its own."""
     return np.array(
-        [[domain.sample(c, np.random.default_rng([c, s]), size, style) for c in range(len(domain.classes))] for s in seeds]
+        [
+            [domain.sample(c, np.random.default_rng([c, s]), size, style) for c in range(len(domain.classes))]
+            for s in seeds
+        ]
     )
 
 
@@ -29,7 +32,7 @@ def test_pictures_follow_from_the_generator_alone(domain):
 
 @EVERY
 def test_one_set_of_parameters_gives_one_picture_at_every_size(domain):
-    """A flat picture has no noise, so the large one, reduced, is close to the small one and far from other classes."""
+    """A flat image has no noise, so the large one, reduced, is close to the small one and far from other classes."""
     small = pictures(domain, (3,), 64, "flat")[0].astype(float)
     large = pictures(domain, (3,), 192, "flat")[0]
     assert large.shape[1:] == (192, 192, 3)
@@ -54,7 +57,7 @@ def test_an_unknown_style_is_one_clear_line(domain):
 
 @EVERY
 def test_classes_can_be_told_apart(domain):
-    """Gradient histograms and mean colours of 4 by 4 cells, nearest class mean: twice chance or more on fresh pictures."""
+    """Gradient histograms and mean colours of 4 by 4 cells, nearest class mean: twice chance or more on fresh images."""
 
     def features(batch):
         pixels = batch.reshape(-1, 64, 64, 3).astype(float) / 255
@@ -122,7 +125,10 @@ def test_the_suite_spreads_from_hardly_named_to_named_by_every_third_caption():
     assert max(said.values()) < 0.5
 
 
-@pytest.mark.parametrize("phrase, expected", [("bird", "a bird"), ("airliner", "an airliner"), ("a person", "a person"), ("two birds", "two birds")])
+@pytest.mark.parametrize(
+    "phrase, expected",
+    [("bird", "a bird"), ("airliner", "an airliner"), ("a person", "a person"), ("two birds", "two birds")],
+)
 def test_articles(phrase, expected):
     assert with_article(phrase) == expected
 

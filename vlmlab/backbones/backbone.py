@@ -1,6 +1,6 @@
 """A frozen vision-language model, opened up: pixels or words in; features, tokens and attention out.
 
-Legend: B pictures, H x W their size, S the side that the image tower takes, N texts, L tokens, C classes, e joint
+Legend: B images, H x W their size, S the side that the image tower takes, N texts, L tokens, C classes, e joint
 width.
 """
 
@@ -68,18 +68,18 @@ class Backbone(nn.Module):
         return self.model.logit_scale.detach().float().exp().reshape(())
 
     def preprocess(self, pictures: Image.Image | Sequence | np.ndarray | Tensor) -> Tensor:
-        """Pictures as the image tower wants them: float32 [B, 3, S, S] on the backbone's device, normalised.
+        """Images as the image tower wants them: float32 [B, 3, S, S] on the backbone's device, normalised.
 
-        uint8 arrays or tensors [B, S, S, 3] (or [S, S, 3], or a list of these) are normalised at once. PIL pictures, and
+        uint8 arrays or tensors [B, S, S, 3] (or [S, S, 3], or a list of these) are normalised at once. PIL images, and
         whatever has another size, go through open_clip's own transform one by one (for CLIP: short side to S, bicubic
-        with antialiasing, centre crop), so that a picture gives the same features however it comes.
+        with antialiasing, centre crop), so that an image gives the same features however it comes.
         Raises `VlmlabError` for other shapes or number types.
         """
         if isinstance(pictures, Image.Image):
             pictures = [pictures]
         if isinstance(pictures, list | tuple):
             if not pictures:
-                raise VlmlabError("there are no pictures to preprocess; give at least one")
+                raise VlmlabError("there are no images to preprocess; give at least one")
             shapes = {p.shape if isinstance(p, np.ndarray | Tensor) else None for p in pictures}
             if None in shapes or len(shapes) > 1:
                 return self._one_by_one(pictures)
@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         x = x[None] if x.dim() == 3 else x
         if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[-1] != 3:
             raise VlmlabError(
-                f"pictures must be uint8 of shape [B, H, W, 3], not {x.dtype} of {list(x.shape)}; convert them to RGB"
+                f"images must be uint8 of shape [B, H, W, 3], not {x.dtype} of {list(x.shape)}; convert them to RGB"
             )
         if x.shape[1:3] != (self.image_size, self.image_size):
             return self._one_by_one(x.cpu().numpy())

@@ -11,7 +11,7 @@ from vlmlab.files import data_path
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """One backbone: its towers in words, the joint width, the side of its pictures, its size on disk, and whether it
+    """One backbone: its towers in words, the joint width, the side of its images, its size on disk, and whether it
     needs no download."""
 
     name: str

@@ -1,10 +1,10 @@
 """The image encoder, opened: patch tokens with prompts among them, local features, attention maps.
 
-open_clip hands out one vector per picture. Systems of the survey also need prompt tokens (shallow or deep), a feature
+open_clip hands out one vector per image. Systems of the survey also need prompt tokens (shallow or deep), a feature
 per location (dense prediction) and the attention of each head. Three kinds of tower are opened behind one interface:
 ViT, CLIP's modified ResNet with its attention pool, and timm's networks. Features equal open_clip's `encode_image`.
 
-Legend: B batch, H x W picture, h x w grid of locations, T tokens, n prompt tokens, d width, e joint width.
+Legend: B batch, H x W image, h x w grid of locations, T tokens, n prompt tokens, d width, e joint width.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ImageTower:
         self.visual, self.name = visual, name
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """How many locations (h, w) a picture of that size has; a rest at the right or bottom has none."""
+        """How many locations (h, w) an image of that size has; a rest at the right or bottom has none."""
         return height // self.stride[0], width // self.stride[1]
 
     def forward(
@@ -59,7 +59,7 @@ class ImageTower:
         `prompts` [n, d] or [B, n, d] join the tokens behind the last patch, after positions, before the first norm
         (MaPLe, arXiv:2210.03117) or, with `behind_norm`, after it (VPT, arXiv:2203.12119). `deep[j]` takes the place of
         what prompts there are at the input of block j+1 (counted from 0); its number of tokens is its own. Either may
-        be a function that makes it of the class and patch tokens [B, 1 + h*w, d] there: prompts that look at the picture.
+        be a function that makes it of the class and patch tokens [B, 1 + h*w, d] there: prompts that look at the image.
         Raises `VlmlabError` if the tower has no tokens, or fewer blocks than prompts.
         """
         if prompts is not None or deep:
@@ -85,7 +85,7 @@ class ImageTower:
 
         Prompts are as for `forward`, and the last of the T tokens.
         """
-        raise self._refusal("attention maps", "attention pictures")
+        raise self._refusal("attention maps", "attention images")
 
     def check_prompts(self, system: str, blocks: int) -> None:
         """Raises `VlmlabError` if `system` cannot have prompts in the first `blocks` blocks of this tower."""
@@ -307,7 +307,7 @@ class TimmTower(ImageTower):
         trunk = self.visual.trunk
         size = tuple(images.shape[-2:])
         if hasattr(trunk, "patch_embed") and size != tuple(self.visual.image_size):
-            raise VlmlabError(f"{self.name} takes pictures of {self.visual.image_size}, not {size}; use {WITH_TOKENS}")
+            raise VlmlabError(f"{self.name} takes images of {self.visual.image_size}, not {size}; use {WITH_TOKENS}")
         x = trunk.forward_features(images.to(self.dtype))
         if x.dim() == 3:  # tokens of a transformer; its pooling gets one patch in place of all tokens
             extra = trunk.num_prefix_tokens

@@ -1,16 +1,16 @@
 """`photo`: a vision-language model for real photographs that needs no download.
 
 Two encoders that never met are joined. EfficientNet-Lite0 was trained to tell the 1,000 classes of ImageNet apart; the row
-of its classifier for "tench" is the direction in which pictures of a tench lie. all-MiniLM-L6-v2 was trained to put
+of its classifier for "tench" is the direction in which images of a tench lie. all-MiniLM-L6-v2 was trained to put
 sentences of one meaning side by side. So the 1,000 class names and the 1,000 rows are a dictionary between the two spaces, and
 kernel ridge regression reads the words that are not in it off those that are near:
 
     k(t, a) = exp((t . a - 1) / sigma^2)          t, a unit sentence embeddings; a Gaussian of their distance      (1)
     w(t) = sum_j k(t, a_j) A_j                    the direction of a text                                          (2)
     A = (K + lambda I)^-1 Y,  K_ij = k(a_i, a_j)  fitted to Y, the classifier's rows, centred, to unit length      (3)
-    f(x) = pooled(x) - mu                         pictures are centred, too                                        (4)
+    f(x) = pooled(x) - mu                         images are centred, too                                        (4)
 
-Two anchors a_j stand for each class: its name in four templates, and its name with its definition. mu needs no picture:
+Two anchors a_j stand for each class: its name in four templates, and its name with its definition. mu needs no image:
 the last batch norm says how its outputs are distributed, and mu is the expectation of ReLU6 under that normal distribution.
 Both encoders stay as they are. What comes out is an open_clip `CustomTextCLIP`, with everything that prompts need: the
 alignment is the last layer of the text tower, so that gradients reach learned vectors among MiniLM's word embeddings.
@@ -51,7 +51,7 @@ WIDTH, SIDE, CONTEXT = 1280, 224, 77
 
 
 class Alignment(nn.Module):
-    """(1) and (2): sentence embeddings [N, s], of any length, to directions [N, e] in the space of pictures."""
+    """(1) and (2): sentence embeddings [N, s], of any length, to directions [N, e] in the space of images."""
 
     def __init__(self, anchors: Tensor, weights: Tensor, sigma: float):
         super().__init__()
@@ -107,7 +107,7 @@ def imagenet_anchors() -> Tensor:
 
 
 def build_photo(out: Path | None = None) -> Path:
-    """Fit the alignment anew and write it with the manifest that pins it to `out` (default data/backbones).
+    """Fit the alignment again and write it with the manifest that pins it to `out` (default data/backbones).
 
     Raises `VlmlabError` if one of the two encoders is missing or not the pinned one, or if `out` cannot be written.
     """
@@ -190,7 +190,7 @@ def _sentence_encoder() -> Path:
 def held_out(folds: int = 5, seed: int = 0) -> dict[str, float]:
     """Top-1 in % among the 200 classes of each fold that the alignment did not see, mean over the folds.
 
-    "name": the row nearest to a name's direction; "row": the name nearest to a row. No picture is involved.
+    "name": the row nearest to a name's direction; "row": the name nearest to a row. No image is involved.
     """
     anchors = imagenet_anchors()
     rows = centred_rows(_network_weights()["classifier.weight"])

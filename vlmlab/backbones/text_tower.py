@@ -5,7 +5,7 @@ tower nothing after the end-of-text token can reach it; so here features come fr
 needed, and a prefix that all classes share is encoded once. The numbers are those of open_clip's own `encode_text`.
 
 Legend: N texts, L tokens, d text width, e joint width, M context vectors, P prefix tokens, S suffix tokens, C classes,
-B prefixes (one per picture in conditional prompts), R suffix tokens of all classes together, h heads.
+B prefixes (one per image in conditional prompts), R suffix tokens of all classes together, h heads.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class TextTower:
     ) -> Tensor:
         """Features of all classes behind a prefix that they share: `forward` on [prefix; suffix], at less cost.
 
-        prefix [P, d] gives [C, e]; prefix [B, P, d] (one per picture) gives [B, C, e]. suffix [C, S, d] is what follows
+        prefix [P, d] gives [C, e]; prefix [B, P, d] (one per image) gives [B, C, e]. suffix [C, S, d] is what follows
         (class name, full stop, end token), `end` [C] the pooled position inside of it; `deep` as in `forward`, inside
         of the prefix ([M, d], or [B, M, d]).
 

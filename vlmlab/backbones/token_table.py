@@ -2,7 +2,7 @@
 
 MicroWorld's captions use a few hundred words. A token table that only they had trained would be noise for every other word, and
 prompts, synonyms and nearest words would mean nothing. So each token starts from what the sentence encoder all-MiniLM-L6-v2 makes of
-its text, reduced to its strongest directions; pretraining (vlmlab.backbones.pretrain) learns one linear map from these directions to the
+its text, reduced to its strongest directions; pretraining (vlmlab.pretraining.micro) learns one linear map from these directions to the
 text tower's width, and a correction for the tokens that it meets. A word that no caption used then lies near those that mean the same.
 
 Legend: V tokens of the vocabulary, s directions kept of the sentence encoder.

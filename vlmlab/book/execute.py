@@ -27,7 +27,7 @@ T = TypeVar("T")
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 TIMEOUT = 600  # seconds of one cell
 STILL = {"VLMLAB_STATIC": "1", "VLMLAB_STRICT": "1"}
-"""Environment in which panels are pictures and their errors fail the cell; nbval needs the same."""
+"""Environment in which panels are images and their errors fail the cell; nbval needs the same."""
 
 COST = """
 import json, time

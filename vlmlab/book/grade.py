@@ -1,6 +1,6 @@
 """Marking the exercises of a course: what `vlmlab grade` does.
 
-A submission is a chapter's notebook with a student's answers. It is run anew from top to bottom, in a kernel of its own and with
+A submission is a chapter's notebook with a student's answers. It is run again from top to bottom, in a kernel of its own and with
 panels that stand still, because saved outputs say what was once true; then the kernel is asked what `check` found. A cell
 that fails does not end the run, and the file is not changed.
 

@@ -22,10 +22,10 @@ METADATA = {
 KEPT = ("tags", "vlmlab")
 """Metadata of a cell that somebody wrote on purpose."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SMALL_PNG = 30_000  # bytes up to which a picture stays as it is
+SMALL_PNG = 30_000  # bytes up to which an image stays as it is
 JPEG_QUALITY = 84
 PALETTE = 256  # colours of a chart, antialiasing included
-PALETTE_ERROR = 1.0  # grey levels, in the mean over the picture, that they may be off
+PALETTE_ERROR = 1.0  # grey levels, in the mean over the image, that they may be off
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
@@ -89,7 +89,7 @@ def _tidy(output: NotebookNode, count: int | None) -> NotebookNode:
 
 
 def smaller(png: bytes) -> tuple[str, bytes]:
-    """(kind, bytes) of a picture: itself if it is small, else with a palette, or as a JPEG if that is smaller still."""
+    """(kind, bytes) of an image: itself if it is small, else with a palette, or as a JPEG if that is smaller still."""
     if len(png) <= SMALL_PNG:
         return "image/png", png
     picture = Image.open(io.BytesIO(png))

@@ -44,7 +44,7 @@ def faults(path: Path) -> list[str]:
     found = list(faults_of(notebook))
     kb = path.stat().st_size / 1024
     if kb > MOST_KB:
-        found.append(f"the notebook has {kb:.0f} kB, more than {MOST_KB}; make its pictures smaller")
+        found.append(f"the notebook has {kb:.0f} kB, more than {MOST_KB}; make its images smaller")
     return found
 
 
@@ -196,7 +196,7 @@ def _figures(cells: list[_Cell]) -> Iterator[str]:
         if not cell.code:
             for alt in re.findall(r"!\[([^\]]*)\]\(", cell.text):
                 if len(alt) < ALT_AT_LEAST:
-                    yield f"a picture of cell {place} has no description (alt text)"
+                    yield f"an image of cell {place} has no description (alt text)"
     if not shown:
         yield "there is no figure among the outputs"
 

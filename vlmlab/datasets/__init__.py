@@ -1,4 +1,4 @@
-"""Labelled pictures: MicroWorld's suite, handwriting, photographs, folders and the field's standard sets.
+"""Labelled images: MicroWorld's suite, handwriting, photographs, folders and the field's standard sets.
 
 Importing this package loads nothing heavy: `vlmlab.datasets.catalog` is all that a listing needs, and the names below
 are imported when they are first used.

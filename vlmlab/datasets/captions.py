@@ -1,7 +1,7 @@
-"""Sentences in the place of pictures: captions, and the labels that a noun filter reads off them.
+"""Sentences in the place of images: captions, and the labels that a noun filter reads off them.
 
-A model that puts pictures and sentences into one space can be adapted by sentences alone. What a caption says to be there
-is its label: no picture is seen and nobody labels anything (TaI-DPT, arXiv:2211.12739, section 3.2).
+A model that puts images and sentences into one space can be adapted by sentences alone. What a caption says to be there
+is its label: no image is seen and nobody labels anything (TaI-DPT, arXiv:2211.12739, section 3.2).
 
 Dimensions: N sentences, C classes.
 """

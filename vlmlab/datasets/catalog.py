@@ -19,11 +19,11 @@ class DatasetInfo:
     Attributes:
         name: what `load_dataset` and `--dataset` take.
         classes: number of classes.
-        splits: split -> number of pictures.
+        splits: split -> number of images.
         tasks: what its ground truth can measure.
         mirrors: which dataset of the field it stands for, or what it is.
         offline: whether it needs no download.
-        gap: what separates its pictures or names from what the embedded backbones were pretrained on.
+        gap: what separates its images or names from what the embedded backbones were pretrained on.
     """
 
     name: str
@@ -42,11 +42,11 @@ def _drawn(name: str, classes: int, mirrors: str, gap: str) -> DatasetInfo:
 TRAIN_PER_CLASS, VAL_PER_CLASS = 24, 8
 """More than the 16 that few-shot learning takes at most, so that seeds still differ at 16 shots; 8 >= CoOp's 4."""
 TEST_TOTAL = 800
-"""At least this many test pictures: near 50 %, one standard error is then below 1.8 points."""
+"""At least this many test images: near 50 %, one standard error is then below 1.8 points."""
 
 
 def drawn_counts(classes: int) -> dict[str, int]:
-    """Pictures per split of a drawn dataset; every class has equally many."""
+    """Images per split of a drawn dataset; every class has equally many."""
     return {
         "train": TRAIN_PER_CLASS * classes,
         "val": VAL_PER_CLASS * classes,
@@ -62,7 +62,7 @@ def _standard(
 
 DATASETS: tuple[DatasetInfo, ...] = (
     _drawn("objects", 54, "ImageNet", "None: names and style of pretraining; seven of the names are rare there."),
-    _drawn("objects-v2", 54, "ImageNetV2", "The same classes anew: smaller, off centre, leaning, on busy ground."),
+    _drawn("objects-v2", 54, "ImageNetV2", "The same classes again: smaller, off centre, leaning, on busy ground."),
     _drawn("objects-sketch", 54, "ImageNet-Sketch", "The scenes of objects as pencil sketches, rare in pretraining."),
     _drawn("objects-silhouette", 54, "ImageNet-R", "The scenes of objects as silhouettes: only the outline is left."),
     _drawn("objects-mosaic", 54, "ImageNet-R", "The scenes of objects in 16 by 16 tiles: detail goes, colour stays."),
@@ -100,7 +100,7 @@ DATASETS: tuple[DatasetInfo, ...] = (
     _standard("cifar10", 10, 40000, 10000, 10000, "CIFAR-10"),
     _standard("cifar100", 100, 40000, 10000, 10000, "CIFAR-100"),
     _standard("voc2007", 20, 2501, 2510, 4952, "Pascal VOC 2007", DENSE[:2]),
-    _standard("voc2012", 20, 1318, 146, 1449, "Pascal VOC 2012, the pictures with masks", DENSE),
+    _standard("voc2012", 20, 1318, 146, 1449, "Pascal VOC 2012, the images with masks", DENSE),
     _standard("coco2014", 80, 74504, 8279, 40504, "COCO 2014", DENSE),
     _standard("coco2017", 80, 106458, 11829, 5000, "COCO 2017", DENSE),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A dataset: class names, prompt templates and three sets of pictures; and `load_dataset`, which finds it by name."""
+"""A dataset: class names, prompt templates and three sets of images; and `load_dataset`, which finds it by name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vlmlab.errors import VlmlabError, unknown
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures with the words for them.
+    """Labelled images with the words for them.
 
     Attributes:
         name: as given to `load_dataset`; a folder's own name.
         classes: C names, in label order, with spaces.
         templates: prompt templates with "{}" for the class name; the first is the one to use alone.
-        train, val, test: the splits; val may be empty (a few pictures per class) and photographs have a test set only.
+        train, val, test: the splits; val may be empty (a few images per class) and photographs have a test set only.
         tasks: what the ground truth can measure.
         gap: what separates it from pretraining, in a sentence.
         mirrors: which dataset of the field it stands for.
@@ -31,7 +31,7 @@ class Dataset:
         novel: categories that base-to-new splits treat as new; empty where CoCoOp's halves apply.
         stuff: classes of the semantic masks that are no things; they follow the C classes.
         hierarchy: super group -> group -> class names.
-        skipped: pictures that could not be read and were left out on request.
+        skipped: images that could not be read and were left out on request.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Dataset:
         return f"Dataset({self.name}: {len(self.classes)} classes; {sizes})"
 
     def with_stuff(self) -> Dataset:
-        """The same pictures with the stuff of the masks (sky, grass, ...) among the classes, as segmentation needs it.
+        """The same images with the stuff of the masks (sky, grass, ...) among the classes, as segmentation needs it.
 
         The labels [N, C + number of stuff classes] say of stuff what the semantic masks show, so that all of them are
         drawn or read now.
@@ -84,7 +84,7 @@ def load_dataset(
     size: int = 64,
     skip_broken: bool = False,
 ) -> Dataset:
-    """A dataset by the name that `vlmlab datasets` lists, or a folder of pictures by its path.
+    """A dataset by the name that `vlmlab datasets` lists, or a folder of images by its path.
 
     Args:
         name_or_path: a listed name, or a path: anything with a separator in it, or that exists.
@@ -92,10 +92,10 @@ def load_dataset(
         download: whether a missing standard dataset may be fetched.
         seed: of the split where none is given, and of MicroWorld's drawings; keep 0 to compare with others.
         size: side in pixels at which MicroWorld and digits are made: the backbone's image size.
-        skip_broken: leave out pictures that cannot be read (they are listed in `skipped`) instead of raising.
+        skip_broken: leave out images that cannot be read (they are listed in `skipped`) instead of raising.
 
     Raises:
-        VlmlabError: an unknown name, a missing, empty or single-class folder, an unreadable picture, a missing dataset.
+        VlmlabError: an unknown name, a missing, empty or single-class folder, an unreadable image, a missing dataset.
     """
     name = os.fspath(name_or_path)
     key = name.lower().replace("_", "-")

@@ -21,7 +21,7 @@ def load_descriptions(source: str, kind: str, classes: Sequence[str] = ()) -> di
         source: the name of a dataset, whose file in data/descriptions is read, or the path of a JSON file
             {class: [text, ...]}, as CuPL and VCD publish them.
         kind: one of KINDS; a published file has one kind only and is taken as it is.
-        classes: for a dataset without a file of its own, such as a folder of pictures: the first file in
+        classes: for a dataset without a file of its own, such as a folder of images: the first file in
             data/descriptions that knows all of these names is read.
 
     Raises:

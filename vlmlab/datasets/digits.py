@@ -24,7 +24,7 @@ PAPER = 255
 def load_digits(size: int = 64) -> Dataset:
     """The ten digits, dark ink on white paper, enlarged to `size` x `size` pixels.
 
-    scikit-learn has no official split: 48 pictures of each digit to learn from and 16 to validate on are drawn by name,
+    scikit-learn has no official split: 48 images of each digit to learn from and 16 to validate on are drawn by name,
     once and for all; the other 1,157 are the test set.
     """
     from sklearn.datasets import load_digits as bundled

@@ -1,4 +1,4 @@
-"""MicroWorld as a picture generator that is asked by name, as SuS-X (arXiv 2211.16198) asks Stable Diffusion.
+"""MicroWorld as an image generator that is asked by name, as SuS-X (arXiv 2211.16198) asks Stable Diffusion.
 
 Letters: S side.
 """
@@ -20,10 +20,10 @@ from vlmlab.world.scene import sample_scene
 
 
 def draw_named(names: Sequence[str], count: int, size: int = 64, seed: int = 0) -> ImageSet:
-    """`count` pictures [S, S, 3] for each of these names, labelled by their order; drawn when they are first looked at.
+    """`count` images [S, S, 3] for each of these names, labelled by their order; drawn when they are first looked at.
 
     Objects come as photos, whatever style the task has; classes of a domain (birds, dishes, land from above, ...) in the
-    domain's own manner. No picture is one of the suite's. Raises `VlmlabError` for a name that MicroWorld cannot draw.
+    domain's own manner. No image is one of the suite's. Raises `VlmlabError` for a name that MicroWorld cannot draw.
     """
     domains = {c.name: (domain, k) for domain in DOMAINS.values() for k, c in enumerate(domain.classes)}
     strange = [name for name in names if name not in OBJECTS and name not in domains]

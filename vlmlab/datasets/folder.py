@@ -1,4 +1,4 @@
-"""Your own pictures: a folder becomes a dataset.
+"""Your own images: a folder becomes a dataset.
 
 Three layouts are understood:
 
@@ -37,13 +37,13 @@ SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val", "test": "te
 """Folder or CSV value -> split."""
 CLASS_NAMES = "classnames.txt"
 TEMPLATES = ["a photo of a {}."]
-AT_LEAST = "sub-folders named by their class, with pictures in them, or a CSV with the columns file,label"
+AT_LEAST = "sub-folders named by their class, with images in them, or a CSV with the columns file,label"
 SHOWN_IN_MESSAGES = 3
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture file: `id` is its path inside the dataset, `split` None where a seed decides."""
+    """One image file: `id` is its path inside the dataset, `split` None where a seed decides."""
 
     id: str
     path: Path
@@ -52,16 +52,16 @@ class Entry:
 
 
 def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Dataset:
-    """The dataset that a folder holds; every picture is checked before anything is learned.
+    """The dataset that a folder holds; every image is checked before anything is learned.
 
     Args:
         folder: in one of the layouts above.
         seed: of the split, where the folder gives none.
-        skip_broken: leave unreadable pictures out, with a warning, instead of raising.
+        skip_broken: leave unreadable images out, with a warning, instead of raising.
 
     Raises:
-        VlmlabError: the folder is missing, empty or shows fewer than two classes; a picture cannot be read; a CSV lacks
-            its columns; a class has too few pictures.
+        VlmlabError: the folder is missing, empty or shows fewer than two classes; an image cannot be read; a CSV lacks
+            its columns; a class has too few images.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -73,7 +73,7 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
     entries = read_table(tables[0]) if tables else read_class_folders(folder)
     name = folder.resolve().name
     if name.lower().replace("_", "-") in BY_NAME:
-        # What vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these pictures.
+        # What vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these images.
         name = f"{name} (folder)"
     dataset = assemble(name, entries, seed, skip_broken, _class_names(folder))
     return replace(dataset, mirrors=f"the folder {folder}")
@@ -82,7 +82,7 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
 def read_class_folders(folder: Path, ignore: Sequence[str] = ()) -> list[Entry]:
     """Entries of class sub-folders, or of train/, val/ and test/ with class sub-folders; `ignore` names classes.
 
-    Raises `VlmlabError` if there is no picture, or a class sub-folder without any.
+    Raises `VlmlabError` if there is no image, or a class sub-folder without any.
     """
     below = [f for f in _listed(folder) if os.path.isdir(f)]
     splits = {f: SPLIT_FOLDERS[f.name.lower()] for f in below if f.name.lower() in SPLIT_FOLDERS}
@@ -100,7 +100,7 @@ def read_class_folders(folder: Path, ignore: Sequence[str] = ()) -> list[Entry]:
 
 
 def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[str]) -> list[Entry]:
-    """Entries of the class sub-folders of `folder`, named relative to `root`; pictures may lie deeper."""
+    """Entries of the class sub-folders of `folder`, named relative to `root`; images may lie deeper."""
     entries = []
     for place in _listed(folder):
         if not os.path.isdir(place) or place.name in ignore:
@@ -108,10 +108,10 @@ def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[st
         files = _pictures_below(place)
         if not files:
             kinds = ", ".join(sorted(SUFFIXES))
-            raise VlmlabError(f"the class folder {place} holds no pictures; add some ({kinds}) or remove it")
+            raise VlmlabError(f"the class folder {place} holds no images; add some ({kinds}) or remove it")
         entries += [Entry(f.relative_to(root).as_posix(), f, place.name, split) for f in files]
     if not entries:
-        raise VlmlabError(f"{folder} holds no labelled pictures; it needs {AT_LEAST}")
+        raise VlmlabError(f"{folder} holds no labelled images; it needs {AT_LEAST}")
     return entries
 
 
@@ -147,7 +147,7 @@ def read_table(table: Path) -> list[Entry]:
         lines[path.resolve()] = reader.line_num
         entries.append(Entry(Path(file).as_posix(), path, label, split and SPLIT_FOLDERS[split]))
     if not entries:
-        raise VlmlabError(f"{table} names no pictures; add lines of file,label")
+        raise VlmlabError(f"{table} names no images; add lines of file,label")
     return entries
 
 
@@ -160,19 +160,19 @@ def assemble(
     order: Sequence[str] | None = None,
     check: bool = True,
 ) -> Dataset:
-    """A dataset from picture files.
+    """A dataset from image files.
 
     Args:
         name: of the dataset.
-        entries: all of its pictures, in any order.
+        entries: all of its images, in any order.
         seed: of the split of those that have none.
-        skip_broken: leave unreadable pictures out instead of raising.
+        skip_broken: leave unreadable images out instead of raising.
         spoken: label -> the name that prompts say.
         order: labels in class order; alphabetical by default.
-        check: decode every picture once.
+        check: decode every image once.
 
     Raises:
-        VlmlabError: unreadable pictures, fewer than two classes, a class with a single picture, or a class that is
+        VlmlabError: unreadable images, fewer than two classes, a class with a single image, or a class that is
             tested but not in train.
     """
     skipped: list[str] = []
@@ -190,19 +190,17 @@ def assemble(
         for label, count in Counter(e.label for e in entries).items():
             if count < 2:
                 raise VlmlabError(
-                    f"class '{label}' of {name} has one picture; it needs one to learn from and one to test"
+                    f"class '{label}' of {name} has one image; it needs one to learn from and one to test"
                 )
         members, source = seeded_split(ids, numbers, seed), "seeded"
     else:
         members = {split: [i for i, e in enumerate(entries) if e.split == split] for split in SPLIT_SHARES}
         source = "official"
         if not members["test"]:
-            raise VlmlabError(f"{name} has no test pictures; mark some as test, or give no split at all")
+            raise VlmlabError(f"{name} has no test images; mark some as test, or give no split at all")
         untaught = {entries[i].label for i in members["test"]} - {entries[i].label for i in members["train"]}
         if untaught:
-            raise VlmlabError(
-                f"{name} tests the class '{min(untaught)}', of which train has no picture; add some there"
-            )
+            raise VlmlabError(f"{name} tests the class '{min(untaught)}', of which train has no image; add some there")
     everything = ImageSet(FilePictures([e.path for e in entries]), numbers, ids)
     return Dataset(
         name=name,
@@ -217,11 +215,11 @@ def assemble(
 
 
 def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[list[Entry], list[str]]:
-    """(entries whose picture decodes, ids of the others).
+    """(entries whose image decodes, ids of the others).
 
     The verdicts are kept in the user's cache under the files' sizes and times, so that a folder is decoded once; only
     what could not be read is tried again, since a right to read can be given later.
-    Raises `VlmlabError` that names broken pictures, unless `skip_broken`; then a warning does.
+    Raises `VlmlabError` that names broken images, unless `skip_broken`; then a warning does.
     """
     entries = sorted(entries, key=lambda e: e.id)
     known = cache_path("checked", f"{files_identity(e.path for e in entries)}.json")
@@ -244,16 +242,16 @@ def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[li
         first = next(e for e in entries if e.id == broken[0])
         named = _some([f"{first.path} ({faults[first.id]})", *broken[1:]])
         raise VlmlabError(
-            f"{len(broken)} of the {len(entries)} pictures of {name} cannot be read: {named}; "
+            f"{len(broken)} of the {len(entries)} images of {name} cannot be read: {named}; "
             "replace or remove them, or leave them out with skip_broken (--skip-broken)"
         )
-    warnings.warn(f"left out {len(broken)} pictures of {name} that cannot be read: {_some(broken)}", stacklevel=2)
+    warnings.warn(f"left out {len(broken)} images of {name} that cannot be read: {_some(broken)}", stacklevel=2)
     gone = set(broken)
     return [e for e in entries if e.id not in gone], broken
 
 
 def fault(path: Path) -> str | None:
-    """Why a picture file cannot be read, None if it can; JPEG at an eighth of its size, which still reads every byte."""
+    """Why an image file cannot be read, None if it can; JPEG at an eighth of its size, which still reads every byte."""
     try:
         with Image.open(path) as picture:
             picture.draft("RGB", (1, 1))
@@ -264,12 +262,12 @@ def fault(path: Path) -> str | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name says that it is a picture, and not a hidden one."""
+    """Whether a file's name says that it is an image, and not a hidden one."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _pictures_below(place: Path) -> list[Path]:
-    """Every picture in a folder and the folders in it, but for what tools leave behind (.ipynb_checkpoints, @eaDir)."""
+    """Every image in a folder and the folders in it, but for what tools leave behind (.ipynb_checkpoints, @eaDir)."""
     found = []
     for folder, below, files in os.walk(place, onerror=_cannot_look_into):
         below[:] = [name for name in below if not name.startswith((".", "__", "@"))]
@@ -295,7 +293,7 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise VlmlabError(f"{file} is not UTF-8 text; save it anew in UTF-8") from error
+        raise VlmlabError(f"{file} is not UTF-8 text; save it again in UTF-8") from error
     except OSError as error:
         raise VlmlabError(f"cannot read {file} ({error.strerror}); choose a file that you may read") from error
 

@@ -21,7 +21,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path
 
 ROOT = "everything"
-"""Name of the root where a dataset's nested groups become a tree; no picture is ever compared with it."""
+"""Name of the root where a dataset's nested groups become a tree; no image is ever compared with it."""
 
 DROP_RATES, CUTS_PER_RATE = (0.1, 0.3, 0.5, 0.7, 0.9), 5
 """The cuts that mean treecut accuracy is measured on: five at each rate, all different, as ProTeCt's release stores them."""

@@ -1,6 +1,6 @@
-"""A set of labelled pictures: what every dataset, split and support set of vlmlab is.
+"""A set of labelled images: what every dataset, split and support set of vlmlab is.
 
-Letters: N pictures, C classes, H height, W width, n objects in one picture.
+Letters: N images, C classes, H height, W width, n objects in one image.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch import LongTensor, Tensor
 from vlmlab.errors import VlmlabError
 
 Pixels = NDArray[np.uint8]
-"""A picture [H, W, 3], red, green, blue."""
+"""An image [H, W, 3], red, green, blue."""
 
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no picture, truncated, corrupt, or of absurd size."""
+"""What Pillow raises for files that are no image, truncated, corrupt, or of absurd size."""
 
 TURNS = dict(zip(range(2, 9), (
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
     Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
 ), strict=True))  # fmt: skip
-"""EXIF orientation -> what brings a picture upright."""
+"""EXIF orientation -> what brings an image upright."""
 
 NOTHING = 255
 """Value of a semantic mask where no class is annotated."""
@@ -38,7 +38,7 @@ NOTHING = 255
 
 @dataclass(frozen=True)
 class Annotation:
-    """What dense ground truth says about one picture.
+    """What dense ground truth says about one image.
 
     Attributes:
         boxes: [n, 4] float, x0, y0, x1, y1 in pixels, upper left corner included, lower right excluded.
@@ -60,11 +60,11 @@ class Pictures(Protocol):
         """A text that changes whenever any pixel could have changed; part of cache keys."""
 
     def read(self, positions: Sequence[int]) -> list[Pixels]:
-        """The pictures at these positions."""
+        """The images at these positions."""
 
 
 class ArrayPictures:
-    """Pictures [N, S, S, 3] that are all there at once, or are made at the first look.
+    """Images [N, S, S, 3] that are all there at once, or are made at the first look.
 
     `make` is called at most once, when a pixel is first asked for.
     """
@@ -84,7 +84,7 @@ class ArrayPictures:
 
 
 class FilePictures:
-    """Picture files, decoded whenever they are asked for; only the paths are kept in memory."""
+    """Image files, decoded whenever they are asked for; only the paths are kept in memory."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -127,7 +127,7 @@ def read_picture(path: Path) -> Pixels:
             return np.array(picture.convert("RGB"))  # a copy that may be written, as PyTorch wants it
     except BROKEN_PICTURE as error:
         raise VlmlabError(
-            f"cannot read the picture {path} ({reason_of(error)}); replace or remove it, or skip broken pictures "
+            f"cannot read the image {path} ({reason_of(error)}); replace or remove it, or skip broken images "
             "(skip_broken)"
         ) from error
 
@@ -146,7 +146,7 @@ def decoded(picture: Image.Image) -> Image.Image:
 def upright(picture: Image.Image) -> Image.Image:
     """`picture` turned as its EXIF tag says.
 
-    Pillow's own exif_transpose writes all other tags anew as well, and fails at one of a wrong type.
+    Pillow's own exif_transpose writes all other tags again as well, and fails at one of a wrong type.
     """
     turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
     return picture if turn is None else picture.transpose(turn)
@@ -158,10 +158,10 @@ def reason_of(error: Exception) -> str:
 
 
 class ImageSet:
-    """Pictures with labels, in a fixed order, each with a name that stays the same wherever the files lie.
+    """Images with labels, in a fixed order, each with a name that stays the same wherever the files lie.
 
     Attributes:
-        labels: LongTensor [N], or [N, C] of zeros and ones where a picture shows several classes.
+        labels: LongTensor [N], or [N, C] of zeros and ones where an image shows several classes.
         ids: N distinct names: a file's path inside its dataset, or the key that a drawing was made from.
     """
 
@@ -173,7 +173,7 @@ class ImageSet:
         annotate: Callable[[int], Annotation] | None = None,
         positions: NDArray[np.int64] | None = None,
     ) -> None:
-        """Pictures `pictures.read(positions)` (all, in order, by default); `annotate(position)` gives dense truth."""
+        """Images `pictures.read(positions)` (all, in order, by default); `annotate(position)` gives dense truth."""
         self._pictures = pictures
         self._labels = torch.as_tensor(labels, dtype=torch.long)
         self._hidden = False
@@ -187,24 +187,24 @@ class ImageSet:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return f"ImageSet({len(self)} pictures{', labels hidden' if self._hidden else ''})"
+        return f"ImageSet({len(self)} images{', labels hidden' if self._hidden else ''})"
 
     @property
     def labels(self) -> LongTensor:
         """[N] or [N, C]; raises `VlmlabError` where a protocol hides them."""
         if self._hidden:
             raise VlmlabError(
-                "the labels of these pictures are hidden in this protocol; only evaluate may compare with them"
+                "the labels of these images are hidden in this protocol; only evaluate may compare with them"
             )
         return self._labels
 
     @property
     def multi_label(self) -> bool:
-        """Whether a picture may show several classes, so that labels are [N, C]."""
+        """Whether an image may show several classes, so that labels are [N, C]."""
         return self._labels.ndim == 2
 
     def images(self, indices: int | slice | Sequence[int] | Tensor = slice(None)) -> Pixels | list[Pixels]:
-        """Pixels: [n, H, W, 3] uint8 if the pictures are of one size, else a list of [H, W, 3]; one picture for an int.
+        """Pixels: [n, H, W, 3] uint8 if the images are of one size, else a list of [H, W, 3]; one image for an int.
 
         Files are decoded at each call: ask for large sets in batches.
         Raises `VlmlabError` that names a file which cannot be decoded.
@@ -217,14 +217,14 @@ class ImageSet:
         return pictures
 
     def subset(self, indices: slice | Sequence[int] | Tensor) -> ImageSet:
-        """The pictures at these indices, in that order; labels keep their numbers."""
+        """The images at these indices, in that order; labels keep their numbers."""
         chosen = np.arange(len(self))[_index(indices)]
         return self._with(self._labels[chosen], [self.ids[i] for i in chosen], self._positions[chosen])
 
     def of_classes(self, classes: Sequence[int]) -> ImageSet:
         """Only these classes, renumbered 0, 1, ... in the given order.
 
-        Of a multi-label set all pictures stay, and the columns of `labels` are chosen.
+        Of a multi-label set all images stay, and the columns of `labels` are chosen.
         """
         classes = list(classes)
         if self.multi_label:
@@ -237,13 +237,13 @@ class ImageSet:
         return self._with(labels, [self.ids[i] for i in kept], self._positions[kept], annotate)
 
     def relabelled(self, labels: Tensor) -> ImageSet:
-        """The same pictures with other labels, [N] or [N, C]; labels that were hidden stay unknown, these can be read."""
+        """The same images with other labels, [N] or [N, C]; labels that were hidden stay unknown, these can be read."""
         new = self._with(labels, self.ids, self._positions)
         new._hidden = False
         return new
 
     def unlabelled(self) -> ImageSet:
-        """The same pictures with their labels out of reach."""
+        """The same images with their labels out of reach."""
         hidden = self._with(self._labels, self.ids, self._positions)
         hidden._annotate = None
         hidden._hidden = True
@@ -255,23 +255,23 @@ class ImageSet:
         return self._annotate is not None
 
     def annotation(self, i: int) -> Annotation:
-        """Boxes, instance masks and semantic mask of picture `i`; `VlmlabError` if the set has none."""
+        """Boxes, instance masks and semantic mask of image `i`; `VlmlabError` if the set has none."""
         if self._annotate is None:
-            raise VlmlabError("these pictures have no boxes or masks; choose tableau, which does")
+            raise VlmlabError("these images have no boxes or masks; choose tableau, which does")
         return self._annotate(int(self._positions[i]))
 
     def boxes(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(boxes [n, 4] as x0 y0 x1 y1 in pixels, class indices [n]) of picture `i`."""
+        """(boxes [n, 4] as x0 y0 x1 y1 in pixels, class indices [n]) of image `i`."""
         annotation = self.annotation(i)
         return annotation.boxes, annotation.labels
 
     def masks(self, i: int) -> tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None]:
-        """(instance masks [n, H, W], semantic mask [H, W]) of picture `i`; see `Annotation`."""
+        """(instance masks [n, H, W], semantic mask [H, W]) of image `i`; see `Annotation`."""
         annotation = self.annotation(i)
         return annotation.instances, annotation.semantic
 
     def fingerprint(self) -> str:
-        """Hash of which pictures these are and what they hold: the key under which their features are cached."""
+        """Hash of which images these are and what they hold: the key under which their features are cached."""
         text = "\n".join([self._pictures.identity(), *self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -1,13 +1,13 @@
 """MicroWorld's suite: small drawn datasets that stand for the field's benchmark.
 
-A picture is drawn from a generator whose seed is a hash of the picture's own name ("objects/test/apple/007"). So the
-splits share no picture, none is shared with pretraining (whose seeds are counted numbers), and a picture stays the same
+An image is drawn from a generator whose seed is a hash of the image's own name ("objects/test/apple/007"). So the
+splits share no image, none is shared with pretraining (whose seeds are counted numbers), and an image stays the same
 whatever else is drawn. The sketches, silhouettes and mosaics show the very scenes of `objects` in another style.
 
 A split is drawn when its pixels are first asked for, and then kept in the user's cache, under a hash of the program
 that drew it.
 
-Letters: N pictures, C classes, S side, n objects in a scene.
+Letters: N images, C classes, S side, n objects in a scene.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def load_microworld(name: str, size: int = 64, seed: int = 0) -> Dataset:
     Raises `VlmlabError` for a size at which nothing can be seen, or a name that is no drawn dataset.
     """
     if size < SMALLEST:
-        raise VlmlabError(f"a MicroWorld picture of {size} pixels shows nothing; ask for a size of at least {SMALLEST}")
+        raise VlmlabError(f"a MicroWorld image of {size} pixels shows nothing; ask for a size of at least {SMALLEST}")
     if name == "tableau":
         return _tableau(size, seed)
     if name in OBJECT_SETS:
@@ -111,7 +111,7 @@ def _classified(
     size: int,
     seed: int,
 ) -> Dataset:
-    """A dataset with one label per picture; `draw(class name, generator)` gives pixels [S, S, 3]."""
+    """A dataset with one label per image; `draw(class name, generator)` gives pixels [S, S, 3]."""
     info = BY_NAME[name]
 
     def images(split: str) -> ImageSet:
@@ -147,7 +147,7 @@ def _object(chosen: ObjectSet, label: str, rng: np.random.Generator, size: int) 
 
 
 def _v2_scene(label: str, rng: np.random.Generator) -> Scene:
-    """A scene of objects-v2: what ImageNetV2 is to ImageNet, the same question asked of other pictures."""
+    """A scene of objects-v2: what ImageNetV2 is to ImageNet, the same question asked of other images."""
     background = V2_BACKGROUNDS[int(rng.integers(len(V2_BACKGROUNDS)))]
     scene = sample_scene(rng, categories=[label], style="photo", background=background, spread=V2_SPREAD)
     (thing,) = scene.objects
@@ -198,7 +198,7 @@ def _tableau(size: int, seed: int) -> Dataset:
         def annotate(i: int) -> Annotation:
             arrays = stored()
             boxes = arrays["boxes"][i][: len(casts[i])].astype(np.float32)
-            # An object may be hidden behind later ones, or leave the picture: there is nothing of it to find then.
+            # An object may be hidden behind later ones, or leave the image: there is nothing of it to find then.
             visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
             return Annotation(
                 boxes=boxes[visible],
@@ -254,14 +254,14 @@ def deal(classes: tuple[str, ...], scenes: int, rng: np.random.Generator) -> lis
 
 
 def generator(key: str, seed: int) -> np.random.Generator:
-    """The source of randomness of one picture: depends on its name and the dataset's seed, and on nothing else."""
+    """The source of randomness of one image: depends on its name and the dataset's seed, and on nothing else."""
     digest = hashlib.blake2b(f"MicroWorld suite\0{seed}\0{key}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
 @cache
 def program() -> str:
-    """Hash of everything that decides what a picture looks like: the world's source, this file, NumPy and Pillow."""
+    """Hash of everything that decides what an image looks like: the world's source, this file, NumPy and Pillow."""
     digest = hashlib.sha256(f"{np.__version__} {PIL.__version__}".encode())
     world = Path(__file__).parent.parent / "world"
     for source in [*sorted(world.rglob("*.py")), Path(__file__)]:
@@ -272,7 +272,7 @@ def program() -> str:
 def kept(stem: str, make: Callable[[], Arrays]) -> Arrays:
     """What `make` gives, from the user's cache if the same program made it before.
 
-    A file that cannot be read is made anew, one of an older program is removed, and a cache that cannot be written
+    A file that cannot be read is made again, one of an older program is removed, and a cache that cannot be written
     costs a warning and time, nothing else.
     """
     path = cache_path("microworld", f"{stem}-{program()}.npz")
@@ -286,7 +286,7 @@ def kept(stem: str, make: Callable[[], Arrays]) -> Arrays:
     try:
         write_atomically(path, buffer.getvalue())
     except VlmlabError as error:
-        warnings.warn(f"the drawn pictures are not kept: {error}", stacklevel=2)
+        warnings.warn(f"the drawn images are not kept: {error}", stacklevel=2)
         return arrays
     for old in path.parent.glob(f"{stem}-{'?' * 16}.npz"):
         if old != path:

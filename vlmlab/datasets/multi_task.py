@@ -2,10 +2,10 @@
 
 Tasks that have something in common can be learned together (SoftCPT, arXiv 2208.13474) or one after the other (MVLPT,
 arXiv 2211.11720). Each of them keeps its own label space: class 3 of flowers and class 3 of creatures have the same label,
-and what tells them apart is the number of the task, which travels with every picture (`JointSet.tasks`, `Batch.tasks`).
+and what tells them apart is the number of the task, which travels with every image (`JointSet.tasks`, `Batch.tasks`).
 A system is judged on the target alone, so that its figures stand beside those of any other.
 
-Letters: N pictures, T tasks.
+Letters: N images, T tasks.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ KINDS: dict[str, tuple[str, ...]] = {
     "photographs of objects": ("caltech101", "cifar10", "cifar100"),
 }
 """Which datasets are related. Nobody has measured this: they are put together by what they show. None is a shifted version of
-another, so that a system which is judged under shift has not learned from the shifted pictures."""
+another, so that a system which is judged under shift has not learned from the shifted images."""
 
 HELP = "datasets to learn from besides the target: 'related', 'alone', or names with commas between"
 
 
 class JointSet(ImageSet):
-    """Pictures of several tasks as one set; `labels` [N] count the classes of each picture's own task.
+    """Images of several tasks as one set; `labels` [N] count the classes of each image's own task.
 
     Attributes:
-        tasks: LongTensor [N], the number of the task that each picture belongs to.
+        tasks: LongTensor [N], the number of the task that each image belongs to.
     """
 
     def __init__(self, parts: dict[int, ImageSet]) -> None:
-        """Join the picture sets of tasks by their numbers; the pictures stay where they are."""
+        """Join the image sets of tasks by their numbers; the images stay where they are."""
         sets = list(parts.values())
         ids = [f"{number}/{name}" for number, part in parts.items() for name in part.ids]
         super().__init__(_Joined(sets), torch.cat([part.labels for part in sets]), ids)
@@ -56,7 +56,7 @@ class JointSet(ImageSet):
 
 
 class _Joined:
-    """Pictures of several sets, counted through."""
+    """Images of several sets, counted through."""
 
     def __init__(self, sets: Sequence[ImageSet]) -> None:
         self.sets = sets
@@ -85,17 +85,17 @@ class MultiTask(Task):
             target: the task to be judged on.
             companions: the other datasets. They have the target's seed and split: beside base classes no class of a
                 companion's new half is seen either, since datasets may share classes.
-            shots: labelled pictures per class of the companions; as many as of the target, if None.
+            shots: labelled images per class of the companions; as many as of the target, if None.
 
         Raises:
-            VlmlabError: as for `Task`; a companion is the target, is named twice, or has no labels of one class a picture.
+            VlmlabError: as for `Task`; a companion is the target, is named twice, or has no labels of one class an image.
         """
         vars(self).update(vars(target))
         taken = {target.dataset.name}
         for other in (target.dataset, *companions):
             if "classification" not in other.tasks or not len(other.train):
                 raise VlmlabError(
-                    f"{other.name} cannot be learned together with other datasets: it has no training pictures of one "
+                    f"{other.name} cannot be learned together with other datasets: it has no training images of one "
                     "class each; choose others, or companions=alone"
                 )
             if other is not target.dataset and other.name in taken:
@@ -110,11 +110,11 @@ class MultiTask(Task):
         return [self, *self.companions]
 
     def together(self) -> JointSet:
-        """The support pictures of all tasks."""
+        """The support images of all tasks."""
         return JointSet({number: task.support for number, task in enumerate(self.tasks)})
 
     def sources(self) -> JointSet:
-        """The support pictures of the companions; `VlmlabError` if there are none."""
+        """The support images of the companions; `VlmlabError` if there are none."""
         if not self.companions:
             raise VlmlabError("a source stage needs at least one companion")
         return JointSet({number: task.support for number, task in enumerate(self.tasks) if number})

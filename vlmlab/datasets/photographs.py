@@ -1,6 +1,6 @@
 """Real photographs that are already on the disk: those inside the scikit-image and scikit-learn packages.
 
-Only files of the installed packages are read; scikit-image's larger pictures, which it would download, are not among
+Only files of the installed packages are read; scikit-image's larger images, which it would download, are not among
 them. Each is one of a kind and is its own class, so there is nothing to learn from: they are to be looked at.
 """
 

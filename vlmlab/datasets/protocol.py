@@ -1,4 +1,4 @@
-"""Protocols: on which classes and pictures a system learns, on which it is judged, and what it may see on the way.
+"""Protocols: on which classes and images a system learns, on which it is judged, and what it may see on the way.
 
 The same accuracy means nine different things under the nine protocols of the field; a table must say which it is.
 """
@@ -23,9 +23,9 @@ NEEDS: dict[str, frozenset[str]] = {
     "training-free": frozenset(),
     "few-shot": frozenset({"labels"}),
     "supervised": frozenset({"labels"}),
-    "semi-supervised": frozenset({"labels", "unlabelled pictures"}),
-    "unsupervised": frozenset({"unlabelled pictures"}),
-    "transductive": frozenset({"all test pictures at once"}),
+    "semi-supervised": frozenset({"labels", "unlabelled images"}),
+    "unsupervised": frozenset({"unlabelled images"}),
+    "transductive": frozenset({"all test images at once"}),
     "text-only": frozenset({"captions"}),
 }
 """Setup of a system -> what it cannot do without."""
@@ -41,9 +41,9 @@ class Protocol:
         key, title: its names.
         learns: what a system learns from, in words.
         judged: what it is judged on, in words.
-        offers: what a system may see beyond one test picture at a time.
+        offers: what a system may see beyond one test image at a time.
         paper: who introduced it in this form.
-        judge: (learned task, source, targets) -> name -> the task whose test pictures are judged.
+        judge: (learned task, source, targets) -> name -> the task whose test images are judged.
     """
 
     key: str
@@ -112,51 +112,51 @@ def _other_pictures(learned: Task, source: Dataset, targets: Sequence[Dataset]) 
     return _other_datasets(learned, source, targets)
 
 
-LABELS, UNLABELLED = frozenset({"labels"}), frozenset({"unlabelled pictures"})
-TOGETHER, CAPTIONS = frozenset({"all test pictures at once"}), frozenset({"captions"})
+LABELS, UNLABELLED = frozenset({"labels"}), frozenset({"unlabelled images"})
+TOGETHER, CAPTIONS = frozenset({"all test images at once"}), frozenset({"captions"})
 
 PROTOCOLS: dict[str, Protocol] = {
     p.key: p
     for p in (
         Protocol(
-            "few-shot", "Few-shot", "K labelled pictures of every class", "test pictures of the same classes",
+            "few-shot", "Few-shot", "K labelled images of every class", "test images of the same classes",
             LABELS, "CoOp, arXiv 2109.01134", _itself,
         ),
         Protocol(
-            "base-to-new", "Base to new", "K labelled pictures of the base classes",
-            "test pictures of base and of new classes, each among its own",
+            "base-to-new", "Base to new", "K labelled images of the base classes",
+            "test images of base and of new classes, each among its own",
             LABELS, "CoCoOp, arXiv 2203.05557", _both_halves,
         ),
         Protocol(
-            "cross-dataset", "Cross-dataset", "K labelled pictures of every class of one dataset",
-            "test pictures of other datasets, with their own classes",
+            "cross-dataset", "Cross-dataset", "K labelled images of every class of one dataset",
+            "test images of other datasets, with their own classes",
             LABELS, "CoCoOp, arXiv 2203.05557", _other_datasets,
         ),
         Protocol(
-            "domain-shift", "Domain shift", "K labelled pictures of every class",
-            "pictures of the same classes in another style", LABELS, "CoOp, arXiv 2109.01134", _other_pictures,
+            "domain-shift", "Domain shift", "K labelled images of every class",
+            "images of the same classes in another style", LABELS, "CoOp, arXiv 2109.01134", _other_pictures,
         ),
         Protocol(
-            "test-time", "Test time", "nothing beforehand; each test picture alone when its turn comes",
-            "that picture", frozenset(), "TPT, arXiv 2209.07511", _itself,
+            "test-time", "Test time", "nothing beforehand; each test image alone when its turn comes",
+            "that image", frozenset(), "TPT, arXiv 2209.07511", _itself,
         ),
         Protocol(
-            "unsupervised", "Unsupervised", "training pictures without labels, and the class names",
-            "test pictures of the same classes", UNLABELLED, "UPL, arXiv 2204.03649", _itself,
+            "unsupervised", "Unsupervised", "training images without labels, and the class names",
+            "test images of the same classes", UNLABELLED, "UPL, arXiv 2204.03649", _itself,
         ),
         Protocol(
             "semi-supervised", "Semi-supervised",
-            "K labelled pictures of every class, and the other training pictures without labels",
-            "test pictures of the same classes", LABELS | UNLABELLED, "SVL-Adapter, arXiv 2210.03794", _itself,
+            "K labelled images of every class, and the other training images without labels",
+            "test images of the same classes", LABELS | UNLABELLED, "SVL-Adapter, arXiv 2210.03794", _itself,
         ),
         Protocol(
             "transductive", "Transductive", "nothing beforehand; the class names",
-            "all test pictures together, without labels: each prediction may use the others",
+            "all test images together, without labels: each prediction may use the others",
             TOGETHER, "TransCLIP, arXiv 2406.01837", _itself,
         ),
         Protocol(
-            "text-only", "Text only", "captions that name the classes; no picture",
-            "test pictures of the same classes", CAPTIONS, "TaI-DPT, arXiv 2211.12739", _itself,
+            "text-only", "Text only", "captions that name the classes; no image",
+            "test images of the same classes", CAPTIONS, "TaI-DPT, arXiv 2211.12739", _itself,
         ),
     )
 }  # fmt: skip

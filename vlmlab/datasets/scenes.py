@@ -1,6 +1,6 @@
-"""Pascal VOC and COCO: real pictures of several things at once, with boxes and masks, read from where they are.
+"""Pascal VOC and COCO: real images of several things at once, with boxes and masks, read from where they are.
 
-| name | pictures | ground truth |
+| name | images | ground truth |
 |---|---|---|
 | voc2007 | the lists train, val and test of ImageSets/Main | labels, boxes |
 | voc2012 | the lists train and val of ImageSets/Segmentation; val is the test | labels, boxes, masks, "background" |
@@ -49,7 +49,7 @@ SCENES = ("voc2007", "voc2012", "coco2014", "coco2017")
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture: its file, split, which classes it shows, and how to read its boxes and masks."""
+    """One image: its file, split, which classes it shows, and how to read its boxes and masks."""
 
     id: str
     path: Path
@@ -72,7 +72,7 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0) ->
     gone = [p.path for p in pictures if not p.path.is_file()]
     if gone:
         raise VlmlabError(
-            f"{len(gone)} pictures of {name} are missing, the first is {gone[0]}; unpack its archives again"
+            f"{len(gone)} images of {name} are missing, the first is {gone[0]}; unpack its archives again"
         )
     members = {split: [i for i, p in enumerate(pictures) if p.split == split] for split in ("train", "val", "test")}
     if not members["val"]:
@@ -214,7 +214,7 @@ def _coco(name: str, year: str, root: Path, download: bool) -> tuple[list[str], 
 
 
 def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -> Annotation:
-    """Boxes and polygons of one picture; where objects overlap, the smaller one is in front."""
+    """Boxes and polygons of one image; where objects overlap, the smaller one is in front."""
     height, width = image["height"], image["width"]
     labels = np.array([number[entry["category_id"]] for entry in own], np.int64)
     boxes = [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in own)]

@@ -1,4 +1,4 @@
-"""Which pictures and which classes: few-shot sampling and the base-to-new split, as the field defines them."""
+"""Which images and which classes: few-shot sampling and the base-to-new split, as the field defines them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def seeded_order(ids: Sequence[str], seed: int) -> list[int]:
 
 
 def few_shot(train: ImageSet, shots: int, seed: int, classes: Sequence[str] | None = None) -> LongTensor:
-    """Indices of `shots` pictures of every class: the support set of few-shot learning.
+    """Indices of `shots` images of every class: the support set of few-shot learning.
 
-    Class after class, each class in seeded order. The choice depends on the pictures' names and on the seed only, so it
+    Class after class, each class in seeded order. The choice depends on the images' names and on the seed only, so it
     is the same on every machine whatever order a file system lists files in; and it is nested: the 1-shot support is
     part of the 2-shot support of the same seed, so that curves over shots compare like with like.
 
-    In a multi-label set a class draws the first `shots` pictures that show it, and the support is their union.
+    In a multi-label set a class draws the first `shots` images that show it, and the support is their union.
 
     Args:
-        train: the pictures to draw from.
-        shots: pictures per class, 0 or more.
+        train: the images to draw from.
+        shots: images per class, 0 or more.
         seed: any integer, 0 included.
-        classes: class names, for the error message and for classes that have no picture at all.
+        classes: class names, for the error message and for classes that have no image at all.
 
     Raises:
-        VlmlabError: a class has fewer pictures; the message names the smallest class and its count.
+        VlmlabError: a class has fewer images; the message names the smallest class and its count.
     """
     if shots < 0:
         raise VlmlabError(f"shots must be 0 or more, not {shots}")
@@ -55,7 +55,7 @@ def few_shot(train: ImageSet, shots: int, seed: int, classes: Sequence[str] | No
         most = int(available[smallest])
         if not most:
             raise VlmlabError(
-                f"{_counted(shots, 'shot')} asked for, but class {name} has no training picture; choose another dataset, or a "
+                f"{_counted(shots, 'shot')} asked for, but class {name} has no training image; choose another dataset, or a "
                 "system that takes no shots"
             )
         raise VlmlabError(
@@ -74,7 +74,7 @@ def _counted(number: int, thing: str) -> str:
 
 
 def at_most(images: ImageSet, count: int, seed: int) -> LongTensor:
-    """Indices of up to `count` pictures of every class, in seeded order: CoOp's validation set."""
+    """Indices of up to `count` images of every class, in seeded order: CoOp's validation set."""
     order = torch.tensor(seeded_order(images.ids, seed), dtype=torch.long)
     labels = images.labels
     if images.multi_label:
@@ -94,17 +94,17 @@ def base_new(classes: Sequence[str]) -> tuple[list[int], list[int]]:
 
 
 def seeded_split(ids: Sequence[str], labels: Sequence[int], seed: int) -> dict[str, list[int]]:
-    """Cut labelled pictures into train, val and test in CoOp's shares, class by class, by seeded order of their names.
+    """Cut labelled images into train, val and test in CoOp's shares, class by class, by seeded order of their names.
 
-    Every class keeps at least one picture to learn from and one to be tested on; a class of four or more has one to
-    validate on. Raises `ValueError` if a class has fewer than two pictures (callers name it first).
+    Every class keeps at least one image to learn from and one to be tested on; a class of four or more has one to
+    validate on. Raises `ValueError` if a class has fewer than two images (callers name it first).
     """
     by_class = _by_class(ids, labels, seed)
     split: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for label in sorted(by_class):
         members = by_class[label]
         if len(members) < 2:
-            raise ValueError("a class of one picture cannot be split")
+            raise ValueError("a class of one image cannot be split")
         test = max(1, round(SPLIT_SHARES["test"] * len(members)))
         val = min(round(SPLIT_SHARES["val"] * len(members)), len(members) - test - 1)
         split["test"] += members[:test]
@@ -114,12 +114,12 @@ def seeded_split(ids: Sequence[str], labels: Sequence[int], seed: int) -> dict[s
 
 
 def held_out(ids: Sequence[str], labels: Sequence[Hashable], share: float, seed: int) -> set[int]:
-    """Indices of `share` of each class, by seeded order of the names: a validation set cut from training pictures."""
+    """Indices of `share` of each class, by seeded order of the names: a validation set cut from training images."""
     return {i for members in _by_class(ids, labels, seed).values() for i in members[: round(share * len(members))]}
 
 
 def _by_class(ids: Sequence[str], labels: Sequence[Hashable], seed: int) -> dict[Hashable, list[int]]:
-    """Label -> its pictures in seeded order."""
+    """Label -> its images in seeded order."""
     by_class: dict[Hashable, list[int]] = {}
     for i in seeded_order(ids, seed):
         by_class.setdefault(labels[i], []).append(i)
@@ -139,7 +139,7 @@ def mislabelled(labels: LongTensor, classes: int, share: float, seed: int) -> Lo
     The wrong ones grow with the share: those of 25 % are wrong at 50 % too. Raises `VlmlabError` for labels [N, C].
     """
     if labels.ndim == 2:
-        raise VlmlabError("wrong labels are drawn for pictures with one label each; choose a dataset that has them")
+        raise VlmlabError("wrong labels are drawn for images with one label each; choose a dataset that has them")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     others = torch.randint(1, max(classes, 2), labels.shape, generator=generator)

@@ -1,7 +1,7 @@
 """The field's standard datasets, with the class names and the sentences that the field uses.
 
 They are read where they are, in torchvision's layout or in CoOp's, and downloaded (by torchvision) only on request.
-CoOp's split files (`split_zhou_*.json`) are honoured where they lie beside the pictures; otherwise the official split
+CoOp's split files (`split_zhou_*.json`) are honoured where they lie beside the images; otherwise the official split
 holds, and where there is none, or none for validation, CoOp's shares by seeded order of the file names.
 
 Template sentences and class names follow CoOp (arXiv 2109.01134, its released configuration), which most later systems
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torchvision.datasets import VisionDataset
 
 VAL_SHARE = 0.2
-"""CoOp's share of the training pictures for validation, where a dataset has no validation set."""
+"""CoOp's share of the training images for validation, where a dataset has no validation set."""
 
 CALTECH_NAMES = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
 CALTECH_IGNORED = ("BACKGROUND_Google", "Faces_easy")
@@ -67,7 +67,7 @@ class Standard:
         layout: what that class expects below the root.
         template: the sentence around a class name.
         official: split -> arguments of the reader that give it; empty if there is no official split.
-        coop: folder, folder of pictures in it, and split file, as CoOp's instructions place them.
+        coop: folder, folder of images in it, and split file, as CoOp's instructions place them.
         spoken: label -> the name that prompts say.
         links: whether torchvision can still download it.
     """
@@ -175,7 +175,7 @@ def load_standard(
 
 
 def _coop_files(root: Path, how: Standard) -> tuple[Path, Path] | None:
-    """(split file, folder of the pictures) if both are below the root, in CoOp's layout or beside torchvision's."""
+    """(split file, folder of the images) if both are below the root, in CoOp's layout or beside torchvision's."""
     folder, pictures, split = how.coop
     files = [base / split for base in (root / folder, root, (root / how.layout).parent)]
     places = [root / folder / pictures, root / how.layout, root / pictures]
@@ -189,7 +189,7 @@ def _coop_files(root: Path, how: Standard) -> tuple[Path, Path] | None:
 def read_coop_split(file: Path, pictures: Path) -> tuple[list[Entry], list[str]]:
     """(entries, classes in label order) of a CoOp split file: per split, lists of [path, label, class name].
 
-    Raises `VlmlabError` if the file is not of that form or names pictures that are not there.
+    Raises `VlmlabError` if the file is not of that form or names images that are not there.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -242,7 +242,7 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[list[Entry], li
 
 
 def _aircraft(folder: Path) -> tuple[list[Entry], list[str]]:
-    """FGVC-Aircraft's own lists: a line is the picture's number, a space, and the variant."""
+    """FGVC-Aircraft's own lists: a line is the image's number, a space, and the variant."""
     entries = []
     try:
         classes = (folder / "variants.txt").read_text(encoding="utf-8").split("\n")
@@ -308,7 +308,7 @@ def _complete(entries: Sequence[Entry], source: str) -> list[Entry]:
     gone = [e for e in entries if not e.path.is_file()]
     if gone:
         raise VlmlabError(
-            f"{len(gone)} of the {len(entries)} pictures that {source} lists are missing, the first is {gone[0].path}; "
+            f"{len(gone)} of the {len(entries)} images that {source} lists are missing, the first is {gone[0].path}; "
             "unpack the archive again"
         )
     return list(entries)

@@ -1,4 +1,4 @@
-"""A task: which classes, which pictures, and what a system may see of them."""
+"""A task: which classes, which images, and what a system may see of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SPLITS = ("all", "base", "new")
 
 VAL_SHOTS = 4
-"""At most so many validation pictures per class, and never more than there are shots (CoOp, arXiv 2109.01134)."""
+"""At most so many validation images per class, and never more than there are shots (CoOp, arXiv 2109.01134)."""
 
 SEES: dict[str, frozenset[str]] = {
     "zero-shot": frozenset(),
@@ -31,8 +31,8 @@ SEES: dict[str, frozenset[str]] = {
     "transductive": frozenset({"support", "val"}),
     "text-only": frozenset({"captions"}),
 }
-"""Setup of a system -> what it may look at before it is measured. Test pictures are in none: a transductive system meets
-them when it predicts, all together and without labels. A text-only system reads captions and sees no picture."""
+"""Setup of a system -> what it may look at before it is measured. Test images are in none: a transductive system meets
+them when it predicts, all together and without labels. A text-only system reads captions and sees no image."""
 
 
 LOOKS = ("support", "val", "unlabelled", "captions", "test")
@@ -42,7 +42,7 @@ class Task:
     """K-shot recognition among the classes of a dataset, or among its base or new ones.
 
     Attributes:
-        classes: names, in the order of the labels 0 to C-1 of every picture set of the task.
+        classes: names, in the order of the labels 0 to C-1 of every image set of the task.
         templates: sentences around them; the first is the one to use alone.
         shots, seed, split, noise: as given.
         backbone, dataset: as given.
@@ -61,9 +61,9 @@ class Task:
 
         Args:
             backbone: what the systems of this task run on; carried along, not used here.
-            dataset: where classes and pictures come from.
-            shots: labelled pictures per class, 0 for none.
-            seed: of the choice of support and validation pictures, and of training.
+            dataset: where classes and images come from.
+            shots: labelled images per class, 0 for none.
+            seed: of the choice of support and validation images, and of training.
             split: "all" classes; "base" or "new" ones: CoCoOp's halves (arXiv 2203.05557), or the dataset's own novel
                 categories where it names some.
             noise: share of the support of every class, 0 to 1, that bears the label of another class, drawn by the
@@ -87,7 +87,7 @@ class Task:
             self._support = self._support.relabelled(mislabelled(self._support.labels, len(self.classes), noise, seed))
         val = self._of(dataset.val)
         if not len(val):
-            # A folder without validation pictures: those training pictures that the support leaves over serve.
+            # A folder without validation images: those training images that the support leaves over serve.
             taken = set(picked.tolist())
             val = self._train.subset([i for i in range(len(self._train)) if i not in taken])
         self._val = val.subset(at_most(val, min(shots, VAL_SHOTS), seed))
@@ -95,22 +95,22 @@ class Task:
 
     @property
     def support(self) -> ImageSet:
-        """`shots` labelled pictures of every class: what is learned from."""
+        """`shots` labelled images of every class: what is learned from."""
         return self._allowed("support")
 
     @property
     def val(self) -> ImageSet:
-        """Up to min(shots, 4) pictures of every class to choose settings on; none of them is in the support or test."""
+        """Up to min(shots, 4) images of every class to choose settings on; none of them is in the support or test."""
         return self._allowed("val")
 
     @property
     def unlabelled(self) -> ImageSet:
-        """The training pictures of these classes with their labels hidden: what an unsupervised system may see."""
+        """The training images of these classes with their labels hidden: what an unsupervised system may see."""
         return self._allowed("unlabelled")
 
     @property
     def test(self) -> ImageSet:
-        """The pictures to be measured on; for `evaluate` only."""
+        """The images to be measured on; for `evaluate` only."""
         return self._allowed("test")
 
     def captions(self, count: int, source: str = "") -> CaptionSet:
@@ -157,7 +157,7 @@ class Task:
     def _refuse(self, what: str) -> None:
         """Raises `VlmlabError` if the setup forbids it."""
         if what in self._forbidden:
-            pictures = "" if what == "captions" else " pictures"
+            pictures = "" if what == "captions" else " images"
             raise VlmlabError(f"a {self._forbidden[what]} system may not look at the {what}{pictures} of its task")
 
     def _allowed(self, what: str) -> ImageSet:

@@ -1,8 +1,8 @@
-"""How good a method is on a picture set, in the field's measures (torchmetrics).
+"""How good a method is on an image set, in the field's measures (torchmetrics).
 
 Every figure is in percent, 0 to 100.
 
-Dimensions: N pictures, B batch, C classes, S image side, H x W a mask.
+Dimensions: N images, B batch, C classes, S image side, H x W a mask.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
-from vlmlab.learning.features import UNKNOWN_PIXEL, FeatureBank, chunked, evaluated, masks, name_seed
+from vlmlab.features.bank import UNKNOWN_PIXEL, FeatureBank, chunked, evaluated, masks, name_seed
 from vlmlab.methods.method import Batch, Method
 
-AT_ONCE = {"features": 1024, "images": 64}  # pictures per call of `logits`: bounds the memory
-PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per picture and class in memory
+AT_ONCE = {"features": 1024, "images": 64}  # images per call of `logits`: bounds the memory
+PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per image and class in memory
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599)
 
 
 def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> dict[str, float | dict]:
     """Measure `method` on an ImageSet whose labels count its classes; everything in percent.
 
-    One label per picture: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
-    Several labels per picture: {"map" (mean average precision over classes), "per_class": {class: precision}}.
+    One label per image: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
+    Several labels per image: {"map" (mean average precision over classes), "per_class": {class: precision}}.
     A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}.
-    A class that no picture shows has no entry in "per_class" and no part in a mean (mmsegmentation counts the IoU of one
+    A class that no image shows has no entry in "per_class" and no part in a mean (mmsegmentation counts the IoU of one
     that is predicted nevertheless as 0). A label of -1 is unknown and takes no part in the precision of its class.
 
     Args:
@@ -40,10 +40,10 @@ def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: in
         seed: of the random views of a test-time system.
 
     Raises:
-        VlmlabError: the set is empty, a segmentation system meets pictures without masks, or a score is not a number.
+        VlmlabError: the set is empty, a segmentation system meets images without masks, or a score is not a number.
     """
     if not len(pictures):
-        raise VlmlabError("there is no picture to evaluate on")
+        raise VlmlabError("there is no image to evaluate on")
     if method.info.tasks[0] == "segmentation":
         return _segmentation(method, pictures)
     logits, labels = predict(method, pictures, bank, seed), pictures.labels
@@ -52,7 +52,7 @@ def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: in
 
 @torch.no_grad()
 def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> Tensor:
-    """Logits [N, C] of every picture, float32 on the CPU; arguments as for `evaluate`."""
+    """Logits [N, C] of every image, float32 on the CPU; arguments as for `evaluate`."""
     bank = bank or FeatureBank(method.backbone, disk=False)
     features = bank.features(pictures).to(method.backbone.device) if method.eats == "features" else None
     rows = []
@@ -84,7 +84,7 @@ def evaluate_hierarchy(
     """Whether answers at the levels of a class tree are right, and agree (ProTeCt, arXiv 2306.02240); in percent.
 
     {"accuracy" (among all leaves), "hca" (hierarchical consistency: right among the leaves and, at every node above the
-    picture's class, among the node's children), "mta" (mean accuracy over the `tree.cuts()`), "per_node": {inner node:
+    image's class, among the node's children), "mta" (mean accuracy over the `tree.cuts()`), "per_node": {inner node:
     accuracy among its children, over the pictures below it}}. The method is left on the classes that it had.
 
     Args:
@@ -92,17 +92,17 @@ def evaluate_hierarchy(
         bank, seed: as for `evaluate`.
 
     Raises:
-        VlmlabError: pictures have several labels, or the method cannot move to other names than its classes.
+        VlmlabError: images have several labels, or the method cannot move to other names than its classes.
     """
     if not len(pictures):
-        raise VlmlabError("there is no picture to evaluate on")
+        raise VlmlabError("there is no image to evaluate on")
     if pictures.labels.ndim == 2:
-        raise VlmlabError("hierarchical accuracy is for pictures with one label each; choose objects")
+        raise VlmlabError("hierarchical accuracy is for images with one label each; choose objects")
     labels, bank = pictures.labels, bank or FeatureBank(method.backbone, disk=False)
     asked: dict[tuple[str, ...], Tensor] = {}
 
     def right(labelset: LabelSet) -> Tensor:
-        """Whether each picture gets its own name among those of the label set, [N]."""
+        """Whether each image gets its own name among those of the label set, [N]."""
         if labelset.names not in asked:  # a cut may be the leaves, or the children of the root
             method.set_classes(labelset.names, method.templates)
             asked[labelset.names] = predict(method, pictures, bank, seed).argmax(1)
@@ -151,7 +151,7 @@ def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, floa
 def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, float | dict]:
     shown = [c for c in range(labels.shape[1]) if (labels[:, c] == 1).any()]
     if not shown:
-        raise VlmlabError("none of these pictures shows any of the classes; mean average precision is not defined")
+        raise VlmlabError("none of these images shows any of the classes; mean average precision is not defined")
     per_class = {}
     for c in shown:
         # Average precision depends on the order of the scores alone. torchmetrics would squash logits by a sigmoid, which
@@ -181,7 +181,7 @@ def _segmentation(method: Method, pictures) -> dict[str, float | dict]:
         known += int(counted.sum())
         present[truth[counted].unique()] = True
     if not known:
-        raise VlmlabError("no pixel of these pictures has a known class; choose a dataset with masks, such as tableau")
+        raise VlmlabError("no pixel of these images has a known class; choose a dataset with masks, such as tableau")
     values = overlap.compute()
     per_class = {method.classes[c]: 100 * float(values[c]) for c in present.nonzero().flatten().tolist()}
     return {

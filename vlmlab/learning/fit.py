@@ -3,7 +3,7 @@
 The loop can be watched (`on_step`), stopped by the user with what was learned kept (`should_stop`), and resumed from a
 checkpoint: a run that was stopped or killed and resumed ends with the same bits as one that never was.
 
-Dimensions: N support pictures, B batch, V views, e joint width.
+Dimensions: N support images, B batch, V views, e joint width.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tqdm import tqdm
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import ForeignCheckpoint, VlmlabError
+from vlmlab.features.bank import FeatureBank, augmented, evaluated, masks
 from vlmlab.files import write_atomically
-from vlmlab.learning.features import FeatureBank, augmented, evaluated, masks
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.method import Batch, Method
 
@@ -59,7 +59,7 @@ def fit(
     bank: FeatureBank | None = None,
     views: int = 0,
 ) -> FitRecord:
-    """Prepare `method` for `task` and, if it learns, train it on the task's support pictures.
+    """Prepare `method` for `task` and, if it learns, train it on the task's support images.
 
     A system that learns in stages (MVLPT: source tasks, then the target) has the whole recipe in each; steps and losses
     count through.
@@ -73,8 +73,8 @@ def fit(
         checkpoint: file to resume from if it exists, and to write to; it holds the method's parameters, optimiser,
             schedule and random generator.
         bank: where frozen image features are kept; one in memory if None.
-        views: random crops per picture, shown in turn epoch by epoch (encoded once, for a system that eats features);
-            0 shows every picture as in evaluation.
+        views: random crops per image, shown in turn epoch by epoch (encoded once, for a system that eats features);
+            0 shows every image as in evaluation.
 
     Raises:
         VlmlabError: the loss is no longer finite.
@@ -109,14 +109,14 @@ class _Clocks:
 
 
 class _Stage:
-    """One picture set that is learned from, and its batches."""
+    """One image set that is learned from, and its batches."""
 
     def __init__(self, method: Method, pictures, seed: int, bank: FeatureBank, views: int) -> None:
         if not len(pictures):
-            raise VlmlabError(f"{method.info.key} learns from pictures; ask for at least one shot")
+            raise VlmlabError(f"{method.info.key} learns from images; ask for at least one shot")
         if views and method.info.tasks[0] == "segmentation":
             raise VlmlabError(
-                f"{method.info.key} learns from masks, which are not cropped with the pictures; use views=0"
+                f"{method.info.key} learns from masks, which are not cropped with the images; use views=0"
             )
         self.method, self.pictures, self.seed, self.views = method, pictures, seed, views
         device = method.backbone.device
@@ -258,10 +258,12 @@ class _Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ForeignCheckpoint(f"{path} is not a checkpoint that vlmlab wrote; delete it to begin anew") from error
+            raise ForeignCheckpoint(
+                f"{path} is not a checkpoint that vlmlab wrote; delete it to begin again"
+            ) from error
         if not isinstance(state, dict) or state.get("identity") != self._identity():
             raise ForeignCheckpoint(
-                f"the checkpoint {path} belongs to another run (other pictures, settings or weights); delete it or name another file"
+                f"the checkpoint {path} belongs to another run (other images, settings or weights); delete it or name another file"
             )
         self.losses = list(state["losses"])
         self.clocks.before = state["seconds"]

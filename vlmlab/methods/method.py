@@ -8,7 +8,7 @@ backbone is kept outside of PyTorch's module tree: `method.parameters()` is exac
 Where a system's file names float32 among what differs from its release, it speaks of a CPU: on a GPU the towers are in
 bfloat16, and what is learned is in float32 (`learning.fit`).
 
-Dimensions: B batch, C classes, e joint width, S image side, V views, N pictures.
+Dimensions: B batch, C classes, e joint width, S image side, V views, N images.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Batch:
 
     images [B, 3, S, S] normalised as the backbone wants ([B, V, 3, S, S] for a system that eats views), or None;
     features [B, e] of the frozen image encoder, not normalised, or None;
-    labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the picture set;
+    labels [B] class indices ([B, C] of 0 and 1 if multi-label), or None; index [B] positions in the image set;
     cropped: whether the images are random crops;
-    tasks [B] the task that each picture belongs to, and whose classes its label counts, where a system learns several
+    tasks [B] the task that each image belongs to, and whose classes its label counts, where a system learns several
     tasks at once (`datasets.multi_task`), or None;
     masks [B, S, S] class index of every pixel, 255 where it is not known, for a system that learns to segment, or None.
     """
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def whole(self) -> bool:
-        """Whether these are the pictures of the set as they are, so that what was kept of them holds, by `index`."""
+        """Whether these are the images of the set as they are, so that what was kept of them holds, by `index`."""
         return self.index is not None and not self.cropped
 
 
@@ -64,15 +64,15 @@ def option(default: typing.Any, text: str, low: float | None = None, high: float
 class Recipe:
     """How CoOp and its descendants train (the Dassl framework); a Config inherits it and states what differs.
 
-    `most_steps` is ours. Embedded settings were chosen on sets of ten to twelve classes; where five times as many pictures
+    `most_steps` is ours. Embedded settings were chosen on sets of ten to twelve classes; where five times as many images
     and names make a pass five times and each step several times as long, fewer passes do (CoOp, too, makes fewer on ImageNet).
     """
 
-    epochs: int = option(50, "passes over the training pictures", 1, 10000)
+    epochs: int = option(50, "passes over the training images", 1, 10000)
     most_steps: int = option(
         0, "steps at most: passes that go beyond are left out, but for the first; 0: no limit", 0, 10**9
     )
-    batch_size: int = option(32, "training pictures a step", 1, 4096)
+    batch_size: int = option(32, "training images a step", 1, 4096)
     optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
     lr: float = option(0.002, "learning rate after the warm-up", 0.0, 10.0)
     momentum: float = option(0.9, "momentum of SGD", 0.0, 1.0)
@@ -86,10 +86,10 @@ class Recipe:
 class RecipeByShots(Recipe):
     """CoOp's own recipe, and that of those who took it over whole: the more shots, the more passes."""
 
-    epochs: int | None = option(None, "passes over the pictures; none: 50, 100 or 200 by shots", 1, 10000)
+    epochs: int | None = option(None, "passes over the images; none: 50, 100 or 200 by shots", 1, 10000)
 
     def passes(self, shots: int) -> int:
-        """The `epochs`, or what CoOp takes for 1, up to 4, and more pictures per class."""
+        """The `epochs`, or what CoOp takes for 1, up to 4, and more images per class."""
         return self.epochs or (50 if shots <= 1 else 100 if shots <= 4 else 200)
 
 
@@ -129,8 +129,8 @@ class Method(nn.Module):
 
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
     eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
-    batches: int = 1  # in a pass over the training pictures: `fit` sets it
-    bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of a picture
+    batches: int = 1  # in a pass over the training images: `fit` sets it
+    bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of an image
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -187,28 +187,28 @@ class Method(nn.Module):
         return F.cross_entropy(self.logits(batch), batch.labels)
 
     def learns_from(self, task):
-        """The labelled pictures of training: the task's support, unless the system labels pictures itself."""
+        """The labelled images of training: the task's support, unless the system labels images itself."""
         return task.support
 
     def stages(self, task) -> list:
-        """The picture sets that are learned from one after the other, each with the whole recipe; usually one."""
+        """The image sets that are learned from one after the other, each with the whole recipe; usually one."""
         return [self.learns_from(task)]
 
     def before_step(self) -> None:
         """Called between the backward pass and the optimiser's step: gradients may be changed here; usually nothing."""
 
     def finish(self, task) -> None:
-        """Called once after training, for what is chosen on validation pictures; usually nothing."""
+        """Called once after training, for what is chosen on validation images; usually nothing."""
 
     def views(self, pictures: Sequence, seeds: Sequence[int]) -> Tensor:
-        """For a system that eats views: raw pictures -> [B, V, 3, S, S]; picture i is augmented from `seeds[i]`."""
+        """For a system that eats views: raw images -> [B, V, 3, S, S]; image i is augmented from `seeds[i]`."""
         raise NotImplementedError(f"{type(self).__name__}.views")
 
     # --- training ----------------------------------------------------------------------------------------------------
 
     @property
     def planned_epochs(self) -> int:
-        """Passes over the training pictures that the recipe has; CoOp's depend on the shots, so ask after `prepare`."""
+        """Passes over the training images that the recipe has; CoOp's depend on the shots, so ask after `prepare`."""
         return self.config.epochs
 
     @property
@@ -263,20 +263,20 @@ class Method(nn.Module):
     def encode(self, pictures, transform: Callable[[Sequence], Tensor] | None = None) -> Tensor:
         """Features [N, e], not normalised, of an ImageSet: those that the bank keeps, if there is one.
 
-        `transform` maps raw pictures to [n, 3, S, S]; what a system augments itself is always computed.
+        `transform` maps raw images to [n, 3, S, S]; what a system augments itself is always computed.
         """
         if transform is None and self.bank is not None:
             return self.bank.features(pictures).to(self.backbone.device)
         return torch.cat([self.backbone.encode_image(images) for images in self.in_turn(pictures, transform)])
 
     def in_turn(self, pictures, transform: Callable[[Sequence], Tensor] | None = None) -> Iterator[Tensor]:
-        """All pictures of an ImageSet, [n, 3, S, S] at once, so many that one pass through an image tower bears them."""
+        """All images of an ImageSet, [n, 3, S, S] at once, so many that one pass through an image tower bears them."""
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
             raw = pictures.images(range(start, min(start + PICTURES_AT_ONCE, len(pictures))))
             yield (transform or self.preprocess)(raw)
 
     def preprocess(self, pictures: Sequence) -> Tensor:
-        """Raw uint8 pictures [H, W, 3], of one size or several -> [n, 3, S, S] by the backbone's test transform."""
+        """Raw uint8 images [H, W, 3], of one size or several -> [n, 3, S, S] by the backbone's test transform."""
         return self.backbone.preprocess(pictures).to(self.backbone.device)
 
 

@@ -1,11 +1,11 @@
 """A store of labelled features that is asked for neighbours: what retrieval-enhanced systems share.
 
-The keys are unit features of pictures from the frozen encoder, so they never go stale; the values are their labels. A query
+The keys are unit features of images from the frozen encoder, so they never go stale; the values are their labels. A query
 gets its k nearest keys, each with a weight, and the weights of a class add up to a probability: a kernel-weighted vote of
-the neighbours, which can be interpolated with what a classifier says (kNN-LM, arXiv:1911.00172; for pictures
+the neighbours, which can be interpolated with what a classifier says (kNN-LM, arXiv:1911.00172; for images
 Tip-Adapter, arXiv:2207.09519, and RePrompt, arXiv:2306.02243).
 
-Dimensions: N stored pictures, B queries, k neighbours, C classes, e joint width.
+Dimensions: N stored images, B queries, k neighbours, C classes, e joint width.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Store:
     def __init__(self, features: Tensor, labels: Tensor, classes: int):
         """`features` [N, e] are normalised here; raises `VlmlabError` if there are none."""
         if not len(features):
-            raise VlmlabError("a store of pictures needs at least one; ask for at least one shot")
+            raise VlmlabError("a store of images needs at least one; ask for at least one shot")
         self.keys = F.normalize(features, dim=-1)
         self.labels = labels.to(self.keys.device)
         self.classes = classes
@@ -44,7 +44,7 @@ class Store:
     def nearest(self, queries: Tensor, k: int, sharpness: float, own: Tensor | None = None) -> Neighbours:
         """The k nearest keys of unit queries [B, e] by cosine, fewer if there are fewer; weights are softmax(sharpness cos).
 
-        `own` [B] names the key that each query is itself: it is left out, because a picture that finds itself in training
+        `own` [B] names the key that each query is itself: it is left out, because an image that finds itself in training
         learns to read off its own label.
         """
         cosines = queries @ self.keys.T  # [B, N]
@@ -52,7 +52,7 @@ class Store:
         if own is not None:
             room -= 1
             if not room:
-                raise VlmlabError("a store of one picture has no neighbour for it; ask for more shots")
+                raise VlmlabError("a store of one image has no neighbour for it; ask for more shots")
             cosines = cosines.scatter(1, own.to(cosines.device)[:, None], float("-inf"))
         found, index = cosines.topk(min(k, room), dim=-1)
         return Neighbours(index, (sharpness * found).softmax(-1))

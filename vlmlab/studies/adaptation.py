@@ -33,7 +33,7 @@ LIGHTER: dict[str, dict[str, int]] = {
     "tip_adapter_f": {"passes": 1},
 }
 """Settings that keep a report short; the settings table of the report shows them. For the same reason a test-time system,
-which learns anew for every test picture, runs with the first seed alone: another seed changes its views, not what it learns
+which learns again for every test image, runs with the first seed alone: another seed changes its views, not what it learns
 from."""
 
 MANY_CLASSES = 20
@@ -42,7 +42,7 @@ LIGHTER_MANY: dict[str, dict[str, int | float]] = {
     "maple": {"batch_size": 32, "lr": 0.01, "epochs": 2},
 }
 """The same for a dataset of more classes than `MANY_CLASSES`: every step encodes all of them, and there are as many more
-pictures, so larger batches make fewer of these steps. What that costs, on validation pictures of objects-silhouette at 16
+images, so larger batches make fewer of these steps. What that costs, on validation images of objects-silhouette at 16
 shots, seed 0: CoOp 94.2 % (94.0 % with its own batches, in six times the seconds), MaPLe 90.7 % (92.4 % with its own batches
 and three passes, in three times the seconds)."""
 
@@ -210,7 +210,7 @@ def summary(results: Results) -> str:
         (system, shots), best = max(groups.items(), key=lambda g: spread([r["metrics"]["accuracy"] for r in g[1]])[0])
         lines.append(
             f"- **{dataset}**: zero-shot prediction is right on {_mean(rows[:1], of='zero_shot')} % of the test "
-            f"pictures; the best here is {system_label(system)} with {shots} shot{'s' * (shots != 1)} per class, {_mean(best)} %."
+            f"images; the best here is {system_label(system)} with {shots} shot{'s' * (shots != 1)} per class, {_mean(best)} %."
         )
     for failure in results.failures:
         lines.append(f"- not run: {failure}")
@@ -267,7 +267,7 @@ def settings_table(results: Results) -> str:
 
 @dataclasses.dataclass
 class Inside:
-    """One adapted system, opened: confusions by title, learned words, losses, attention pictures."""
+    """One adapted system, opened: confusions by title, learned words, losses, attention images."""
 
     title: str
     classes: list[str]
@@ -320,7 +320,7 @@ def _confusion(true: torch.Tensor, predicted: torch.Tensor, classes: int) -> np.
 
 @torch.no_grad()
 def _attention(backbone, task, count: int = 4) -> tuple | None:
-    """Pictures of different classes with the class token's attention in the last layer, or None without a ViT."""
+    """Images of different classes with the class token's attention in the last layer, or None without a ViT."""
     if "attention" not in backbone.image.supports or backbone.image.kind != "vit":
         return None
     labels = task.test.labels
@@ -391,7 +391,7 @@ def photographs(
 
 
 def _dense(backbone, image: np.ndarray, text: torch.Tensor, side: int) -> np.ndarray:
-    """Cosine of every location of a photograph with every word, [words, H, W] at the size of the picture."""
+    """Cosine of every location of a photograph with every word, [words, H, W] at the size of the image."""
     import torch.nn.functional as F
 
     height, width = image.shape[:2]

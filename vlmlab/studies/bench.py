@@ -31,8 +31,8 @@ from vlmlab.backbones.photo import NETWORK
 from vlmlab.backbones.text_tower import TextTower, open_text_tower
 from vlmlab.datasets import Task, load_dataset
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.features.bank import FeatureBank, evaluated
 from vlmlab.heap import keep_freed_memory
-from vlmlab.learning.features import FeatureBank, evaluated
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.cocoop import CoCoOp
@@ -225,7 +225,7 @@ def _cached_epoch() -> Measurement:
 
     epoch(True)
     value, baseline = _seconds(lambda: epoch(True), 5), _seconds(lambda: epoch(False), 3)
-    note = f"CoOp on digits with micro-vit, {len(labels)} pictures: features kept against pictures encoded every epoch"
+    note = f"CoOp on digits with micro-vit, {len(labels)} images: features kept against images encoded every epoch"
     return Measurement(value, "s per epoch", baseline, baseline / value, note)
 
 
@@ -233,12 +233,12 @@ def _coop_fit() -> Measurement:
     method, task = _digits()
     bank = FeatureBank(method.backbone, disk=False)
     record = fit(method, task, bank=bank)
-    note = f"CoOp, 16 shots of 10 digits, micro-vit: {record.steps} steps, encoding the pictures included"
+    note = f"CoOp, 16 shots of 10 digits, micro-vit: {record.steps} steps, encoding the images included"
     return Measurement(record.seconds, "s", None, None, note)
 
 
 def _cocoop_step() -> Measurement:
-    """A batch of pictures at once against CoCoOp's release, which encodes all prompts anew for one picture at a time."""
+    """A batch of images at once against CoCoOp's release, which encodes all prompts again for one image at a time."""
     backbone = load_backbone("micro-vit")
     task = Task(backbone, load_dataset("objects"), shots=1, seed=0)
     method = CoCoOp(backbone)
@@ -267,8 +267,8 @@ def _cocoop_step() -> Measurement:
         "s per step",
         baseline,
         baseline / value,
-        f"CoCoOp step, {PICTURES} pictures and {len(task.classes)} classes, micro-vit: all pictures at once with a shared "
-        f"prefix each against 77 tokens per class, picture by picture; gradients differ by {difference:.1e} of the largest",
+        f"CoCoOp step, {PICTURES} images and {len(task.classes)} classes, micro-vit: all images at once with a shared "
+        f"prefix each against 77 tokens per class, image by image; gradients differ by {difference:.1e} of the largest",
     )
 
 
@@ -292,7 +292,7 @@ def _freed_memory() -> Measurement:
     processes = get_context("spawn")
     with processes.Pool(1) as kept, processes.Pool(1) as returned:
         value, baseline = kept.apply(image_step, (True,)), returned.apply(image_step, (False,))
-    note = f"a pixel prompt's step on {BATCH} pictures through photo's image tower: freed memory kept against returned"
+    note = f"a pixel prompt's step on {BATCH} images through photo's image tower: freed memory kept against returned"
     return Measurement(value, "s per step", baseline, baseline / value, note)
 
 
@@ -305,7 +305,7 @@ def fitted_on(key: str) -> str:
 
 
 def _fit(key: str) -> dict[str, Measurement]:
-    """Seconds and memory of one system's fit with its settings for embedded backbones; features of pictures are kept."""
+    """Seconds and memory of one system's fit with its settings for embedded backbones; features of images are kept."""
     name = fitted_on(key)
     adapted = adapt(Experiment(key, name, "micro-vit", shots=FIT_SHOTS, seed=0))
     record, learned = adapted.record, adapted.method.trainable_parameters
@@ -335,7 +335,7 @@ def _world() -> Measurement:
     paint(20)
     rate = 300 / _seconds(lambda: paint(300), 3)
     return Measurement(
-        rate, "pictures/s", 500.0, rate / 500, "MicroWorld scenes of 64 x 64 on one core; baseline: wanted"
+        rate, "images/s", 500.0, rate / 500, "MicroWorld scenes of 64 x 64 on one core; baseline: wanted"
     )
 
 

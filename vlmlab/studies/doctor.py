@@ -80,7 +80,7 @@ def _devices() -> dict[str, dict]:
 
 def _embedded_weights() -> dict[str, dict]:
     """Every file that data/backbones/manifest.json and photo.json pin, by name."""
-    remedy = "restore data/backbones from the repository, or make it anew with vlmlab build"
+    remedy = "restore data/backbones from the repository, or make it again with vlmlab build"
     try:
         pinned = {file: digest for entry in manifest().values() for file, digest in entry["sha256"].items()}
         photo = photo_manifest()

@@ -26,20 +26,20 @@ class Experiment:
     """A system, on a dataset, with a backbone.
 
     Attributes:
-        dataset: a name of `vlmlab datasets`, or the path of a folder of pictures (kept as an absolute path).
-        shots: training pictures per class.
-        seed: of the choice of those pictures and of training.
+        dataset: a name of `vlmlab datasets`, or the path of a folder of images (kept as an absolute path).
+        shots: training images per class.
+        seed: of the choice of those images and of training.
         split: "all" classes; "base": learn and report on the base half; "new": learn on base, report on the other half;
             "shift": learn on all classes, report also on the same classes in other styles (objects has four);
             "hierarchy": learn on all classes, report also how well answers at the levels of the class tree agree.
         config: settings of the system that differ from its defaults, as (name, value) pairs in order of name.
-        views: random crops per training picture, 0 for none (see `learning.fit`).
+        views: random crops per training image, 0 for none (see `learning.fit`).
         root: folder of the standard datasets, where one is used.
-        skip_broken: leave out pictures of a folder that cannot be read.
+        skip_broken: leave out images of a folder that cannot be read.
         targets: datasets to report on as well, with their own class names and nothing learned from them (CoCoOp's
             cross-dataset protocol, arXiv 2203.05557); paths are kept as absolute ones.
         noise: share of the training labels that are wrong, 0 to 1, drawn by the seed.
-        test_pictures: measure on about so many test pictures, equally many of every class and the same for every seed,
+        test_pictures: measure on about so many test images, equally many of every class and the same for every seed,
             where there are more; 0 for all of them.
     """
 
@@ -96,7 +96,7 @@ class Experiment:
         settings = "".join(f" {name}={value}" for name, value in self.config)
         settings += f", targets {', '.join(self.targets)}" if self.targets else ""
         settings += f", {self.noise:.0%} of the labels wrong" if self.noise else ""
-        settings += f", {self.test_pictures} test pictures" if self.test_pictures else ""
+        settings += f", {self.test_pictures} test images" if self.test_pictures else ""
         return (
             f"{self.system} on {self.dataset} with {self.backbone}, {self.shots} shot{'s' * (self.shots != 1)}, seed {self.seed}, "
             f"split {self.split}{settings}"
@@ -108,7 +108,7 @@ def _absolute(dataset: str) -> str:
 
 
 def is_path(dataset: str) -> bool:
-    """Whether a dataset is named by its folder: "pictures/cats", "./cats", or an existing folder whose name is no dataset's."""
+    """Whether a dataset is named by its folder: "images/cats", "./cats", or an existing folder whose name is no dataset's."""
     if not dataset or dataset in BY_NAME:
         return False
     return "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or Path(dataset).is_dir()

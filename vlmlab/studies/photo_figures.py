@@ -18,12 +18,12 @@ from vlmlab.backbones import load_backbone
 from vlmlab.backbones.photo import LOGIT_SCALE, TEMPLATES, held_out
 from vlmlab.datasets import few_shot, load_dataset
 from vlmlab.datasets.standard import CALTECH_NAMES
-from vlmlab.learning.features import FeatureBank
+from vlmlab.features.bank import FeatureBank
 
 
 def evaluate_photo(folder: str, seeds: int = 30) -> dict:
     """Figures on a folder of photographs with train/ and test/: zero-shot top-1 and calibration error, in %, and top-1 of
-    class means of K training pictures ([mean, deviation] over `seeds` draws).
+    class means of K training images ([mean, deviation] over `seeds` draws).
 
     Class names are the folders', those of Caltech-101 as CoOp writes them.
     """

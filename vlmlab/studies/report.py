@@ -120,7 +120,7 @@ def check_names(values: dict[str, Any]) -> None:
     for name in [*values.get("datasets", ()), *filter(None, [values.get("folder")])]:
         if is_path(name):
             if not Path(name).expanduser().is_dir():
-                raise VlmlabError(f"there is no folder {name}; give the path of a folder of pictures")
+                raise VlmlabError(f"there is no folder {name}; give the path of a folder of images")
         elif name.lower().replace("_", "-") not in BY_NAME:
             raise unknown("dataset", name, BY_NAME)
     offline = [info.name for info in BACKBONES if info.offline]
@@ -142,9 +142,9 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def with_texts(page: str, notebook: Path) -> str:
-    """`page` with the text that every picture of the notebook has for readers who do not see it.
+    """`page` with the text that every image of the notebook has for readers who do not see it.
 
-    nbconvert's page takes pictures over without it, in the order of the outputs.
+    nbconvert's page takes images over without it, in the order of the outputs.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]

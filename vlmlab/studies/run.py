@@ -17,8 +17,8 @@ from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.datasets.multi_task import with_companions
 from vlmlab.datasets.splits import at_most
 from vlmlab.errors import VlmlabError
+from vlmlab.features.bank import FeatureBank
 from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean
-from vlmlab.learning.features import FeatureBank
 from vlmlab.learning.fit import FitRecord, fit
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.method import Method
@@ -96,7 +96,7 @@ def adapt(
     if experiment.split == "hierarchy":
         task.hierarchy()
     method = system(bank.backbone, config)
-    seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test pictures first of all
+    seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test images first of all
     record = fit(method, seen, on_step, should_stop, checkpoint, bank, experiment.views)
     return Adapted(method, task, bank, record)
 
@@ -120,14 +120,14 @@ def run_experiment(
 ) -> dict:
     """Adapt and evaluate; gives what `vlmlab run --json` prints.
 
-    `metrics` are in percent, on the test pictures: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy". There
+    `metrics` are in percent, on the test images: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy". There
     are more of them for
     - split "base" or "new": "base", "new" and "harmonic_mean"; "accuracy" is that of the split asked for. A system that
       cannot carry over what it learned has no "new"; to ask it for that split is an error;
     - split "shift": the figure on every shifted version of the dataset, by its name, and their mean as "shift";
     - split "hierarchy", and a system of hierarchical classification: "hca" and "mta" of `evaluate_hierarchy`;
     - `targets`: the figure on each of them, by its name, and their mean as "targets".
-    `zero_shot` holds the figures of zero-shot prediction with the same backbone, templates and pictures (of whole pictures,
+    `zero_shot` holds the figures of zero-shot prediction with the same backbone, templates and images (of whole images,
     also beside a system that segments). `seconds` is adaptation plus evaluation of the system by the clock, `cpu_seconds`
     the same of the processor, `peak_mb` the process' largest memory within.
 
@@ -137,7 +137,7 @@ def run_experiment(
     method, bank, record = adapted.method, adapted.bank, adapted.record
     baseline = load_system("zero_shot")(bank.backbone)
     baseline.prepare(adapted.task)
-    # Zero-shot first: it leaves the test pictures' features in the bank, so that the clock below counts the system.
+    # Zero-shot first: it leaves the test images' features in the bank, so that the clock below counts the system.
     zero_shot = _measured(baseline, adapted, experiment)
     began, used = time.perf_counter(), time.process_time()
     with PeakMemory() as memory:
@@ -245,7 +245,7 @@ def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: E
 
 
 def some(pictures: ImageSet, most: int) -> ImageSet:
-    """About `most` of the pictures, equally many of every class, at least one; all of them for 0."""
+    """About `most` of the images, equally many of every class, at least one; all of them for 0."""
     if not most or len(pictures) <= most:
         return pictures
     labels = pictures.labels

@@ -4,8 +4,8 @@ A file's name is its experiment's key. It is written to a temporary name and ren
 or does not exist; no index has to agree with it, so any number of processes and machines may share the folder. A
 failure has a file of its own (`KEY.failed.json`), which can never take the place of a result.
 
-A result that was made from a folder of pictures, a checkpoint or a file of descriptions is one from what lay there: once
-pictures were added, removed or changed in size, or a file holds something else, it is not known any more. What is gone
+A result that was made from a folder of images, a checkpoint or a file of descriptions is one from what lay there: once
+images were added, removed or changed in size, or a file holds something else, it is not known any more. What is gone
 leaves its results known.
 """
 
@@ -107,7 +107,7 @@ class ResultStore:
 
 
 def _contents(folder: Path) -> str:
-    """Hash over names and sizes of the pictures in a folder, and its tables; times would change with every copy."""
+    """Hash over names and sizes of the images in a folder, and its tables; times would change with every copy."""
     from vlmlab.datasets.folder import is_picture  # not above: it imports torch, which only the workers need
 
     files = sorted(path for path in folder.rglob("*") if is_picture(path) or path.suffix.lower() in {".csv", ".txt"})

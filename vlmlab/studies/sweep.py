@@ -59,7 +59,7 @@ def suited(
     classify, by one label or several.
 
     Args:
-        datasets: names or folders; all embedded ones with training pictures if None.
+        datasets: names or folders; all embedded ones with training images if None.
     """
     table = registry()
     names = datasets or [info.name for info in DATASETS if info.offline and info.splits["train"]]
@@ -152,7 +152,7 @@ def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
     if result is None:
         try:
             result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
-        except ForeignCheckpoint:  # of pictures that have changed since, or of an older vlmlab: of no use any more
+        except ForeignCheckpoint:  # of images that have changed since, or of an older vlmlab: of no use any more
             store.forget_checkpoint(experiment)
             result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
         store.add(experiment, result)

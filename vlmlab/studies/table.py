@@ -136,7 +136,7 @@ GAIN_IN = {"all": "mean", "base": "new", "shift": "shift"}
 def gains(found: pd.DataFrame, split: str = "all") -> pd.DataFrame:
     """The lines of a split with a column `gain`, of every system but zero-shot prediction itself.
 
-    A gain is the accuracy above zero-shot prediction on the same pictures, in points: of split "base" on the classes that were
+    A gain is the accuracy above zero-shot prediction on the same images, in points: of split "base" on the classes that were
     not learned, of "shift" on the other styles; these two have one line per system and dataset, that of the most shots.
     """
     rows = found[(found.metric == "accuracy") & (found.split == split) & found[GAIN_IN[split]].notna()]
@@ -164,14 +164,14 @@ def as_markdown(found: pd.DataFrame) -> str:
     """A table of results, summed up for the README: one line per system that classifies, gains in points.
 
     There is a column of `mean_gains` per number of shots, for new classes, and for other styles; its title says over how many
-    datasets. Learned numbers and seconds of the processor are those of the most shots on all classes.
+    datasets. Parameters and seconds of the processor are those of the most shots on all classes.
     """
     every = gains(found)
     columns = {{0: "no shots", 1: "1 shot"}.get(k, f"{k} shots"): rows for k, rows in every.groupby("shots")}
     columns |= {"new classes": gains(found, "base"), "other styles": gains(found, "shift")}
     summed = {title: mean_gains(rows) for title, rows in columns.items() if len(rows)}
     titles = [f"{title}, {len(on)} dataset{'s' * (len(on) > 1)}" for title, (_, on) in summed.items()]
-    lines = [f"| system | {' | '.join(titles)} | learned numbers | seconds |", "|---" * (len(titles) + 3) + "|"]
+    lines = [f"| system | {' | '.join(titles)} | parameters | seconds |", "|---" * (len(titles) + 3) + "|"]
     for key in [key for key in registry() if key in set(every.system)]:
         own = every[every.system == key]
         most = own[own.shots == own.shots.max()]
@@ -198,7 +198,7 @@ def read_table(path: Path | str | None = None) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in found]
     if missing:
         raise VlmlabError(
-            f"{path} is no table of results: it has no column {missing[0]}; make it anew by `vlmlab table`"
+            f"{path} is no table of results: it has no column {missing[0]}; make it again by `vlmlab table`"
         )
     return found
 

@@ -37,7 +37,7 @@ def few_shot_curves(results: Sequence[dict], metric: str = "accuracy") -> Figure
             **{k: v for k, v in system_style("zero_shot").items() if k != "marker"},
         )
         for system, by_shots in points.items():
-            if set(by_shots) == {0}:  # learns from no labelled picture
+            if set(by_shots) == {0}:  # learns from no labelled image
                 level, deviation = spread(by_shots[0])
                 style = system_style(system) | {"marker": ""}
                 axes.axhline(level, label=system_label(system), **style)

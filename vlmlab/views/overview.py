@@ -1,6 +1,6 @@
-"""The picture in the README: what there is to learn on, and what a small VLM sees in it.
+"""The image in the README: what there is to learn on, and what a small VLM sees in it.
 
-`python -m vlmlab.views.overview data/overview.png` makes it anew, in half a minute, from the embedded backbones.
+`python -m vlmlab.views.overview data/overview.png` makes it again, in half a minute, from the embedded backbones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PHOTO_WORDS = ("cat", "a cup of coffee", "temple", "sky", "tree", "table", "wall
 
 
 def suite(pictures: Sequence[np.ndarray], captions: Sequence[str], seen: Sequence[tuple]) -> Figure:
-    """Two rows of small pictures [H, W, 3] with captions, above rows of what a model sees.
+    """Two rows of small images [H, W, 3] with captions, above rows of what a model sees.
 
     seen: (title, list of (pixels, caption), words) per row; `words` is a list of (word, colour) for its legend.
     """
@@ -50,7 +50,7 @@ def suite(pictures: Sequence[np.ndarray], captions: Sequence[str], seen: Sequenc
 
 
 def _micro(words_at_most: int = 8) -> tuple[list, list, tuple]:
-    """Pictures of the suite, their captions, and one scene seen by micro-vit."""
+    """Images of the suite, their captions, and one scene seen by micro-vit."""
     import torch
     import torch.nn.functional as F
 
@@ -114,7 +114,7 @@ def _photo() -> tuple:
 
 
 def main(path: Path) -> None:
-    """Write the picture to `path`."""
+    """Write the image to `path`."""
     pictures, captions, seen = _micro()
     suite(pictures, captions, [seen, _photo()]).savefig(path, facecolor="white")
 

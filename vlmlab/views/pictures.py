@@ -1,4 +1,4 @@
-"""Pictures with what a model sees in them: attention, predictions for words, dense maps. Each returns a Figure."""
+"""Images with what a model sees in them: attention, predictions for words, dense maps. Each returns a Figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmlab.views.style import CLASSES, INK, MUTED, SPLITS, figure, picture, tid
 
 
 def resized(values: np.ndarray, height: int, width: int, smooth: bool = True) -> np.ndarray:
-    """A map [h, w] of floats at the size of its picture, bilinearly or (smooth=False) in blocks."""
+    """A map [h, w] of floats at the size of its image, bilinearly or (smooth=False) in blocks."""
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(np.asarray(values, np.float32)).resize((width, height), method))
 
@@ -42,9 +42,9 @@ def labelled(pixels: np.ndarray, labels: np.ndarray, strength: float = 0.6) -> n
 
 
 def attention_grid(pixels: Sequence[np.ndarray], maps: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """One row per picture: the picture, then the attention of each head of the last layer from the class token.
+    """One row per image: the image, then the attention of each head of the last layer from the class token.
 
-    pixels: pictures [H, W, 3] uint8; maps: per picture [heads, h, w].
+    pixels: images [H, W, 3] uint8; maps: per image [heads, h, w].
     """
     heads = maps[0].shape[0]
     fig = figure(1.5 * (heads + 2), 1.65 * len(pixels))
@@ -65,7 +65,7 @@ def word_predictions(
     top: int = 5,
     columns: int = 3,
 ) -> Figure:
-    """Each picture with its `top` most probable words as bars; probabilities [n, words] sum to 1 over the words."""
+    """Each image with its `top` most probable words as bars; probabilities [n, words] sum to 1 over the words."""
     rows = -(-len(pixels) // columns)
     fig = figure(4.4 * columns, 2.1 * rows)
     grid = fig.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1.25, 1] * columns)
@@ -91,9 +91,9 @@ def word_predictions(
 def dense_maps(
     pixels: Sequence[np.ndarray], names: Sequence[str], scores: Sequence[np.ndarray], words: Sequence[str]
 ) -> Figure:
-    """Per picture: the picture, the word that wins at every pixel, and the map of the word that wins most.
+    """Per image: the image, the word that wins at every pixel, and the map of the word that wins most.
 
-    scores: per picture [words, H, W] (any scale: only their order and contrast are shown).
+    scores: per image [words, H, W] (any scale: only their order and contrast are shown).
     """
     n = len(pixels)
     fig = figure(2.9 * n, 6.6)
@@ -116,7 +116,7 @@ def dense_maps(
 def contact_sheet(
     pixels: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8, colours: Sequence[str] | None = None
 ) -> Figure:
-    """Small pictures in rows with a word under each; `colours` (optional) tint the words."""
+    """Small images in rows with a word under each; `colours` (optional) tint the words."""
     rows = -(-len(pixels) // columns)
     fig = figure(1.25 * columns, 1.45 * rows)
     grid = fig.subplots(rows, columns, squeeze=False)

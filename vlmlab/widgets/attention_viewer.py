@@ -14,7 +14,7 @@ from vlmlab.views.pictures import heat, picture
 from vlmlab.views.style import figure
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
-SIDE = 300  # pixels of a picture on the page
+SIDE = 300  # pixels of an image on the page
 
 
 def rollout(layers: list[torch.Tensor]) -> torch.Tensor:
@@ -30,7 +30,7 @@ def rollout(layers: list[torch.Tensor]) -> torch.Tensor:
 
 
 class AttentionViewer(Panel):
-    """Pick a picture, a layer, a head and the place that asks; see where it looks."""
+    """Pick an image, a layer, a head and the place that asks; see where it looks."""
 
     title = "Attention viewer"
 
@@ -76,7 +76,7 @@ class AttentionViewer(Panel):
             grid_template_columns=f"repeat({side[1]}, 17px)", grid_gap="2px", margin="4px 0 4px 120px"
         )
         self.board = widgets.GridBox(cells if len(cells) <= 256 else [], layout=template)
-        self.shown = image_view("the picture with the asking place marked", SIDE)
+        self.shown = image_view("the image with the asking place marked", SIDE)
         self.map = image_view("where it looks", SIDE)
         self.note = widgets.HTML()
         for name in ("layer", "head", "asks", "row", "column", "map"):
@@ -125,7 +125,7 @@ class AttentionViewer(Panel):
             layers = self.bank_backbone.image.attention(self.bank_backbone.preprocess(pixels))
             self._kept = {
                 key: [layer[0].float().cpu() for layer in layers]
-            }  # of one picture: the others are a blink away
+            }  # of one image: the others are a blink away
         return self._kept[key]
 
     def _show(self, answer: dict[str, Any]) -> None:

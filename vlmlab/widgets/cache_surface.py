@@ -40,7 +40,7 @@ class CacheSurface(Panel):
         self.beta = widgets.IntSlider(10, 0, STEPS[1] - 1, description="your beta, nr.", **SLOW)
         for name in ("alpha_max", "beta_max", "alpha", "beta"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.chart = image_view("accuracy on validation and on test pictures for every alpha and beta")
+        self.chart = image_view("accuracy on validation and on test images for every alpha and beta")
         self.note = widgets.HTML()
         self.controls = [self.shots, self.seed, self.alpha_max, self.beta_max, self.alpha, self.beta]
         self.views = [self.chart, self.note]
@@ -48,7 +48,7 @@ class CacheSurface(Panel):
         super().__init__()
         for control in (self.shots, self.seed, self.alpha_max, self.beta_max):
             control.observe(self.guarded(lambda change: self.look()), "value")
-        for control in (self.alpha, self.beta):  # nothing is computed anew
+        for control in (self.alpha, self.beta):  # nothing is computed again
             control.observe(self.guarded(lambda change: self._redraw()), "value")
         self.look()
 
@@ -92,8 +92,8 @@ class CacheSurface(Panel):
         a = self.answer
         honest, flattering, yours = (a["surfaces"][1][place] for place in self._places())
         return (
-            f"On {a['sizes'][1]} test pictures: zero-shot {a['zero_shot'][1]:.1f} %; chosen on {a['sizes'][0]} validation "
-            f"pictures {honest:.1f} %; chosen on test {flattering:.1f} %, which is no measurement; your pair {yours:.1f} %"
+            f"On {a['sizes'][1]} test images: zero-shot {a['zero_shot'][1]:.1f} %; chosen on {a['sizes'][0]} validation "
+            f"images {honest:.1f} %; chosen on test {flattering:.1f} %, which is no measurement; your pair {yours:.1f} %"
         )
 
     def static(self) -> Figure:
@@ -118,7 +118,7 @@ class CacheSurface(Panel):
                     label=label,
                     clip_on=False,
                 )
-            tidy(axes, f"{size} {name} pictures", "alpha, weight of the vote", "beta" if axes is panels[0] else "")
+            tidy(axes, f"{size} {name} images", "alpha, weight of the vote", "beta" if axes is panels[0] else "")
             axes.grid(visible=False)
         handles = panels[0].get_legend_handles_labels()
         fig.legend(*handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)

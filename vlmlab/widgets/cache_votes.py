@@ -1,4 +1,4 @@
-"""Cache votes: Tip-Adapter's cache as a picture. Which labelled pictures vote for a test picture, and how much."""
+"""Cache votes: Tip-Adapter's cache as an image. Which labelled images vote for a test image, and how much."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vlmlab.widgets.panel import Panel, PictureChooser, Waiting, image_view, png
 from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
 ROWS = 12  # classes shown, those with the largest logits
-TILE = 40  # pixels of one cached picture
+TILE = 40  # pixels of one cached image
 
 
 class CacheVotes(Panel):
-    """Choose a test picture, shots, alpha and beta: the cache fades where it has no say, and the bars add up the rest."""
+    """Choose a test image, shots, alpha and beta: the cache fades where it has no say, and the bars add up the rest."""
 
     title = "Cache votes"
 
@@ -35,7 +35,7 @@ class CacheVotes(Panel):
         beta: float = 5.5,
         pictures: list[tuple[str, np.ndarray]] | None = None,
     ) -> None:
-        """`pictures` are (class, pixels [H, W, 3]); test pictures of every class if there are none."""
+        """`pictures` are (class, pixels [H, W, 3]); test images of every class if there are none."""
         self.names = (dataset, backbone)
         self.chooser = PictureChooser(pictures or sample_pictures(dataset, 20), self.look, self.guarded)
         self.shots, self.seed = support_sliders(shots, seed)
@@ -43,7 +43,7 @@ class CacheVotes(Panel):
         self.beta = widgets.FloatSlider(beta, min=0, max=20, step=0.5, description="beta", **SLOW)
         for name in ("alpha", "beta"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.chart = image_view("the test picture, the cache faded by its votes, and the logits of every class")
+        self.chart = image_view("the test image, the cache faded by its votes, and the logits of every class")
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.shots, self.seed, self.alpha, self.beta]
         self.views = [self.chart, self.note]
@@ -94,7 +94,7 @@ class CacheVotes(Panel):
         )
 
     def _sheet(self, shown: np.ndarray) -> np.ndarray:
-        """The cached pictures [rows, most per class] of the classes in `shown`, faded by what they weigh."""
+        """The cached images [rows, most per class] of the classes in `shown`, faded by what they weigh."""
         a, rows = self.answer, []
         most = max(int((a["owner"] == c).sum()) for c in shown)
         strongest = max(float(a["weights"].max()), 1e-12)
@@ -113,7 +113,7 @@ class CacheVotes(Panel):
         sheet, names = self._sheet(shown), [a["classes"][c] for c in shown]
         fig = figure(7.6, 1.3 + 0.3 * len(shown))
         left, middle, right = fig.subplots(1, 3, width_ratios=[0.8, max(0.6, 0.3 * sheet.shape[1] / TILE), 1.6])
-        picture(left, a["pixels"], f"test picture: {a['picture']}")
+        picture(left, a["pixels"], f"test image: {a['picture']}")
         middle.imshow(sheet, aspect="equal")
         middle.set_yticks([TILE * (k + 0.5) for k in range(len(shown))], names, fontsize=8.5)
         middle.set_xticks([])
@@ -129,7 +129,7 @@ class CacheVotes(Panel):
         right.set_ylim(len(shown) - 0.5, -0.5)
         tidy(right, "", "logit", "").grid(axis="y", visible=False)
         fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=8.5)
-        return fig.described(f"a test picture of {a['picture']} and the cache that votes for it. {self._told()}")
+        return fig.described(f"a test image of {a['picture']} and the cache that votes for it. {self._told()}")
 
     def facts(self) -> dict[str, Any]:
         """The class without and with the cache, and the class of the nearest key."""
@@ -144,7 +144,7 @@ class CacheVotes(Panel):
 
 
 def _tile(pixels: np.ndarray, weight: float) -> np.ndarray:
-    """A small picture, white where it weighs nothing and as it is where it weighs most."""
+    """A small image, white where it weighs nothing and as it is where it weighs most."""
     small = np.asarray(Image.fromarray(pixels).convert("RGB").resize((TILE - 4, TILE - 4)), float)
     shown = (255 + (small - 255) * (0.08 + 0.92 * float(weight))).round().astype(np.uint8)
     return np.pad(shown, ((2, 2), (2, 2), (0, 0)), constant_values=255)

@@ -47,7 +47,7 @@ class ContextMicroscope(Panel):
         self.learn()
 
     def learn(self) -> None:
-        """Fit anew and keep the context at several moments."""
+        """Fit again and keep the context at several moments."""
         self.ask(self._learn, self._show)
 
     def _learn(self, cancelled) -> list[tuple[int, torch.Tensor]]:

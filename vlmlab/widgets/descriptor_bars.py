@@ -1,4 +1,4 @@
-"""Descriptor bars: VCD's explanation. How near a picture is to each descriptor of two classes; edit them and look again."""
+"""Descriptor bars: VCD's explanation. How near an image is to each descriptor of two classes; edit them and look again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOURS = (SPLITS["base"], SPLITS["new"])
 
 
 class DescriptorBars(Panel):
-    """Choose a picture and two classes; each descriptor is a bar, and the mean of a class's bars is its score."""
+    """Choose an image and two classes; each descriptor is a bar, and the mean of a class's bars is its score."""
 
     title = "Descriptor bars"
 
@@ -34,7 +34,7 @@ class DescriptorBars(Panel):
         pictures: list[tuple[str, np.ndarray]] | None = None,
         descriptions: str = "",
     ) -> None:
-        """`first` and `second` are classes; empty: the two that score highest for each picture.
+        """`first` and `second` are classes; empty: the two that score highest for each image.
 
         `descriptions`: a .json file {class: [descriptor, ...]}; empty: those of the dataset.
         Raises `VlmlabError` for a class that the dataset has not.
@@ -66,7 +66,7 @@ class DescriptorBars(Panel):
         self.restore = widgets.Button(description="as they were", icon="undo")
         for name in ("first", "second", "own", "restore"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.chart = image_view("the picture and its similarity to each descriptor of two classes")
+        self.chart = image_view("the image and its similarity to each descriptor of two classes")
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.first, self.second, self.own, self.restore]
         self.views = [self.chart, self.note]
@@ -152,7 +152,7 @@ class DescriptorBars(Panel):
             y += 0.9
         fig = figure(7.6, max(2.6, 0.9 + 0.27 * y))
         left, right = fig.subplots(1, 2, width_ratios=[1, 2.1])
-        picture(left, a["pixels"], f"picture: {a['picture']}")
+        picture(left, a["pixels"], f"image: {a['picture']}")
         left.text(
             0.5, -0.04, f"predicted: {a['predicted']}", transform=left.transAxes, ha="center", va="top", fontsize=9
         )
@@ -166,9 +166,9 @@ class DescriptorBars(Panel):
         right.set_ylim(y - 1.2, -0.7)
         low = min(0.0, *values)
         right.set_xlim(low, max(values) * 1.04)
-        tidy(right, "", "cosine of the picture with the descriptor", "").grid(axis="y", visible=False)
+        tidy(right, "", "cosine of the image with the descriptor", "").grid(axis="y", visible=False)
         fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
-        return fig.described(f"a picture of {a['picture']} against descriptors of two classes. {self._told()}")
+        return fig.described(f"an image of {a['picture']} against descriptors of two classes. {self._told()}")
 
     def facts(self) -> dict[str, Any]:
         """What is predicted, which two classes are compared, and the descriptor that speaks most for the first."""

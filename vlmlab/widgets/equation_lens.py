@@ -97,7 +97,7 @@ def _operands(node: ast.expr) -> list[ast.expr]:
 
 
 class EquationLens(Panel):
-    """The lines of `logits` of one system, term by term, for one picture."""
+    """The lines of `logits` of one system, term by term, for one image."""
 
     title = "Equation lens"
 
@@ -116,7 +116,7 @@ class EquationLens(Panel):
         self.chooser = PictureChooser(sample_pictures(dataset, 10), self.look, self.guarded)
         for name in ("system", "term"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.shown = image_view("the picture", 120)
+        self.shown = image_view("the image", 120)
         self.code = widgets.HTML()
         self.value = image_view("the values of the chosen term")
         self.controls = [self.system, self.term, *self.chooser.widgets, self.shown]
@@ -130,7 +130,7 @@ class EquationLens(Panel):
         self.look()
 
     def look(self) -> None:
-        """Run the system on the chosen picture and list its terms."""
+        """Run the system on the chosen image and list its terms."""
         key, name, pixels = self.system.value, self.chooser.name, self.chooser.pixels
         self.ask(lambda cancelled: self._see(key, name, pixels, cancelled), self._show)
 
@@ -226,7 +226,7 @@ class EquationLens(Panel):
         two.set_title(code, loc="left", fontsize=8, family="monospace")
         shape = " x ".join(map(str, value.shape))
         return fig.described(
-            f"the term {term['name']} of {self.system.value}, of shape {shape}, for a picture of {self.answer['picture']}"
+            f"the term {term['name']} of {self.system.value}, of shape {shape}, for an image of {self.answer['picture']}"
         )
 
     def facts(self) -> dict[str, Any]:

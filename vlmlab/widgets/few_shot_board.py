@@ -1,4 +1,4 @@
-"""Few-shot board: the labelled pictures themselves, and what each ticked system makes of them."""
+"""Few-shot board: the labelled images themselves, and what each ticked system makes of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlmlab.views.style import figure, system_label
 from vlmlab.widgets.panel import Panel, image_view, jpeg, png
 from vlmlab.widgets.support import SHOTS, support_sliders
 
-TILE = 44  # pixels of one support picture on the page
+TILE = 44  # pixels of one support image on the page
 ROWS = 12  # classes shown
 
 
@@ -35,7 +35,7 @@ class FewShotBoard(Panel):
         seed: int = 1,
         offered: Sequence[str] = (),
     ) -> None:
-        """`systems` are ticked at first, `offered` can be ticked (all that classify from labelled pictures or none, if empty)."""
+        """`systems` are ticked at first, `offered` can be ticked (all that classify from labelled images or none, if empty)."""
         self.dataset_name, self.backbone_name = dataset, backbone
         keys = offered or [
             key
@@ -49,7 +49,7 @@ class FewShotBoard(Panel):
         self.shots, self.seed = support_sliders(shots, seed)
         for key, tick in self.ticks.items():
             tick.add_class(f"vlmlab-tick-{key}")
-        self.support = image_view("the labelled pictures, one row per class")
+        self.support = image_view("the labelled images, one row per class")
         self.chart = image_view("accuracy over shots of the ticked systems")
         self.controls = [self.shots, self.seed, *self.ticks.values()]
         self.views = [self.support, self.chart]

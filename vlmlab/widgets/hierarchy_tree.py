@@ -14,17 +14,17 @@ from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, MUTED, figure, system_label
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
-SIDE = 200  # pixels of the picture on the page
+SIDE = 200  # pixels of the image on the page
 GOOD, BAD, ASKED = "#0072B2", "#D55E00", "#BFBFBF"
 SYSTEMS = ("zero_shot", "coop", "protect")
 
 
 class HierarchyTree(Panel):
-    """One picture, asked at every node: which of the children is it, and which of all leaves?
+    """One image, asked at every node: which of the children is it, and which of all leaves?
 
-    A line leads from each node to the child that wins among its siblings. Nodes above the picture's class have a right
-    answer: a full blue line, or a dashed orange one where it is wrong. A system is consistent on a picture if all of these and
-    the leaf are right. It contradicts itself if some node above the leaf that it names sends the picture elsewhere.
+    A line leads from each node to the child that wins among its siblings. Nodes above the image's class have a right
+    answer: a full blue line, or a dashed orange one where it is wrong. A system is consistent on an image if all of these and
+    the leaf are right. It contradicts itself if some node above the leaf that it names sends the image elsewhere.
     """
 
     title = "Hierarchy tree"
@@ -44,7 +44,7 @@ class HierarchyTree(Panel):
             options=list(SYSTEMS), value=system, description="system", style=LABEL, layout=WIDE
         )
         self.system.add_class("vlmlab-system")
-        self.shown = image_view("the picture", SIDE)
+        self.shown = image_view("the image", SIDE)
         self.drawn = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.system]
         self.views = [widgets.HBox([self.shown, self.drawn])]
@@ -55,7 +55,7 @@ class HierarchyTree(Panel):
         self.look()
 
     def look(self) -> None:
-        """Ask the chosen system about the chosen picture."""
+        """Ask the chosen system about the chosen image."""
         name, pixels, system = self.chooser.name, self.chooser.pixels, self.system.value
         self.ask(lambda cancelled: self._see(name, pixels, system, cancelled), self._show)
 
@@ -190,7 +190,7 @@ class HierarchyTree(Panel):
         right.set_title(f"{label} {_verdict(answer)}", loc="left", fontsize=9, color=INK)
         marks = ", ".join(f"{node}: {child}" for node, child in answer["nodes"].items())
         return fig.described(
-            f"class tree for a picture of {answer['picture']}; {label} names {answer['leaf']} among the leaves, "
+            f"class tree for an image of {answer['picture']}; {label} names {answer['leaf']} among the leaves, "
             f"and at the nodes {marks}. It {_verdict(answer)}"
         )
 

@@ -8,7 +8,7 @@ cleared, so nothing flickers.
 
 One panel has three lives: live widgets; `static()`, a matplotlib figure of the same state, which notebooks show
 where no widget can be; `facts()`, rounded numbers that nbval compares. In strict mode (VLMLAB_STRICT=1, as in tests and reports)
-the work runs in the calling thread and an error is raised; live, it becomes one line, and the last good picture stays.
+the work runs in the calling thread and an error is raised; live, it becomes one line, and the last good image stays.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def strict() -> bool:
 
 
 def static_only() -> bool:
-    """Whether panels show a still picture instead of widgets (VLMLAB_STATIC): under papermill, nbval and on GitHub."""
+    """Whether panels show a still image instead of widgets (VLMLAB_STATIC): under papermill, nbval and on GitHub."""
     return os.environ.get("VLMLAB_STATIC", "") not in ("", "0")
 
 
@@ -78,13 +78,13 @@ class Panel:
         self._mark = widgets.HTML()
         self._closed = False
         head = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
-        # Controls stand beside the pictures where there is room, else above them and side by side.
+        # Controls stand beside the images where there is room, else above them and side by side.
         flow = {"flex_flow": "row wrap", "align_items": "flex-start", "min_width": "0"}
         side = widgets.Box(self.controls, layout=widgets.Layout(flex="1 1 370px", align_content="flex-start", **flow))
         shown = widgets.VBox(self.views, layout=widgets.Layout(flex="100 1 640px", min_width="0"))
         row = widgets.Box([side, shown], layout=widgets.Layout(**flow))
         told = "; ".join(view.alt for view in _all(row) if hasattr(view, "alt"))
-        spoken = widgets.HTML(f"<span style='{UNSEEN}'>{html.escape(f'Pictures: {told}') if told else ''}</span>")
+        spoken = widgets.HTML(f"<span style='{UNSEEN}'>{html.escape(f'Images: {told}') if told else ''}</span>")
         self.box = widgets.VBox([head, row, self._line, self._mark, spoken])
         self.box.add_class("vlmlab-panel")
         self.box.add_class(f"vlmlab-{type(self).__name__}")
@@ -133,7 +133,7 @@ class Panel:
         return self._closed or number != self._requests
 
     def cancel(self) -> None:
-        """Give up what is being computed; the last good picture stays."""
+        """Give up what is being computed; the last good image stays."""
         with self._lock:
             self._requests += 1
 
@@ -177,7 +177,7 @@ class Panel:
 
     def _ipython_display_(self) -> None:
         if static_only():
-            self.wait()  # a still picture is shown once, so it must be of the first answer
+            self.wait()  # a still image is shown once, so it must be of the first answer
             display(Markdown(f"*{self.error}*") if self.error else self.static())
         else:
             display(self.box)
@@ -208,11 +208,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
-# --- pictures for widgets.Image -----------------------------------------------------------------------------------------
+# --- images for widgets.Image -----------------------------------------------------------------------------------------
 
 
 def jpeg(pixels: np.ndarray, side: int | None = None) -> bytes:
-    """uint8 pixels [H, W, 3] as JPEG; `side`: enlarge in blocks (small pictures) or reduce, to this many pixels' height."""
+    """uint8 pixels [H, W, 3] as JPEG; `side`: enlarge in blocks (small images) or reduce, to this many pixels' height."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if side is not None and side != image.height:
         how = Image.Resampling.NEAREST if side > image.height else Image.Resampling.LANCZOS
@@ -235,11 +235,11 @@ def _transparent() -> bytes:
     return stream.getvalue()
 
 
-NOTHING = _transparent()  # where a browser would show the sign of a broken picture
+NOTHING = _transparent()  # where a browser would show the sign of a broken image
 
 
 def image_view(alt: str, height: int | None = None) -> widgets.Image:
-    """A picture widget, transparent at first, with a text for readers who do not see it."""
+    """An image widget, transparent at first, with a text for readers who do not see it."""
     size = {"height": f"{height}px"} if height else {}
     # In its own size, not stretched to the row's.
     layout = widgets.Layout(max_width="100%", align_self="flex-start", flex="0 1 auto", **size)
@@ -248,28 +248,28 @@ def image_view(alt: str, height: int | None = None) -> widgets.Image:
     return view
 
 
-# --- choosing a picture ------------------------------------------------------------------------------------------------
+# --- choosing an image ------------------------------------------------------------------------------------------------
 
 LARGEST_UPLOAD = 20 * 1024 * 1024  # bytes
 
 
 def uploaded(content: bytes, name: str = "the file") -> np.ndarray:
-    """Pixels [H, W, 3] of a picture that the reader dropped in, at most 1024 pixels on its longer side.
+    """Pixels [H, W, 3] of an image that the reader dropped in, at most 1024 pixels on its longer side.
 
-    Raises `VlmlabError` if it is too large a file or no picture.
+    Raises `VlmlabError` if it is too large a file or no image.
     """
     if len(content) > LARGEST_UPLOAD:
-        raise VlmlabError(f"{name} has {len(content) / 2**20:.0f} MB; choose a picture of at most 20 MB")
+        raise VlmlabError(f"{name} has {len(content) / 2**20:.0f} MB; choose an image of at most 20 MB")
     try:
         image = Image.open(io.BytesIO(content)).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise VlmlabError(f"{name} is no picture that can be read; choose a JPEG or PNG") from error
+        raise VlmlabError(f"{name} is no image that can be read; choose a JPEG or PNG") from error
     image.thumbnail((1024, 1024))
     return np.asarray(image).copy()
 
 
 class PictureChooser:
-    """A row of controls that choose a picture: a dataset's test pictures by number, photographs, or one's own file.
+    """A row of controls that choose an image: a dataset's test images by number, photographs, or one's own file.
 
     `on_change()` is called when another one was chosen; `pixels` [H, W, 3] and `name` are the present one.
     """
@@ -278,7 +278,7 @@ class PictureChooser:
         self, pictures: list[tuple[str, np.ndarray]], on_change: Callable[[], None], guarded: Callable
     ) -> None:
         if not pictures:
-            raise VlmlabError("there is no picture to choose from; give at least one")
+            raise VlmlabError("there is no image to choose from; give at least one")
         self.pictures, self.on_change = list(pictures), on_change
         self.number = widgets.IntSlider(
             0, 0, len(pictures) - 1, description="picture", continuous_update=False, style=LABEL, layout=WIDE
@@ -305,14 +305,14 @@ class PictureChooser:
         self.add(file["name"], uploaded(bytes(file["content"]), file["name"]))
 
     def add(self, name: str, pixels: np.ndarray) -> None:
-        """Append a picture and choose it."""
+        """Append an image and choose it."""
         self.pictures.append((name, pixels))
         self.number.max = len(self.pictures) - 1
         self.number.value = len(self.pictures) - 1
 
 
 def sample_pictures(dataset: str = "tableau", count: int = 8) -> list[tuple[str, np.ndarray]]:
-    """(what it shows, pixels) of the first test pictures, spread over the classes; "photographs" gives those."""
+    """(what it shows, pixels) of the first test images, spread over the classes; "photographs" gives those."""
     from vlmlab.datasets import load_dataset
 
     if dataset == "photographs":

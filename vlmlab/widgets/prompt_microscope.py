@@ -66,7 +66,7 @@ class PromptMicroscope(Panel):
         )
         self.chooser = PictureChooser(found, self.look, self.guarded)
         self.tokens = widgets.HTML()
-        self.shown = image_view("the chosen picture", 180)
+        self.shown = image_view("the chosen image", 180)
         self.bars = image_view("probability of each class name")
         self.alike = image_view("cosine similarity between the texts")
         self.words.add_class("vlmlab-words")
@@ -149,7 +149,7 @@ class PromptMicroscope(Panel):
         three.set_title("cosine between the texts", fontsize=9, loc="left")
         best = answer["words"][int(order[-1])]
         return fig.described(
-            f"a picture of {answer['picture']}; of the words {', '.join(answer['words'])}, {best} is first"
+            f"an image of {answer['picture']}; of the words {', '.join(answer['words'])}, {best} is first"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -179,6 +179,6 @@ def _token_table(answer: dict[str, Any]) -> str:
             for piece in pieces
         )
         boxes.append(f"<tr><td><b>{html.escape(word)}</b></td><td>{marks}</td><td>{cosine:.3f}</td></tr>")
-    head = "<tr><th>class name</th><th>tokens</th><th>cosine with the picture</th></tr>"
+    head = "<tr><th>class name</th><th>tokens</th><th>cosine with the image</th></tr>"
     note = f"Probability is softmax of {answer['scale']:.0f} times the cosine."
     return f"<table style='text-align:left'>{head}{''.join(boxes)}</table><small>{note}</small>"

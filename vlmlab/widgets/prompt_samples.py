@@ -1,4 +1,4 @@
-"""Prompt samples: the distribution of prompts that VPT (variational) draws for a picture, and what each of them says."""
+"""Prompt samples: the distribution of prompts that VPT (variational) draws for an image, and what each of them says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 40  # samples
 
 
 class PromptSamples(Panel):
-    """Fits VPT, draws prompts for a picture, and shows where they put the classes and what each of them predicts.
+    """Fits VPT, draws prompts for an image, and shows where they put the classes and what each of them predicts.
 
     A sample is one shift of the context; with it every class has one text feature. The plane is the one in which these
     features differ most. Bars are the mean of the samples' probabilities, dots the samples' own.
@@ -36,7 +36,7 @@ class PromptSamples(Panel):
         pictures: list[tuple[str, np.ndarray]] | None = None,
         **settings: Any,
     ) -> None:
-        """`pictures` are (name, pixels), test pictures of the dataset if none are given; `settings` are VPT's own."""
+        """`pictures` are (name, pixels), test images of the dataset if none are given; `settings` are VPT's own."""
         self.names = (dataset, backbone, shots, seed, settings)
         self.chooser = PictureChooser(pictures or sample_pictures(dataset, 12), self.look, self.guarded)
         self.count = widgets.IntSlider(10, 1, MOST, 1, description="samples", style=LABEL, layout=WIDE)
@@ -46,7 +46,7 @@ class PromptSamples(Panel):
         self.width.tooltip = "the deviation of the distribution is multiplied by this; 0 is the mean prompt alone"
         for name in ("count", "width"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.chart = image_view("the picture, the sampled class features in a plane, and the probabilities")
+        self.chart = image_view("the image, the sampled class features in a plane, and the probabilities")
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.count, self.width]
         self.views = [self.chart, self.note]
@@ -127,7 +127,7 @@ class PromptSamples(Panel):
         classes, plane, n = a["classes"], a["plane"], len(a["samples"])
         fig = figure(9.4, max(3.0, 1.1 + 0.24 * len(classes)))
         left, middle, right = fig.subplots(1, 3, width_ratios=[0.75, 1.25, 1.0])
-        picture(left, a["pixels"], f"picture: {a['picture']}")
+        picture(left, a["pixels"], f"image: {a['picture']}")
         for c, name in enumerate(classes):
             middle.scatter(plane[:, c, 0], plane[:, c, 1], s=14, color=word_colour(c), alpha=0.75, linewidths=0)
             above = (plane[:, c, 0].mean(), plane[:, c, 1].max())
@@ -145,7 +145,7 @@ class PromptSamples(Panel):
         right.set_ylim(len(classes) - 0.5, -0.5)
         right.set_xlim(-2, 102)
         tidy(right, "bar: their mean, dot: a sample", "probability (%)", "").grid(axis="y", visible=False)
-        return fig.described(f"a picture of {a['picture']} under {n} sampled prompts. {self._told()}")
+        return fig.described(f"an image of {a['picture']} under {n} sampled prompts. {self._told()}")
 
     def facts(self) -> dict[str, Any]:
         """How many samples were drawn, what their mean predicts, and how many tenths of them predict it alone."""

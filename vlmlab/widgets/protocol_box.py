@@ -1,4 +1,4 @@
-"""Protocol box: which classes and pictures a protocol uses, what a system may see, and what choosing on test would flatter."""
+"""Protocol box: which classes and images a protocol uses, what a system may see, and what choosing on test would flatter."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class ProtocolBox(Panel):
         self.dataset = widgets.Dropdown(options=names, value=dataset, description="dataset", style=LABEL, layout=WIDE)
         self.system = widgets.Dropdown(options=keys, value=system, description="system", style=LABEL, layout=WIDE)
         self.flatter = widgets.Button(
-            description="choose on test pictures", icon="warning", layout=widgets.Layout(width="auto")
+            description="choose on test images", icon="warning", layout=widgets.Layout(width="auto")
         )
         for name in ("protocol", "dataset", "system", "flatter"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.table = widgets.HTML()
-        self.chart = image_view("accuracy when settings are chosen on validation and on test pictures")
+        self.chart = image_view("accuracy when settings are chosen on validation and on test images")
         self.controls = [self.protocol, self.dataset, self.system, self.flatter]
         self.views = [self.table, self.chart]
         self.answer: dict[str, Any] = Waiting()
@@ -90,33 +90,33 @@ class ProtocolBox(Panel):
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
         judged = "".join(
-            f"<tr><td>judged on: {html.escape(k)}</td><td>{c} classes, {n} test pictures</td></tr>"
+            f"<tr><td>judged on: {html.escape(k)}</td><td>{c} classes, {n} test images</td></tr>"
             for k, (c, n) in answer["judged"].items()
         )
         words = {
-            "support": "the labelled pictures",
-            "val": "validation pictures",
-            "unlabelled": "training pictures without labels",
-            "captions": "captions, and no picture",
+            "support": "the labelled images",
+            "val": "validation images",
+            "unlabelled": "training images without labels",
+            "captions": "captions, and no image",
         }
-        sees = ", ".join(words[s] for s in answer["sees"]) or "nothing before the test picture"
+        sees = ", ".join(words[s] for s in answer["sees"]) or "nothing before the test image"
         learned = answer["learned"]
         verdict = (
             f"<p style='color:#8F3D00'>{html.escape(answer['refusal'])}</p>"
             if answer["refusal"]
-            else f"<p>A {answer['setup']} system may see: {sees}. Test pictures are hidden until the end.</p>"
+            else f"<p>A {answer['setup']} system may see: {sees}. Test images are hidden until the end.</p>"
         )
         names = ", ".join(map(html.escape, answer["classes"][:12])) + (" ..." if len(answer["classes"]) > 12 else "")
         self.table.value = (
             f"<table style='text-align:left'><tr><td>learned on</td><td>{learned['classes']} classes, {learned['labelled']} "
-            f"labelled and {learned['validation']} validation pictures</td></tr>{judged}"
+            f"labelled and {learned['validation']} validation images</td></tr>{judged}"
             f"<tr><td>classes</td><td>{names}</td></tr><tr><td>from</td><td>{html.escape(answer['paper'])}</td></tr></table>{verdict}"
         )
 
     # --- what choosing on the test set would flatter ------------------------------------------------------------------
 
     def cheat(self) -> None:
-        """Choose Tip-Adapter's alpha and beta on validation pictures, as one must, and on the test pictures, as one must not."""
+        """Choose Tip-Adapter's alpha and beta on validation images, as one must, and on the test images, as one must not."""
         name = self.dataset.value
         self.ask(lambda cancelled: self._flatter(name, cancelled), self._show_flattery)
 
@@ -133,7 +133,7 @@ class ProtocolBox(Panel):
                 break
             task = Task(bank.backbone, dataset, self.number, seed)
             if not len(task.val):
-                raise VlmlabError(f"{name} has no validation pictures to choose on; choose another dataset")
+                raise VlmlabError(f"{name} has no validation images to choose on; choose another dataset")
             method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0, beta_steps=30))
             method.prepare(task)
             # Accuracy of every pair of settings, [betas, alphas], on either set.
@@ -160,7 +160,7 @@ class ProtocolBox(Panel):
             axes.margins(x=0.12)
             axes.invert_yaxis()
             tidy(axes, f"{self.answer['protocol']}: {self.dataset.value}", "pictures", "")
-            return fig.described(f"pictures of the protocol {self.answer['protocol']} on {self.dataset.value}: {bars}")
+            return fig.described(f"images of the protocol {self.answer['protocol']} on {self.dataset.value}: {bars}")
         for n, (honest, flattered) in enumerate(self.flattered):
             axes.plot([honest, flattered], [n, n], color=MUTED, zorder=1)
             axes.scatter(honest, n, color=SPLITS["val"], zorder=2, label="chosen on validation" if not n else None)
@@ -169,7 +169,7 @@ class ProtocolBox(Panel):
         tidy(axes, f"Tip-Adapter on {self.dataset.value}: what choosing on test flatters", "test accuracy (%)", "")
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
         return fig.described(
-            "test accuracy of Tip-Adapter when its two settings are chosen on validation and on test pictures"
+            "test accuracy of Tip-Adapter when its two settings are chosen on validation and on test images"
         )
 
     def facts(self) -> dict[str, Any]:

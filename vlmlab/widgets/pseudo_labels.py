@@ -18,7 +18,7 @@ from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view, png
 
 
 class PseudoLabels(Panel):
-    """Choose a rule by which unlabelled pictures become labelled ones; the true labels judge it, and nothing else."""
+    """Choose a rule by which unlabelled images become labelled ones; the true labels judge it, and nothing else."""
 
     title = "Pseudo-labels"
 
@@ -30,9 +30,9 @@ class PseudoLabels(Panel):
         top: int = 8,
         threshold: float = 0.9,
     ) -> None:
-        """`rule` is "top" (the K surest pictures of every class) or "threshold" (all that are surer than it).
+        """`rule` is "top" (the K surest images of every class) or "threshold" (all that are surer than it).
 
-        Raises `VlmlabError` (in the error line, or in strict mode) for a dataset without training pictures.
+        Raises `VlmlabError` (in the error line, or in strict mode) for a dataset without training images.
         """
         self.backbone_name = backbone
         names = [d.name for d in DATASETS if d.offline and "classification" in d.tasks and d.splits["train"]]
@@ -61,7 +61,7 @@ class PseudoLabels(Panel):
         self.look()
 
     def look(self) -> None:
-        """Ask for the pictures that the rule takes."""
+        """Ask for the images that the rule takes."""
         chosen = (self.dataset.value, self.rule.value, self.top.value, self.threshold.value)
         self.top.disabled, self.threshold.disabled = self.rule.value != "top", self.rule.value != "threshold"
         self.ask(lambda cancelled: self._see(*chosen), self._show)
@@ -81,13 +81,13 @@ class PseudoLabels(Panel):
 
     @torch.no_grad()
     def _label(self, name: str) -> dict[str, Any]:
-        """Zero-shot labels of the training pictures, as UPL makes them, and whether they are right."""
+        """Zero-shot labels of the training images, as UPL makes them, and whether they are right."""
         from vlmlab.methods.templates import spoken
         from vlmlab.studies.run import shared_bank, shared_dataset
 
         bank, dataset = shared_bank(self.backbone_name), shared_dataset(name, None, False, False)
         if not len(dataset.train):
-            raise VlmlabError(f"{name} has no training pictures to label; choose another dataset")
+            raise VlmlabError(f"{name} has no training images to label; choose another dataset")
         f = F.normalize(bank.features(dataset.train), dim=-1).to(bank.backbone.device)
         sentence = dataset.templates[0]  # as UPL does; zero-shot prediction elsewhere averages all sentences
         words = bank.backbone.class_embeddings(spoken(dataset.classes), [sentence])
@@ -102,9 +102,9 @@ class PseudoLabels(Panel):
         share, missing = self._share(), self._missing()
         self.note.value = (
             f"<small>Labelled with the one sentence <i>{html.escape(answer['sentence'])}</i>. "
-            f"{len(answer['chosen'])} of {len(answer['labels'])} pictures are learned from; "
+            f"{len(answer['chosen'])} of {len(answer['labels'])} images are learned from; "
             f"<b>{100 * share:.0f} %</b> of their labels are right (of all: {100 * answer['right'].mean():.0f} %). "
-            + (f"Classes without a picture: {html.escape(', '.join(missing))}." if missing else "Every class has some.")
+            + (f"Classes without an image: {html.escape(', '.join(missing))}." if missing else "Every class has some.")
             + "</small>"
         )
 
@@ -136,9 +136,9 @@ class PseudoLabels(Panel):
         )
 
     def facts(self) -> dict[str, Any]:
-        """How many pictures the rule takes, how many of their labels are right (percent, to the nearest five)."""
+        """How many images the rule takes, how many of their labels are right (percent, to the nearest five)."""
         return {
             "taken": len(self.answer["chosen"]),
             "right": 5 * round(20 * self._share()),
-            "classes without a picture": len(self._missing()),
+            "classes without an image": len(self._missing()),
         }

@@ -25,9 +25,9 @@ METRICS = {
     "base": ("accuracy on base classes (%)", "base", "base", "base_sd"),
     "new": ("accuracy on new classes (%)", "base", "new", "new_sd"),
     "harmonic mean": ("harmonic mean of base and new (%)", "base", "harmonic_mean", "harmonic_mean_sd"),
-    "before shift": ("accuracy on the pictures learned on (%)", "shift", "mean", "sd"),
+    "before shift": ("accuracy on the images learned on (%)", "shift", "mean", "sd"),
     "shift": ("accuracy under shift (%)", "shift", "shift", "shift_sd"),
-    "parameters": ("learned numbers", "all", "trainable_parameters", ""),
+    "parameters": ("parameters", "all", "trainable_parameters", ""),
     "seconds": ("processor seconds to adapt and evaluate", "all", "seconds", ""),
     "memory": ("peak memory (MB)", "all", "peak_mb", ""),
 }

@@ -1,4 +1,4 @@
-"""Segmentation playground: type any words and see where in the picture they lie."""
+"""Segmentation playground: type any words and see where in the image they lie."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmlab.views.style import figure
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 from vlmlab.widgets.prompt_microscope import read_template, read_words
 
-SIDE = 260  # pixels of a picture on the page
+SIDE = 260  # pixels of an image on the page
 MOST_WORDS = 20  # as many as there are colours
 DENSE_SIDE = 448  # what a photograph's short side is brought to, so that a map has enough places
 
@@ -38,7 +38,7 @@ class SegmentationPlayground(Panel):
         truth: Sequence[np.ndarray] | None = None,
         truth_words: Sequence[str] = (),
     ) -> None:
-        """`truth` are masks [H, W] per picture whose values index `truth_words`; with them, IoU is shown."""
+        """`truth` are masks [H, W] per image whose values index `truth_words`; with them, IoU is shown."""
         self.backbone_name, self.truth, self.truth_words = backbone, truth, list(truth_words)
         found = pictures or sample_pictures("photographs" if backbone == "photo" else "tableau", 10)
         self.words = widgets.Textarea(
@@ -60,7 +60,7 @@ class SegmentationPlayground(Panel):
         self.column = widgets.FloatSlider(
             0.5, min=0, max=1, step=0.02, description="cursor right", style=LABEL, layout=WIDE, continuous_update=False
         )
-        self.shown = image_view("the picture", SIDE)
+        self.shown = image_view("the image", SIDE)
         self.winner = image_view("the word that wins at every place", SIDE)
         self.maps = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
         self.note = widgets.HTML()
@@ -80,7 +80,7 @@ class SegmentationPlayground(Panel):
         super().__init__()
         for control in (self.words, self.template, self.kind):
             control.observe(self.guarded(lambda change: self.look()), "value")
-        for control in (self.strength, self.row, self.column):  # what is computed already is only drawn anew
+        for control in (self.strength, self.row, self.column):  # what is computed already is only drawn again
             control.observe(self.guarded(lambda change: self._redraw()), "value")
         self.look()
 
@@ -151,7 +151,7 @@ class SegmentationPlayground(Panel):
         return drawn
 
     def _iou(self) -> dict[str, float]:
-        """Intersection over union of the words that the ground truth has, where there is one for this picture."""
+        """Intersection over union of the words that the ground truth has, where there is one for this image."""
         number = self.answer["number"]
         if self.truth is None or number >= len(self.truth):
             return {}
@@ -169,7 +169,7 @@ class SegmentationPlayground(Panel):
         height, width = answer["pixels"].shape[:2]
         fig = figure(1.9 * (2 + shown), 0.65 + 1.85 * height / width)
         axes = fig.subplots(1, 2 + shown)
-        picture(axes[0], answer["pixels"], f"picture: {answer['picture']}")
+        picture(axes[0], answer["pixels"], f"image: {answer['picture']}")
         picture(axes[1], labelled(answer["pixels"], answer["winner"], self.strength.value), "the nearest word")
         share = np.bincount(answer["winner"].ravel(), minlength=len(words))
         for panel, k in zip(axes[2:], np.argsort(-share), strict=False):
@@ -181,7 +181,7 @@ class SegmentationPlayground(Panel):
         )
 
     def facts(self) -> dict[str, Any]:
-        """The word with the largest share of the picture, and its share in percent (to the nearest ten)."""
+        """The word with the largest share of the image, and its share in percent (to the nearest ten)."""
         winner, words = self.answer["winner"], self.answer["words"]
         share = np.bincount(winner.ravel(), minlength=len(words)) / winner.size
         best = int(share.argmax())
@@ -189,13 +189,13 @@ class SegmentationPlayground(Panel):
 
 
 def _winner(answer: dict[str, Any]) -> np.ndarray:
-    """The best word [H, W] at every pixel, after the maps were enlarged to the picture."""
+    """The best word [H, W] at every pixel, after the maps were enlarged to the image."""
     height, width = answer["pixels"].shape[:2]
     return np.stack([resized(score, height, width) for score in answer["scores"]]).argmax(0)
 
 
 def _whole(backbone, pixels: np.ndarray, side: int) -> torch.Tensor:
-    """The whole picture, normalised, as [1, 3, h, w]: a ViT's square stretched over it, otherwise with its own shape."""
+    """The whole image, normalised, as [1, 3, h, w]: a ViT's square stretched over it, otherwise with its own shape."""
     x = torch.as_tensor(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[:2]
     scale = side / min(height, width)

@@ -1,4 +1,4 @@
-"""Transport plan: how PLOT shares the places of a picture out among the prompts of a class."""
+"""Transport plan: how PLOT shares the places of an image out among the prompts of a class."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vlmlab.views.pictures import heat, labelled, picture
 from vlmlab.views.style import figure
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
-SIDE, SMALL = 230, 150  # pixels of a picture on the page
+SIDE, SMALL = 230, 150  # pixels of an image on the page
 SNAPSHOTS = 8
 
 
 class TransportPlan(Panel):
-    """Fits PLOT, and shows for any picture and class which prompt the plan gives which place to.
+    """Fits PLOT, and shows for any image and class which prompt the plan gives which place to.
 
     A map shows the share of every place that goes to one prompt, on the same scale for all prompts: at each place
-    the shares of all prompts add up to one, and over the picture every prompt gets as much as any other.
+    the shares of all prompts add up to one, and over the image every prompt gets as much as any other.
     """
 
     title = "Transport plan"
@@ -39,7 +39,7 @@ class TransportPlan(Panel):
         n_prompts: int = 4,
         pictures: list[tuple[str, np.ndarray]] | None = None,
     ) -> None:
-        """`pictures` are (name, pixels); test pictures of the dataset if none are given.
+        """`pictures` are (name, pixels); test images of the dataset if none are given.
 
         Raises `VlmlabError` (in the error line, or in strict mode) for a backbone that PLOT does not run on.
         """
@@ -52,7 +52,7 @@ class TransportPlan(Panel):
         )
         for name in ("of_class", "moment", "eps"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.shown = image_view("the picture", SIDE)
+        self.shown = image_view("the image", SIDE)
         self.winner = image_view("which prompt gets the largest share of every place", SIDE)
         self.maps = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
         self.note = widgets.HTML()
@@ -112,7 +112,7 @@ class TransportPlan(Panel):
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def _another(self) -> None:
-        """Another picture was chosen: its own class is the first to look at."""
+        """Another image was chosen: its own class is the first to look at."""
         name = self.chooser.name
         if name in self.of_class.options and name != self.of_class.value:
             self.of_class.value = name
@@ -215,7 +215,7 @@ def _alike(prompts: torch.Tensor) -> float:
 
 
 def _winners(answer: dict[str, Any]) -> np.ndarray:
-    """The picture, tinted at every place with the colour of the prompt that gets most of it."""
+    """The image, tinted at every place with the colour of the prompt that gets most of it."""
     height, width = answer["pixels"].shape[:2]
     most = answer["share"].argmax(0)  # [h, w]
     rows = np.arange(height) * most.shape[0] // height

@@ -1,4 +1,4 @@
-"""View selection: of which views of one picture TPT is sure, which it keeps, and what one step makes of the prediction."""
+"""View selection: of which views of one image TPT is sure, which it keeps, and what one step makes of the prediction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FRAME = (0, 114, 178)
 
 
 class ViewSelection(Panel):
-    """Pick a picture, the share of views that is kept and the number of steps; see entropy and prediction change."""
+    """Pick an image, the share of views that is kept and the number of steps; see entropy and prediction change."""
 
     title = "View selection"
 
@@ -32,7 +32,7 @@ class ViewSelection(Panel):
         n_views: int = 32,
         pictures: list[tuple[str, np.ndarray]] | None = None,
     ) -> None:
-        """`pictures` are (name, pixels); test pictures of the dataset, whose classes are the words, if none are given.
+        """`pictures` are (name, pixels); test images of the dataset, whose classes are the words, if none are given.
 
         Raises `VlmlabError` (in the error line, or in strict mode) for a backbone that TPT does not run on.
         """
@@ -48,7 +48,7 @@ class ViewSelection(Panel):
         self.seed = widgets.IntSlider(1, 0, 9, description="seed", style=LABEL, layout=WIDE, continuous_update=False)
         for name in ("share", "steps", "seed"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.shown = image_view("the picture", 120)
+        self.shown = image_view("the image", 120)
         self.sheet = image_view("the views, surest first; the kept ones have a frame")
         self.chart = image_view("entropy of the views, and the prediction before and after")
         self.note = widgets.HTML()
@@ -110,7 +110,7 @@ class ViewSelection(Panel):
         return self.method
 
     def _views(self, pixels: np.ndarray, seed: int) -> tuple[np.ndarray, torch.Tensor]:
-        """The views of a picture as small pictures [V, TILE, TILE, 3], and their unit features [1, V, e]."""
+        """The views of an image as small images [V, TILE, TILE, 3], and their unit features [1, V, e]."""
         key = (id(pixels), seed)
         if key not in self._seen:
             backbone = self.method.backbone

@@ -1,4 +1,4 @@
-"""Visual-prompt board: put a learned frame or patch onto a picture, move it, and watch the probabilities."""
+"""Visual-prompt board: put a learned frame or patch onto an image, move it, and watch the probabilities."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vlmlab.views.pictures import heat, picture
 from vlmlab.views.style import INK, SPLITS, figure, tidy
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
 
-SIDE = 260  # pixels of a picture on the page
+SIDE = 260  # pixels of an image on the page
 PLACES = 8  # rows and columns of places that a patch can be put to
 KINDS = {"frame": ("padding", 1 / 8), "patch": ("fixed_patch", 3 / 8)}
-"""What is put on the picture -> VP's kind, and its width as a share of the picture's side."""
+"""What is put on the image -> VP's kind, and its width as a share of the image's side."""
 
 
 class VisualPromptBoard(Panel):
-    """Choose a picture, a frame or a patch, noise or what VP learned; move the patch and change its strength."""
+    """Choose an image, a frame or a patch, noise or what VP learned; move the patch and change its strength."""
 
     title = "Visual-prompt board"
 
@@ -68,7 +68,7 @@ class VisualPromptBoard(Panel):
             cell.on_click(self.guarded(lambda button, n=number: self.put(*divmod(n, PLACES))))
         template = widgets.Layout(grid_template_columns=f"repeat({PLACES}, 24px)", grid_gap="1px")
         self.board = widgets.GridBox(cells, layout=template)
-        self.shown = image_view("the picture with the prompt on it", SIDE)
+        self.shown = image_view("the image with the prompt on it", SIDE)
         self.map = image_view("how probable the true class is with the patch at every place", SIDE)
         self.bars = image_view("probabilities with the prompt; ticks without it")
         self.note = widgets.HTML()
@@ -121,7 +121,7 @@ class VisualPromptBoard(Panel):
             if pattern == "noise":
                 method.prepare(task)
             else:
-                self.note.value = f"<small>VP is learning a {kind} from {shots} pictures of every class …</small>"
+                self.note.value = f"<small>VP is learning a {kind} from {shots} images of every class …</small>"
                 record = fit(method, task.seen_by(system.info.setup), None, cancelled, None, bank)
                 if record.stopped:  # by a newer request: what is half learned is not kept
                     return method
@@ -173,7 +173,7 @@ class VisualPromptBoard(Panel):
         self.note.value = f"<small>{self._told()}</small>"
 
     def _map(self, answer: dict[str, Any]) -> np.ndarray:
-        """The map over the plain picture; without places to choose from, the plain picture."""
+        """The map over the plain image; without places to choose from, the plain image."""
         return answer["plain"] if answer["map"] is None else heat(answer["plain"], answer["map"], 0.75)
 
     def _told(self) -> str:
@@ -204,10 +204,10 @@ class VisualPromptBoard(Panel):
         bars.set_xlim(0, 100)
         tidy(bars, "", "probability (%)", "class").grid(axis="y", visible=False)
         bars.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=INK)
-        return fig.described(f"a picture of {a['picture']} with a {a['pattern']} {a['kind']} on it. {self._told()}")
+        return fig.described(f"an image of {a['picture']} with a {a['pattern']} {a['kind']} on it. {self._told()}")
 
     def facts(self) -> dict[str, Any]:
-        """What is on the picture, the predicted class without and with it, and the watched class."""
+        """What is on the image, the predicted class without and with it, and the watched class."""
         a = self.answer
         return {
             "prompt": f"{a['pattern']} {a['kind']}",

@@ -33,7 +33,7 @@ class WiseFTFrontier(Panel):
         alphas: Sequence[float] = ALPHAS,
         config: dict[str, Any] | None = None,
     ) -> None:
-        """`pictures`: about how many test pictures of every set are measured, equally many of every class.
+        """`pictures`: about how many test images of every set are measured, equally many of every class.
 
         Raises `VlmlabError` if `alpha` is not among `alphas`.
         """
@@ -48,7 +48,7 @@ class WiseFTFrontier(Panel):
         self.again = widgets.Button(description="fine-tune again", icon="refresh")
         self.again.add_class("vlmlab-fit")
         self.told = widgets.HTML()
-        self.chart = image_view("accuracy on shifted pictures over accuracy on pictures of the same kind")
+        self.chart = image_view("accuracy on shifted images over accuracy on images of the same kind")
         self.controls = [self.alpha, self.again, self.told]
         self.views = [self.chart]
         self.rows: list[dict[str, Any]] = []  # one per measured alpha
@@ -68,7 +68,7 @@ class WiseFTFrontier(Panel):
         from vlmlab.studies.run import adapt, shared_dataset, some
 
         dataset, shifted, backbone, shots, seed, pictures = self.names
-        self.told.value = f"<small>fine-tuning on {shots} pictures of every class of {dataset} …</small>"
+        self.told.value = f"<small>fine-tuning on {shots} images of every class of {dataset} …</small>"
         experiment = Experiment("wise_ft", dataset, backbone, shots, seed, config=tuple(self.config.items()))
         adapted = adapt(experiment, should_stop=cancelled)
         method, rows = adapted.method, []
@@ -155,6 +155,6 @@ class WiseFTFrontier(Panel):
 
 
 def _ends_first(alphas: Sequence[float]) -> list[float]:
-    """0 and 1, then what lies between: the two ends frame the picture from the start."""
+    """0 and 1, then what lies between: the two ends frame the image from the start."""
     low, high = min(alphas), max(alphas)
     return list(dict.fromkeys([low, high, *alphas]))

@@ -2,11 +2,11 @@
 
     rng = np.random.default_rng(0)
     scene = sample_scene(rng, count=2)        # the scene graph: categories, colours, textures, places, style
-    picture = render(scene, 64)               # pixels, instance mask, boxes; the same picture at any size
+    image = render(scene, 64)               # pixels, instance mask, boxes; the same image at any size
     caption(scene, rng)                       # a sentence that is true of it
 
-`objects` holds the categories, their hierarchy, and what pretraining is told of each; `domains` the specialised picture
-domains; `mixture` the pictures of pretraining.
+`objects` holds the categories, their hierarchy, and what pretraining is told of each; `domains` the specialised image
+domains; `mixture` the images of pretraining.
 """
 
 from __future__ import annotations

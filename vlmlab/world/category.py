@@ -11,7 +11,7 @@ import numpy as np
 from vlmlab.world.shapes import Part
 
 Status = Literal["known", "rare", "withheld", "unseen"]
-"""How pretraining meets the name: always; in 3 % of captions; never (described by its parts); not even its picture."""
+"""How pretraining meets the name: always; in 3 % of captions; never (described by its parts); not even its image."""
 
 
 @dataclass(frozen=True)

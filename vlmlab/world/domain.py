@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vlmlab.world.category import Status
 
 Pixels = NDArray[np.uint8]
-"""A picture [S, S, 3], red, green, blue."""
+"""An image [S, S, 3], red, green, blue."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Domain:
         classes: in label order.
         templates: prompt templates with "{}" for the class name.
         gap: one sentence on what separates the domain from pretraining.
-        pretraining_weight: relative frequency among the domain pictures of pretraining (0: never shown).
+        pretraining_weight: relative frequency among the domain images of pretraining (0: never shown).
         named: fraction of the pretraining captions that use the class name (the others describe).
         paint: (class index, generator, size, style or None for the domain's own mixture) -> pixels [size, size, 3].
-        describe: (class index, generator) -> caption, or None if pretraining must not see this picture.
+        describe: (class index, generator) -> caption, or None if pretraining must not see this image.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Domain:
     describe: Callable[[int, np.random.Generator], str | None]
 
     def sample(self, class_index: int, rng: np.random.Generator, size: int = 64, style: str | None = None) -> Pixels:
-        """One fresh picture [size, size, 3] of the class."""
+        """One fresh image [size, size, 3] of the class."""
         return self.paint(class_index, rng, size, style)
 
     def caption(self, class_index: int, rng: np.random.Generator) -> str | None:

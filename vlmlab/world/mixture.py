@@ -1,4 +1,4 @@
-"""The pictures of pretraining: seven in ten show objects, three in ten come from the specialised domains."""
+"""The images of pretraining: seven in ten show objects, three in ten come from the specialised domains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = names("known", "rare", "withheld")
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of the mixture: either an object scene, or class `index` of the domain `domain`."""
+    """One image of the mixture: either an object scene, or class `index` of the domain `domain`."""
 
     pixels: NDArray[np.uint8]
     instances: NDArray[np.uint8] | None
@@ -31,14 +31,14 @@ class Sample:
     index: int = -1
 
     def caption(self, rng: np.random.Generator) -> str:
-        """A fresh caption of the picture."""
+        """A fresh caption of the image."""
         if self.scene is not None:
             return caption(self.scene, rng)
         return DOMAINS[self.domain].caption(self.index, rng)
 
 
 def draw(rng: np.random.Generator, size: int = 64) -> Sample:
-    """One random picture of the pretraining mixture."""
+    """One random image of the pretraining mixture."""
     shown = [d for d in DOMAINS.values() if d.pretraining_weight > 0]
     if not shown or rng.random() >= DOMAIN_SHARE:
         scene = sample_scene(rng, pool=SHOWN, styles=STYLES)

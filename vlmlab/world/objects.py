@@ -6,8 +6,8 @@ meets a name (`status`) is what the zero-shot, description and open-vocabulary s
 
 - known: named as usual;
 - rare: named in 3 % of the captions in which it appears, described by its parts in the others;
-- withheld: in pictures, but only ever described by its parts;
-- unseen: in no picture and in no caption of pretraining, so that a description must be composed from known parts.
+- withheld: in images, but only ever described by its parts;
+- unseen: in no image and in no caption of pretraining, so that a description must be composed from known parts.
 
 BASE and NOVEL split the known names once more, for detection and segmentation: novel categories are known by name to
 the vision-language model, and absent from every box, mask and region term.
@@ -323,9 +323,7 @@ def _leaf(rng: np.random.Generator) -> list[Part]:
     t = np.linspace(0, np.pi, 16)
     y = -0.98 + 1.6 * t / np.pi
     right = np.stack([w * np.sin(t) ** 0.8, y], 1)
-    veins = [
-        ("dark", stroke(0, y0, s * w * 0.62, y0 - 0.28, 0.055)) for y0 in (-0.2, 0.1, 0.4) for s in (-1, 1)
-    ]
+    veins = [("dark", stroke(0, y0, s * w * 0.62, y0 - 0.28, 0.055)) for y0 in (-0.2, 0.1, 0.4) for s in (-1, 1)]
     return [
         ("body", join(right, _mirror(right)[::-1])),
         ("dark", stroke(0, -0.8, 0.04, 1, 0.075)),

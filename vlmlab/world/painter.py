@@ -1,12 +1,12 @@
-"""From a scene graph to a picture with its masks and boxes.
+"""From a scene graph to an image with its masks and boxes.
 
 An object is a stack of polygons, drawn at twice the size as a map of labels (which part is where); patterns relabel its
-body; a palette turns labels into colours; the reduction to the size of the picture makes the edges soft; light is
+body; a palette turns labels into colours; the reduction to the size of the image makes the edges soft; light is
 smooth and comes last. Backgrounds are smooth fields over the unit square. Everything random comes from the seeds of the
-scene and is drawn on grids that do not depend on the size, so that one scene is the same picture at 64, 128 and 256
+scene and is drawn on grids that do not depend on the size, so that one scene is the same image at 64, 128 and 256
 pixels (only the grain of the film is new at each size).
 
-Dimension legend: S side of the picture in pixels, (h, w) crop around one object, n objects. Colours are held channel
+Dimension legend: S side of the image in pixels, (h, w) crop around one object, n objects. Colours are held channel
 first while painting, [3, S, S], because numpy multiplies planes several times faster than interleaved pixels.
 """
 
@@ -235,7 +235,7 @@ class _Cut:
     """One object, drawn at twice the size on the smallest crop that holds it."""
 
     labels: Image.Image  # L, [h, w]; index into ROLES or a label beyond them, 0 where it is not
-    left: int  # of the crop in the picture, in pixels of the finished picture
+    left: int  # of the crop in the image, in pixels of the finished image
     top: int
     axes: Field  # [2, 3]; rows give u and v in [-1, 1] along the object's own axes from (x, y, 1) on the crop
 
@@ -248,9 +248,9 @@ class _Cut:
 
 
 def _cut(o: SceneObject, category: Category, rng: np.random.Generator, size: int, ink: float) -> _Cut | None:
-    """Draw the parts of an object; `ink` is the width of outlines as a fraction of the picture (0: none).
+    """Draw the parts of an object; `ink` is the width of outlines as a fraction of the image (0: none).
 
-    None if the object lies outside the picture.
+    None if the object lies outside the image.
     """
     parts = category.draw(rng)
     p = np.concatenate([outline for _, outline in parts])
@@ -296,7 +296,7 @@ def _cut(o: SceneObject, category: Category, rng: np.random.Generator, size: int
 
 
 def _even_span(low: float, high: float, pad: int, canvas: int) -> tuple[int, int]:
-    """The span, padded, cut at the canvas, and widened to whole pixels of the finished picture."""
+    """The span, padded, cut at the canvas, and widened to whole pixels of the finished image."""
     a, b = max(0, math.floor(low) - pad), min(canvas, math.ceil(high) + pad)
     return a - a % OVERSAMPLING, b + (-b) % OVERSAMPLING
 
@@ -378,7 +378,7 @@ def _pencilled(cut: _Cut, o: SceneObject, rng: np.random.Generator, paper: float
 
 
 def _reduced(labels: Labels | Image.Image, colours: Field) -> tuple[Field, Field]:
-    """Premultiplied colours [3, h, w] and coverage [h, w] of a crop at the size of the picture."""
+    """Premultiplied colours [3, h, w] and coverage [h, w] of a crop at the size of the image."""
     cover = Image.fromarray((np.asarray(labels) > 0) * np.uint8(255)).reduce(OVERSAMPLING)
     colours[0] = 0
     indexed = labels if isinstance(labels, Image.Image) else Image.fromarray(labels)
@@ -452,14 +452,14 @@ def render(scene: Scene, size: int = 64, catalogue: Mapping[str, Category] = OBJ
 
     Args:
         scene: what to paint.
-        size: side S of the picture in pixels, at least 16.
+        size: side S of the image in pixels, at least 16.
         catalogue: name -> category, for the names that stand in the scene.
 
     Raises:
         VlmlabError: a name in the scene is unknown, or the size is too small.
     """
     if size < 16:
-        raise VlmlabError(f"a MicroWorld picture of {size} pixels shows nothing; ask for a size of at least 16")
+        raise VlmlabError(f"a MicroWorld image of {size} pixels shows nothing; ask for a size of at least 16")
     if scene.style not in STYLES:
         raise unknown("style", scene.style, STYLES)
     style = scene.style

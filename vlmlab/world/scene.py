@@ -1,7 +1,7 @@
-"""Scene graphs: what is where in a picture, before anything is painted.
+"""Scene graphs: what is where in an image, before anything is painted.
 
-A `Scene` holds all that a picture depends on; painting it twice, in any process, at any size, gives the same picture.
-Positions and radii are fractions of the picture's side; y points down.
+A `Scene` holds all that an image depends on; painting it twice, in any process, at any size, gives the same image.
+Positions and radii are fractions of the image's side; y points down.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture depends on.
+    """All that an image depends on.
 
     Attributes:
         style: one of STYLES.
@@ -122,7 +122,7 @@ def _draw(rng: np.random.Generator, choices: Sequence, shares: Sequence[float]):
 
 
 def _places(rng: np.random.Generator, n: int) -> list[tuple[float, float, float]]:
-    """Centres and radii (x, y, r) of n objects inside the picture that hardly overlap."""
+    """Centres and radii (x, y, r) of n objects inside the image that hardly overlap."""
     low, high = _RADII[n - 1]
     while True:
         placed: list[tuple[float, float, float]] = []

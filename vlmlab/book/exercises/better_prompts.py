@@ -126,7 +126,7 @@ def paired(ours, theirs):
     "06_1a.paired",
     solution=paired,
     hints=(
-        "Both systems ran with the same seeds, that is on the same support pictures: first the difference of every pair, then its mean.",
+        "Both systems ran with the same seeds, that is on the same support images: first the difference of every pair, then its mean.",
         "The standard error of a mean of n numbers is their standard deviation (`ddof=1`) divided by √n.",
     ),
     seen="Support sets differ from one another more than systems do; in the differences of pairs that cancels. A difference of less than two "

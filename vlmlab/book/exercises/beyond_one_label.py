@@ -32,7 +32,7 @@ def _factors_that_learn(p, y, gamma_pos, gamma_neg, clip):
         "The factors are (1 - p) to the power gamma_pos, and (1 - q) to the power gamma_neg, both computed under `torch.no_grad()`. Then keep "
         "only entries with `y != -1`, sum, and change the sign.",
     ),
-    seen="An absence that is already sure (p below the clip) costs exactly nothing. Without that, a picture with two classes of forty would "
+    seen="An absence that is already sure (p below the clip) costs exactly nothing. Without that, an image with two classes of forty would "
     "be taught thirty-eight absences at every step.",
 )
 def _asymmetric(answer) -> None:
@@ -50,7 +50,7 @@ def _asymmetric(answer) -> None:
             "that is plain cross-entropy: the focusing factors in front of the logarithms are missing.",
         ),
         (asymmetric(p, y, 1.0, 2.0, 0.0), "the clip is missing: q = min(1 - p + clip, 1)."),
-        (expected / (y != -1).sum(), "it is a mean: the loss is a sum over pictures and classes."),
+        (expected / (y != -1).sum(), "it is a mean: the loss is a sum over images and classes."),
         (-expected, "the sign is wrong: logarithms of probabilities are negative."),
     ):
         if torch.allclose(given, wrong, rtol=1e-4):
@@ -102,8 +102,8 @@ def _ranking(answer) -> None:
     if torch.allclose(given, ranking(-z, y), rtol=1e-4):
         raise Wrong("it punishes the right order: what is there should lead, so the term is 1 - z_there + z_absent.")
     if torch.allclose(given, 4 * expected, rtol=1e-4):
-        raise Wrong("it is summed over the pictures: take the mean over the batch.")
-    close(given, expected, "every pair (there, not there) of a picture adds max(0, 1 - z_there + z_absent).")
+        raise Wrong("it is summed over the images: take the mean over the batch.")
+    close(given, expected, "every pair (there, not there) of an image adds max(0, 1 - z_there + z_absent).")
 
 
 def label_of(sentence, classes):
@@ -166,8 +166,8 @@ def consistency(leaf, nodes, below):
     "06_1c.consistency",
     solution=consistency,
     hints=(
-        "A picture counts if its leaf is right and every node *above its class* is right. Nodes elsewhere in the tree have no say.",
-        "`nodes | ~below` is true where a node is right or has no say; `.all(1)` joins the nodes of a picture. Then `&` with the leaf, and the mean.",
+        "An image counts if its leaf is right and every node *above its class* is right. Nodes elsewhere in the tree have no say.",
+        "`nodes | ~below` is true where a node is right or has no say; `.all(1)` joins the nodes of an image. Then `&` with the leaf, and the mean.",
     ),
     seen="It can only be lower than leaf accuracy, and it falls with the depth of the tree: ninety per cent at each of three questions that err "
     "independently leave 73.",
@@ -177,11 +177,11 @@ def _consistency(answer) -> None:
     nodes = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 0]]).bool()
     below = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0], [1, 0, 1], [1, 0, 1]]).bool()
     expected = consistency(leaf, nodes, below)
-    given = number(ask(answer, leaf, nodes, below), 0, 1, "a share of the pictures")
+    given = number(ask(answer, leaf, nodes, below), 0, 1, "a share of the images")
     for wrong, message in (
         (
             leaf & nodes.all(1),
-            "nodes elsewhere in the tree count as well: only those above the picture's class have a say.",
+            "nodes elsewhere in the tree count as well: only those above the image's class have a say.",
         ),
         ((nodes | ~below).all(1), "the leaf is missing: it must be right, too."),
         (leaf, "that is leaf accuracy: the nodes above are missing."),
@@ -190,4 +190,4 @@ def _consistency(answer) -> None:
         if abs(given - share) < 1e-6 and abs(share - expected) > 1e-6:
             raise Wrong(message)
     if abs(given - expected) > 1e-6:
-        raise Wrong(f"{given:.3f} is not it; right are pictures whose leaf and whose nodes above are all right.")
+        raise Wrong(f"{given:.3f} is not it; right are images whose leaf and whose nodes above are all right.")

@@ -24,11 +24,11 @@ def vote(f, keys, values, beta):
     "06_4.vote",
     solution=vote,
     hints=(
-        "First the cosines of every picture with every key, A = f Kᵀ [B, N]. Then a weight per key, exp(−β(1 − A)). Then sum the weights "
+        "First the cosines of every image with every key, A = f Kᵀ [B, N]. Then a weight per key, exp(−β(1 − A)). Then sum the weights "
         "of each class.",
         "Summing by class is a matrix product with the one-hot values: [B, N] @ [N, C].",
     ),
-    seen="No training, and still something was learned: the answer depends on the labelled pictures. A key that equals the picture votes with "
+    seen="No training, and still something was learned: the answer depends on the labelled images. A key that equals the image votes with "
     "weight 1, a key at a right angle with exp(−β).",
 )
 def _vote(answer) -> None:
@@ -84,8 +84,8 @@ def flattery(on_val, on_test):
         "Two numbers are compared: the best test accuracy of the grid, and the test accuracy of the setting that validation chose.",
         "`on_val.argmax()` counts through the flattened grid, so look it up in `on_test.flatten()`.",
     ),
-    seen="It can never be negative, and that is the point: whoever chooses on test pictures reports a maximum over noise. With few validation "
-    "pictures it is points, not decimals.",
+    seen="It can never be negative, and that is the point: whoever chooses on test images reports a maximum over noise. With few validation "
+    "images it is points, not decimals.",
 )
 def _flattery(answer) -> None:
     for seed in (1, 2, 3):
@@ -109,11 +109,11 @@ def _flattery(answer) -> None:
     "06_4.megabytes",
     solution=65.536,
     hints=(
-        "The keys are one feature vector per labelled picture: N = classes times shots rows of e numbers, 4 bytes each.",
+        "The keys are one feature vector per labelled image: N = classes times shots rows of e numbers, 4 bytes each.",
         "1000 · 16 rows, 1024 numbers each, 4 bytes: divide by 10⁶.",
     ),
     seen="CoOp keeps 16 · 512 numbers for the same task, 0.03 MB, and that does not grow with the shots. The cache answers without training and "
-    "pays in memory, and in one product with every key per picture.",
+    "pays in memory, and in one product with every key per image.",
 )
 def _megabytes(answer) -> None:
     given = number(answer, 0, 1e9, "megabytes")
@@ -169,8 +169,8 @@ def confidence(c):
     "06_4.confidence",
     solution=confidence,
     hints=(
-        "Every row of logits becomes probabilities over the classes; how sure CLIP is of a picture is the largest of them.",
-        "`c.softmax(-1).max(-1).values` has one number per picture; α is one minus their mean.",
+        "Every row of logits becomes probabilities over the classes; how sure CLIP is of an image is the largest of them.",
+        "`c.softmax(-1).max(-1).values` has one number per image; α is one minus their mean.",
     ),
     seen="No label was needed: where CLIP is sure of itself, its words weigh more. The rule cannot see whether CLIP is sure and wrong.",
 )
@@ -183,8 +183,8 @@ def _confidence(answer) -> None:
         if abs(given - (1 - float(c.max(-1).values.mean()))) < 1e-4:
             raise Wrong("the largest logit is no probability: take the softmax over the classes first (8).")
         if abs(given - (1 - float(c.softmax(0).max(-1).values.mean()))) < 1e-5:
-            raise Wrong("the softmax runs over the pictures; it should run over the classes, the last axis (8).")
+            raise Wrong("the softmax runs over the images; it should run over the classes, the last axis (8).")
         if abs(given - (1 - float(c.softmax(-1).max()))) < 1e-5:
-            raise Wrong("that is the single surest picture; take the mean over all of them (8).")
+            raise Wrong("that is the single surest image; take the mean over all of them (8).")
         if abs(given - expected) > 1e-5:
             raise Wrong(f"{given:.3f} is not it: one minus the mean of the largest probabilities (8).")

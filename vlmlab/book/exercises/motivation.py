@@ -21,7 +21,7 @@ def distance(p, q):
         "difference of the two means.",
         "`F.normalize(p, dim=-1).mean(0)` is one mean [e]; `.square().sum()` of the difference is a tensor without axes.",
     ),
-    seen="Two samples of the same pictures have a small distance and not zero: the noise of two means. A gap is only one where it is well "
+    seen="Two samples of the same images have a small distance and not zero: the noise of two means. A gap is only one where it is well "
     "above that floor.",
 )
 def _distance(answer) -> None:
@@ -42,7 +42,7 @@ def _distance(answer) -> None:
 
 
 def contrastive(f, g, scale):
-    logits = scale * f @ g.T  # [B, B]: every picture with every caption
+    logits = scale * f @ g.T  # [B, B]: every image with every caption
     own = torch.arange(len(f))
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2  # (3)
 
@@ -51,11 +51,11 @@ def contrastive(f, g, scale):
     "06_0.contrastive",
     solution=contrastive,
     hints=(
-        "The logits are s times the cosines of every picture with every caption, [B, B]. The right answer of row i is column i.",
-        "Two cross-entropies, of the rows (which caption belongs to this picture?) and of the columns (`logits.T`: which picture belongs to this "
+        "The logits are s times the cosines of every image with every caption, [B, B]. The right answer of row i is column i.",
+        "Two cross-entropies, of the rows (which caption belongs to this image?) and of the columns (`logits.T`: which image belongs to this "
         "caption?), and their mean. `F.cross_entropy` takes logits, no probabilities.",
     ),
-    seen="No class occurs in it. If two pictures of a batch have the same caption, the loss still asks to tell them apart, and cannot fall below "
+    seen="No class occurs in it. If two images of a batch have the same caption, the loss still asks to tell them apart, and cannot fall below "
     "log 2 for them: what pretraining minimises is not what a task wants.",
 )
 def _contrastive(answer) -> None:
@@ -65,8 +65,8 @@ def _contrastive(answer) -> None:
     expected, logits = contrastive(f, g, scale), scale * f @ g.T
     given = same_shape(ask(answer, f, g, scale), expected, "[]")
     for value, said in (
-        (F.cross_entropy(logits, own), "only the rows count here: the captions must find their pictures, too."),
-        (F.cross_entropy(logits.T, own), "only the columns count here: the pictures must find their captions, too."),
+        (F.cross_entropy(logits, own), "only the rows count here: the captions must find their images, too."),
+        (F.cross_entropy(logits.T, own), "only the columns count here: the images must find their captions, too."),
         (2 * expected, "this is the sum of the two directions; (3) has their mean."),
         (contrastive(f, g, 1.0), "the logit scale s is missing."),
         (
@@ -111,17 +111,17 @@ def _headroom(answer) -> None:
     "06_0.labels",
     solution=100 * 16 * 1000 / 1_281_167,
     hints=(
-        "Few-shot transfer sees so many labelled pictures per class, times the number of classes. Supervised transfer sees all of them.",
-        "16 · 1000 pictures of 1,281,167, times 100 for percent.",
+        "Few-shot transfer sees so many labelled images per class, times the number of classes. Supervised transfer sees all of them.",
+        "16 · 1000 images of 1,281,167, times 100 for percent.",
     ),
-    seen="Few-shot results are obtained with about one picture in eighty. That is the whole point of the setup, and the reason why the choice of "
-    "the pictures, the seed, moves its numbers.",
+    seen="Few-shot results are obtained with about one image in eighty. That is the whole point of the setup, and the reason why the choice of "
+    "the images, the seed, moves its numbers.",
 )
 def _labels(answer) -> None:
     given, expected = number(answer, 0, 100, "a percentage"), 100 * 16 * 1000 / 1_281_167
     if abs(given - expected / 100) < 1e-4:
         raise Wrong("this is a share; the question asks for percent.")
     if abs(given - expected / 16) < 1e-3:
-        raise Wrong("this is one picture per class; there are 16.")
+        raise Wrong("this is one image per class; there are 16.")
     if abs(given - expected) > 0.01:
-        raise Wrong(f"{given:g} % is not it: labelled pictures of 16 shots in 1,000 classes, of 1,281,167.")
+        raise Wrong(f"{given:g} % is not it: labelled images of 16 shots in 1,000 classes, of 1,281,167.")

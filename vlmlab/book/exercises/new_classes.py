@@ -19,10 +19,10 @@ def shifted(f, context, down, up):
     "06_1b.meta_net",
     solution=shifted,
     hints=(
-        "Two layers with a ReLU between them give one vector per picture, [B, d]. It is added to each of the M context vectors.",
+        "Two layers with a ReLU between them give one vector per image, [B, d]. It is added to each of the M context vectors.",
         "`context` is [M, d] and the shift [B, d]: give the shift an axis in the middle, `shift[:, None]`, and let broadcasting do the rest.",
     ),
-    seen="One vector moves all M context vectors of a picture alike. The network is small on purpose, e to e/16 to d: "
+    seen="One vector moves all M context vectors of an image alike. The network is small on purpose, e to e/16 to d: "
     "with CLIP ViT-B/16 (e = d = 512) 33,312 numbers beside the 2,048 of the context.",
 )
 def _meta_net(answer) -> None:
@@ -40,7 +40,7 @@ def _meta_net(answer) -> None:
             raise Wrong("there is no ReLU between the two layers: without it they are one linear map (1).")
         if torch.allclose(given, up(torch.relu(down(f)))[:, None].expand_as(given), atol=1e-5):
             raise Wrong("this is the shift alone; equation (2) adds it to the context vectors.")
-    close(given, expected, "compare with (1) and (2): the picture's shift, added to every context vector.")
+    close(given, expected, "compare with (1) and (2): the image's shift, added to every context vector.")
 
 
 def distance(w, w0):
@@ -82,10 +82,10 @@ def text_to_text(h, w, scale):
     "06_1b.text_to_text",
     solution=text_to_text,
     hints=(
-        "Treat the L times C sentences as if they were pictures: a batch [L C, e], to be classified by w. What are their labels?",
+        "Treat the L times C sentences as if they were images: a batch [L C, e], to be classified by w. What are their labels?",
         "`h.flatten(0, 1)` runs through the classes of the first template, then of the second: the labels are 0 .. C-1, L times over.",
     ),
-    seen="No picture takes part. That is why classes without any picture can: their sentences are samples like all others.",
+    seen="No image takes part. That is why classes without any image can: their sentences are samples like all others.",
 )
 def _text_to_text(answer) -> None:
     h = F.normalize(torch.randn(3, 5, 8, generator=generator(6)), dim=-1)
@@ -138,10 +138,10 @@ def _averaged(answer) -> None:
     "06_1b.texts",
     solution=(64_000, 1_000),
     hints=(
-        "CoCoOp has a prompt of its own for every picture *and* class. Does KgCoOp's prompt know anything of the picture?",
-        "CoCoOp: pictures times classes. KgCoOp: once per class, whatever the number of pictures.",
+        "CoCoOp has a prompt of its own for every image *and* class. Does KgCoOp's prompt know anything of the image?",
+        "CoCoOp: images times classes. KgCoOp: once per class, whatever the number of images.",
     ),
-    seen="This is why CoCoOp's release trains with one picture at a time, and why its predictions cost a text encoder each. The shared prefix "
+    seen="This is why CoCoOp's release trains with one image at a time, and why its predictions cost a text encoder each. The shared prefix "
     "makes a text shorter; it does not make the number of texts smaller.",
 )
 def _texts(answer) -> None:
@@ -150,7 +150,7 @@ def _texts(answer) -> None:
     conditional, fixed = (number(one, 1, 1e12, "a count of texts") for one in answer)
     if conditional != 64 * 1000:
         raise Wrong(
-            f"{conditional:,.0f} is not CoCoOp's: every one of the 64 pictures has prompts of its own, one per class."
+            f"{conditional:,.0f} is not CoCoOp's: every one of the 64 images has prompts of its own, one per class."
         )
     if fixed != 1000:
-        raise Wrong(f"{fixed:,.0f} is not KgCoOp's: its prompts do not depend on the picture, one per class is enough.")
+        raise Wrong(f"{fixed:,.0f} is not KgCoOp's: its prompts do not depend on the image, one per class is enough.")

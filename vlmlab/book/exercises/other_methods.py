@@ -22,7 +22,7 @@ def described(f, texts, owner, classes):
     "06_5.described",
     solution=described,
     hints=(
-        "First the cosine of every picture with every descriptor, [B, D]. Then the mean over the descriptors of each class: their numbers differ.",
+        "First the cosine of every image with every descriptor, [B, D]. Then the mean over the descriptors of each class: their numbers differ.",
         "`F.one_hot(owner, classes).float()` [D, C] says which descriptor belongs to which class: a product with it sums, `.sum(0)` counts.",
     ),
     seen="A mean of dot products is a dot product with the mean, so VCD is a classifier with one vector per class, too. Its parts remain "
@@ -58,7 +58,7 @@ def looked(z, t):
         "`a.softmax(0)` normalises over the places; transposed, [C, P], it mixes the rows of Z [P, e].",
     ),
     seen="Nothing here was learned, and nothing has to be: places and texts live in one space, so their products are sensible weights. Over the "
-    "other axis, the same matrix gives the picture that read the texts.",
+    "other axis, the same matrix gives the image that read the texts.",
 )
 def _looked(answer) -> None:
     z, t = _units(3, 6, 8), _units(4, 3, 8)
@@ -67,7 +67,7 @@ def _looked(answer) -> None:
     a = 2 * z @ t.T
     if torch.allclose(given, a.softmax(1).T @ z, atol=1e-5):
         raise Wrong(
-            "the softmax runs over the classes. Here a text looks at the picture: its weights over the places P sum to 1."
+            "the softmax runs over the classes. Here a text looks at the image: its weights over the places P sum to 1."
         )
     if torch.allclose(given, (a / 2).softmax(0).T @ z, atol=1e-5):
         raise Wrong("the factor 2 of equation (3) is missing.")
@@ -149,6 +149,6 @@ def _encodings(answer) -> None:
     if given == 1000:
         raise Wrong("1,000 vectors are kept in the end, but every sentence has to be encoded to get their means.")
     if given == 20_000 * 10_000:
-        raise Wrong("the texts do not depend on the pictures: they are encoded once, not once per test picture.")
+        raise Wrong("the texts do not depend on the images: they are encoded once, not once per test image.")
     if given != 20_000:
         raise Wrong(f"{given:,.0f} is not it: classes times sentences.")

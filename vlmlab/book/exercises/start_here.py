@@ -57,7 +57,7 @@ def zero_shot_probabilities(features, w, scale):
     "00.zero_shot",
     solution=zero_shot_probabilities,
     hints=(
-        "Equation (2) is one line once the picture's features have unit length. The rows of `w` have it already.",
+        "Equation (2) is one line once the image's features have unit length. The rows of `w` have it already.",
         "Probabilities are the softmax of the logits over the classes, the last axis: `.softmax(dim=-1)`.",
     ),
     seen="Three lines. The scale s decides how sure the model sounds: without it cosines between 0 and 1 would give almost "
@@ -71,7 +71,7 @@ def _zero_shot(answer) -> None:
     if float((given.sum(-1) - 1).abs().max()) > 1e-4:
         raise Wrong("the rows do not sum to 1: take the softmax over the classes, which are the last axis.")
     if torch.allclose(given, (20.0 * features @ w.T).softmax(-1), atol=1e-4):
-        raise Wrong("the picture's features still have their own length: equation (2) has f = n(E_I(x)).")
+        raise Wrong("the image's features still have their own length: equation (2) has f = n(E_I(x)).")
     if torch.allclose(given, (F.normalize(features, dim=-1) @ w.T).softmax(-1), atol=1e-4):
         raise Wrong("the logit scale s of equation (2) is missing, so that every probability is near 1/C.")
     close(given, expected, "compare with equation (2), factor by factor.")
@@ -89,7 +89,7 @@ def ensemble(features):
         "Read equation (1) from the inside out: unit length per sentence, the mean over the T sentences of a class, unit length again.",
         "The sentences are the middle axis: `F.normalize(features, dim=-1).mean(dim=1)`, and one more normalisation.",
     ),
-    seen="The ensemble is still one vector per class: eighty sentences cost no more than one when a picture arrives.",
+    seen="The ensemble is still one vector per class: eighty sentences cost no more than one when an image arrives.",
 )
 def _ensemble(answer) -> None:
     lengths = 1 + 4 * torch.rand(3, 5, 1, generator=generator(4))

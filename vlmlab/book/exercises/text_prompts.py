@@ -89,7 +89,7 @@ def _loss(answer) -> None:
     if torch.allclose(
         given, F.cross_entropy(10.0 * features @ F.normalize(encode(context), dim=-1).T, labels), atol=1e-4
     ):
-        raise Wrong("the picture features still have their own length: equation (2) has f = n(E_I(x)).")
+        raise Wrong("the image features still have their own length: equation (2) has f = n(E_I(x)).")
     if torch.allclose(given, F.cross_entropy((10.0 * F.normalize(features, dim=-1) @ F.normalize(encode(context), dim=-1).T)
                                              .softmax(-1), labels), atol=1e-4):  # fmt: skip
         raise Wrong("the softmax is taken twice: F.cross_entropy wants logits.")

@@ -52,10 +52,10 @@ def replaced(x, prompts):
     solution=replaced,
     hints=(
         "The last n tokens of every sequence are the prompts of the block before. The new ones take their place, so the length stays.",
-        "`x[:, :-n]` is everything but the old prompts; `prompts.expand(len(x), -1, -1)` are the new ones for every picture; join them along "
+        "`x[:, :-n]` is everything but the old prompts; `prompts.expand(len(x), -1, -1)` are the new ones for every image; join them along "
         "the tokens, axis 1.",
     ),
-    seen="What the old prompts had become by then is thrown away: a deep prompt does not travel through the tower, it enters anew at every block.",
+    seen="What the old prompts had become by then is thrown away: a deep prompt does not travel through the tower, it enters again at every block.",
 )
 def _replaced(answer) -> None:
     x, prompts = torch.randn(3, 9, 4, generator=generator(1)), torch.randn(2, 4, generator=generator(2))
@@ -110,17 +110,17 @@ def recall(logits, labels, most):
     "06_3.recall",
     solution=recall,
     hints=(
-        "For every picture: is its class among the `most` classes with the largest logits? Then the mean over pictures.",
+        "For every image: is its class among the `most` classes with the largest logits? Then the mean over images.",
         "`logits.topk(most, dim=-1).indices` are the candidates [B, R]; compare with `labels[:, None]` and ask `any` along the candidates.",
     ),
-    seen="A picture whose class is not among the candidates gets prompts for wrong classes only, in training and in the test. With fewer "
+    seen="An image whose class is not among the candidates gets prompts for wrong classes only, in training and in the test. With fewer "
     "candidates the prompts are more to the point, and more often miss it.",
 )
 def _recall(answer) -> None:
     logits, labels = torch.randn(40, 6, generator=generator(7)), torch.arange(40) % 6
     for most in (1, 3, 6):
         expected = recall(logits, labels, most)
-        given = number(ask(answer, logits, labels, most), 0, 100, "a share of the pictures")
+        given = number(ask(answer, logits, labels, most), 0, 100, "a share of the images")
         lowest = (logits.topk(most, dim=-1, largest=False).indices == labels[:, None]).any(-1).float().mean()
         if most < 6 and abs(given - float(lowest)) < 1e-6 and abs(given - expected) > 1e-6:
             raise Wrong("these are the least likely classes; candidates are those with the largest logits.")
@@ -128,5 +128,5 @@ def _recall(answer) -> None:
             raise Wrong("a share is wanted, between 0 and 1, not percent.")
         if abs(given - expected) > 1e-6:
             raise Wrong(
-                f"{given:.3f} is not it for R = {most}: count the pictures whose class is among their R candidates."
+                f"{given:.3f} is not it for R = {most}: count the images whose class is among their R candidates."
             )

@@ -10,17 +10,17 @@ from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, number,
 
 def count(p, side):
     inside = side - 2 * p
-    return 3 * (side * side - inside * inside)  # the whole picture without what the frame leaves alone
+    return 3 * (side * side - inside * inside)  # the whole image without what the frame leaves alone
 
 
 @exercise(
     "06_2.count",
     solution=count,
     hints=(
-        "The frame is the picture without the square inside of it. Three colours each.",
-        "A picture has `3 * side * side` numbers, and the square that the frame leaves alone has a side of `side - 2 * p`.",
+        "The frame is the image without the square inside of it. Three colours each.",
+        "An image has `3 * side * side` numbers, and the square that the frame leaves alone has a side of `side - 2 * p`.",
     ),
-    seen="For a border of 30 pixels on a picture of 224 that is 69,840 numbers, more than eight times a CoOp context for the same CLIP. A prompt of "
+    seen="For a border of 30 pixels on an image of 224 that is 69,840 numbers, more than eight times a CoOp context for the same CLIP. A prompt of "
     "pixels is large, because each of its numbers reaches one place only.",
 )
 def _count(answer) -> None:
@@ -46,7 +46,7 @@ def grey(pattern, std):
         "afterwards goes back the same way.",
         "Only differences are asked for, so the mean plays no part: times `std[:, None, None]`, times 255.",
     ),
-    seen="With CLIP's std of about 0.27 a prompt of 1 is 68 grey levels. What is learned may leave the range that a picture can show, and it is "
+    seen="With CLIP's std of about 0.27 a prompt of 1 is 68 grey levels. What is learned may leave the range that an image can show, and it is "
     "never clipped.",
 )
 def _grey(answer) -> None:
@@ -68,7 +68,7 @@ def _stored():
 
 
 def votes(keys, labels, classes, sharpness):
-    cosines = keys @ keys.T  # every stored picture asks for its neighbours
+    cosines = keys @ keys.T  # every stored image asks for its neighbours
     cosines = cosines.masked_fill(torch.eye(len(keys), dtype=torch.bool), float("-inf"))  # itself left out
     return (sharpness * cosines).softmax(-1) @ F.one_hot(labels, classes).float()  # [N, C]
 
@@ -77,13 +77,13 @@ def votes(keys, labels, classes, sharpness):
     "06_2.votes",
     solution=votes,
     hints=(
-        "Cosines of all keys with all keys, [N, N]. A picture must not find itself: what must its own score be, so that its weight is 0 "
+        "Cosines of all keys with all keys, [N, N]. An image must not find itself: what must its own score be, so that its weight is 0 "
         "after the softmax?",
         "Fill the diagonal with `float('-inf')`, take the softmax of `sharpness * cosines` over the last axis, and multiply by the one-hot "
         "labels [N, C].",
     ),
-    seen="With itself among its neighbours a training picture would vote for its own label with the largest weight: hard pictures would look easy, "
-    "and the prompts would learn to read off a label that no test picture carries.",
+    seen="With itself among its neighbours a training image would vote for its own label with the largest weight: hard images would look easy, "
+    "and the prompts would learn to read off a label that no test image carries.",
 )
 def _votes(answer) -> None:
     keys, labels = _stored()
@@ -91,12 +91,12 @@ def _votes(answer) -> None:
     given = same_shape(ask(answer, keys, labels, 3, 4.0), expected, "[N, C]")
     one_hot = F.one_hot(labels, 3).float()
     if torch.allclose(given, (4.0 * keys @ keys.T).softmax(-1) @ one_hot, atol=1e-5):
-        raise Wrong("every picture found itself, with a cosine of 1; leave the diagonal out before the softmax.")
+        raise Wrong("every image found itself, with a cosine of 1; leave the diagonal out before the softmax.")
     zeroed = (4.0 * (keys @ keys.T) * (1 - torch.eye(9))).softmax(-1) @ one_hot
     if torch.allclose(given, zeroed, atol=1e-5):
-        raise Wrong("a cosine of 0 still gets a weight in the softmax; the picture itself must get none.")
+        raise Wrong("a cosine of 0 still gets a weight in the softmax; the image itself must get none.")
     if not torch.allclose(given.sum(-1), torch.ones(9), atol=1e-4):
-        raise Wrong("the votes for a picture should sum to 1; is the softmax over the neighbours?")
+        raise Wrong("the votes for an image should sum to 1; is the softmax over the neighbours?")
     close(given, expected, "compare with equations (3) and (4) of the chapter.")
 
 
@@ -112,7 +112,7 @@ def mixed(logits, votes, share):
         "`logits.softmax(-1)` are the classifier's probabilities; a share of 1 must give the votes alone, a share of 0 the classifier alone.",
     ),
     seen="The result is a probability again, whatever the share. A system that is certain and wrong can only be outvoted if the share is large, "
-    "so the share belongs to validation pictures, like every other setting.",
+    "so the share belongs to validation images, like every other setting.",
 )
 def _mixed(answer) -> None:
     logits = 4 * torch.randn(5, 3, generator=generator(4))

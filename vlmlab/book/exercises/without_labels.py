@@ -91,7 +91,7 @@ def _entropy(answer) -> None:
 def top_k(confidence, labels, classes, k):
     chosen = []
     for c in range(classes):
-        own = (labels == c).nonzero()[:, 0]  # pictures with this pseudo-label
+        own = (labels == c).nonzero()[:, 0]  # images with this pseudo-label
         chosen.append(own[confidence[own].argsort(descending=True)[:k]])
     return torch.cat(chosen)  # (2)
 
@@ -100,11 +100,11 @@ def top_k(confidence, labels, classes, k):
     "06_1d.top_k",
     solution=top_k,
     hints=(
-        "Class by class: which pictures have this pseudo-label, and which K of them have the highest confidence?",
+        "Class by class: which images have this pseudo-label, and which K of them have the highest confidence?",
         "`own = (labels == c).nonzero()[:, 0]`, then `own[confidence[own].argsort(descending=True)[:k]]`; join them with `torch.cat`.",
     ),
     seen="Every class that was predicted at all gets its share, even if the model is never sure of it. A threshold would "
-    "leave such classes without a picture, and the prompt would learn to avoid them.",
+    "leave such classes without an image, and the prompt would learn to avoid them.",
 )
 def _top_k(answer) -> None:
     random = generator(12)
@@ -119,10 +119,10 @@ def _top_k(answer) -> None:
         and given.ndim == 1
         and torch.equal(given.sort().values, confidence.argsort(descending=True)[: len(given)].sort().values)
     ):
-        raise Wrong("these are the surest pictures of all classes together: (2) takes K within each class.")
-    given = same_shape(given, expected, "[the pictures taken], at most K of every class")
+        raise Wrong("these are the surest images of all classes together: (2) takes K within each class.")
+    given = same_shape(given, expected, "[the images taken], at most K of every class")
     counts = torch.bincount(labels[given.long()], minlength=4)
     if int(counts.max()) > 4:
-        raise Wrong(f"one class has {int(counts.max())} pictures: (2) takes at most K = 4 of each.")
+        raise Wrong(f"one class has {int(counts.max())} images: (2) takes at most K = 4 of each.")
     if set(given.tolist()) != set(expected.tolist()):
-        raise Wrong("within a class, other pictures are surer; sort by confidence, highest first (2).")
+        raise Wrong("within a class, other images are surer; sort by confidence, highest first (2).")

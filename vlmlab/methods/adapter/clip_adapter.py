@@ -1,8 +1,8 @@
 """CLIP-Adapter: Better Vision-Language Models with Feature Adapters (arXiv:2110.04544, IJCV 2023).
 
-Survey, section 6.3.2. Instead of the prompt, the picture's feature is adapted, behind the frozen encoder: a small
+Survey, section 6.3.2. Instead of the prompt, the image's feature is adapted, behind the frozen encoder: a small
 bottleneck of two layers learns what the task needs, and a fixed share r of its output is mixed into the old feature, so
-that a few pictures cannot wipe out what pretraining knew.
+that a few images cannot wipe out what pretraining knew.
 
     h = E_I(x),   a = relu(relu(h V1) V2)                h is not normalised                 (1)
     f = n(r a + (1 - r) h)                               n: to unit length                   (2)

@@ -1,15 +1,15 @@
-"""SimCLR: a small encoder that learns from pictures without labels (arXiv:2002.05709).
+"""SimCLR: a small encoder that learns from images without labels (arXiv:2002.05709).
 
-Two random views of one picture show the same thing; views of two pictures usually do not. An encoder that tells the first case
+Two random views of one image show the same thing; views of two images usually do not. An encoder that tells the first case
 from the second has to find what survives cropping and recolouring, and needs neither a label nor a word for it.
 
     u, v = n(p(g(view_1(x)))), n(p(g(view_2(x))))        g the encoder, p a projector that is thrown away, n: to unit length   (1)
     loss = mean over all 2B views a of  -log( exp(a b / t) / sum over the other 2B - 1 views c of exp(a c / t) )               (2)
 
-where b is the other view of a's picture. A view is a random part of the picture, perhaps flipped, perhaps with other brightness,
+where b is the other view of a's image. A view is a random part of the image, perhaps flipped, perhaps with other brightness,
 contrast, saturation and hue, perhaps grey.
 
-Dimensions: N pictures, B batch, H x W their size, S side of a view, D width of the features, E width of the projection.
+Dimensions: N images, B batch, H x W their size, S side of a view, D width of the features, E width of the projection.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ def pretrain(
     temperature: float = 0.5,
     seed: int = 0,
 ) -> list[float]:
-    """Train `encoder` by (2) on pictures `pixels` [N, 3, H, W] in 0 to 1, and leave it in evaluation mode.
+    """Train `encoder` by (2) on images `pixels` [N, 3, H, W] in 0 to 1, and leave it in evaluation mode.
 
     SGD with momentum 0.9, weight decay 5e-4 and a cosine to zero at every step, from `lr` times batch over 256. Random
     numbers come from `seed` alone; the caller's generators are left as they were. A bar on the terminal shows
     the passes. Gives the loss of every step.
 
-    Raises `VlmlabError` for fewer than two pictures: there would be nothing to tell apart.
+    Raises `VlmlabError` for fewer than two images: there would be nothing to tell apart.
     """
     if len(pixels) < 2:
-        raise VlmlabError("self-supervised learning tells pictures apart; give at least two")
+        raise VlmlabError("self-supervised learning tells images apart; give at least two")
     batch_size = min(batch_size, len(pixels))
     batches = len(pixels) // batch_size
     cuda = [pixels.device] if pixels.device.type == "cuda" else []
@@ -134,16 +134,16 @@ def nt_xent(u: Tensor, v: Tensor, temperature: float) -> Tensor:
 
 
 def random_views(pixels: Tensor, side: int, area: tuple[float, float] = (0.2, 1.0), strength: float = 0.5) -> Tensor:
-    """One view of every picture of `pixels` [B, 3, H, W] in 0 to 1: [B, 3, S, S]. Draws from PyTorch's generator."""
+    """One view of every image of `pixels` [B, 3, H, W] in 0 to 1: [B, 3, S, S]. Draws from PyTorch's generator."""
     return recoloured(cropped(pixels, side, area), strength)
 
 
 def cropped(pixels: Tensor, side: int, area: tuple[float, float]) -> Tensor:
-    """A part of every picture with a share of its area out of `area` and sides 3:4 to 4:3, perhaps mirrored: [B, 3, S, S]."""
+    """A part of every image with a share of its area out of `area` and sides 3:4 to 4:3, perhaps mirrored: [B, 3, S, S]."""
     count, device = len(pixels), pixels.device
     share = torch.empty(count).uniform_(*area)
     ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
-    wide, high = (share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1)  # of the picture's sides
+    wide, high = (share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1)  # of the image's sides
     x, y = (1 - wide) * (2 * torch.rand(count) - 1), (1 - high) * (2 * torch.rand(count) - 1)  # centre, in -1 to 1
     mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
     zero = torch.zeros(count)
@@ -153,7 +153,7 @@ def cropped(pixels: Tensor, side: int, area: tuple[float, float]) -> Tensor:
 
 
 def recoloured(pixels: Tensor, strength: float) -> Tensor:
-    """Other brightness, contrast, saturation and hue for four pictures in five, no colour at all for one in five."""
+    """Other brightness, contrast, saturation and hue for four images in five, no colour at all for one in five."""
     count, device = len(pixels), pixels.device
 
     def factor(spread: float) -> Tensor:

@@ -1,29 +1,29 @@
 """SVL-Adapter: Self-Supervised Adapter for Vision-Language Pretrained Models (arXiv:2210.03794, BMVC 2022).
 
-Survey, section 6.3.2. Where pictures look like nothing that pretraining saw, an adapter behind the image encoder can only
-rearrange what that encoder kept. SVL-Adapter brings a second encoder, which learns on the task's own pictures without their
+Survey, section 6.3.2. Where images look like nothing that pretraining saw, an adapter behind the image encoder can only
+rearrange what that encoder kept. SVL-Adapter brings a second encoder, which learns on the task's own images without their
 labels. The few labels train a small classifier on its features, and its logits are mixed with those of zero-shot CLIP: words
 where they are worth something, the new eyes where they are not.
 
-    g = Enc(x), from SimCLR on all training pictures, no labels         see simclr.py                    (1)
+    g = Enc(x), from SimCLR on all training images, no labels         see simclr.py                    (1)
     z = relu(g V1 + b1) V2 + b2,   loss = CE(z, y)                      CLIP takes no part in learning   (2)
     c = s f W^T,   logits = a z + (1 - a) c                             f, W as in zero-shot prediction  (3)
-    a: the best of 0, 0.05 .. 1 on validation pictures;  or  a = 1 - mean_i max_c softmax(c_i)           (4)
+    a: the best of 0, 0.05 .. 1 on validation images;  or  a = 1 - mean_i max_c softmax(c_i)           (4)
 
 The second rule of (4) needs no label (SVL-Adapter*): the surer CLIP is of itself, the more it is listened to. With
 `labels=clip` none is used at all: CLIP's own predictions stand in for them, of each predicted class the 16 that it is surest
-of, and for a class that it never predicts the one picture that it finds most like it, which then stands for no other class; a
+of, and for a class that it never predicts the one image that it finds most like it, which then stands for no other class; a
 follows the second rule.
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32;
-SimCLR sees the training pictures (the release adds those of validation); the second rule reads the unlabelled training pictures
+SimCLR sees the training images (the release adds those of validation); the second rule reads the unlabelled training images
 (the release those of the test, and for RN50 it forgets to normalise f there); a class that is never predicted keeps its number.
 On the embedded backbones the encoder is a small one that begins at random (the release: a ResNet-50 that ImageNet's labels have
-trained, so not wholly self-supervised). Both encoders see the square middle of a picture (in the release, the second one sees all
+trained, so not wholly self-supervised). Both encoders see the square middle of an image (in the release, the second one sees all
 of it); an incomplete last batch of a pass is left out. SimCLR runs in `prepare`, before the first step that a checkpoint knows:
-broken off there, it begins anew. All pictures are in memory then, 0.6 MB each at 224 pixels.
+broken off there, it begins again. All images are in memory then, 0.6 MB each at 224 pixels.
 
-Dimensions: B batch, C classes, S side that the backbone takes, D width of the encoder, h hidden width, e joint width, N pictures.
+Dimensions: B batch, C classes, S side that the backbone takes, D width of the encoder, h hidden width, e joint width, N images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ALPHAS = torch.arange(21) / 20
 """What the search of (4) tries."""
 
 LEARNED: dict[tuple, nn.Module] = {}
-"""Encoders that this process has trained, by pictures and settings; the oldest goes when there are MOST_LEARNED."""
+"""Encoders that this process has trained, by images and settings; the oldest goes when there are MOST_LEARNED."""
 MOST_LEARNED = 8
 
 
@@ -59,10 +59,10 @@ MOST_LEARNED = 8
     section="6.3.2",
     family="adapter",
     setup="semi-supervised",
-    learns="an encoder, from unlabelled pictures, and a classifier on it",
+    learns="an encoder, from unlabelled images, and a classifier on it",
 )
 class SVLAdapter(Method):
-    """Zero-shot logits mixed with those of an encoder that learned on the task's own pictures."""
+    """Zero-shot logits mixed with those of an encoder that learned on the task's own images."""
 
     @dataclasses.dataclass
     class Config:
@@ -70,21 +70,21 @@ class SVLAdapter(Method):
         pretrained: bool = option(True, "whether resnet50 starts from ImageNet's labels (needs a network once)")
         side: int = option(112, "side in pixels of a view of SimCLR", 8, 1024)
         extract: int = option(224, "side in pixels at which features are taken", 8, 1024)
-        ssl_epochs: int = option(200, "passes of SimCLR over the unlabelled pictures", 0, 10000)
-        ssl_batch: int = option(256, "pictures a step of SimCLR", 2, 4096)
-        ssl_lr: float = option(0.03, "learning rate of SimCLR per 256 pictures", 0.0, 10.0)
+        ssl_epochs: int = option(200, "passes of SimCLR over the unlabelled images", 0, 10000)
+        ssl_batch: int = option(256, "images a step of SimCLR", 2, 4096)
+        ssl_lr: float = option(0.03, "learning rate of SimCLR per 256 images", 0.0, 10.0)
         ssl_seed: int = option(2001, "seed of SimCLR, the same for all shots and support sets", 0, 2**31)
         hidden: int = option(256, "hidden width h of the classifier", 1, 4096)
         labels: str = option("given", "what the classifier learns", choices=("given", "clip"))
-        top: int = option(16, "pictures of each class that CLIP labels", 1, 1024)
+        top: int = option(16, "images of each class that CLIP labels", 1, 1024)
         rule: str = option("validation", "how a is set", choices=("validation", "confidence", "constant"))
         alpha: float = option(0.2, "a of the constant rule", 0.0, 1.0)
-        epochs: int = option(50, "passes of the classifier over its pictures", 1, 10000)
-        batch_size: int = option(32, "training pictures a step", 1, 4096)
+        epochs: int = option(50, "passes of the classifier over its images", 1, 10000)
+        batch_size: int = option(32, "training images a step", 1, 4096)
         lr: float = option(0.001, "learning rate of Adam, constant", 0.0, 10.0)
         templates: str = option("dataset", HELP)
 
-    # SimCLR's passes and rate were chosen among three pairs on validation pictures of digits and aerial.
+    # SimCLR's passes and rate were chosen among three pairs on validation images of digits and aerial.
     embedded: ClassVar[dict] = {
         "encoder": "small", "side": 32, "extract": 32, "ssl_epochs": 20, "ssl_batch": 128, "ssl_lr": 0.3,
     }  # fmt: skip
@@ -93,7 +93,7 @@ class SVLAdapter(Method):
     def prepare(self, task) -> None:
         if not len(task.unlabelled):
             raise VlmlabError(
-                "SVL-Adapter learns an encoder from training pictures, and there are none; choose a dataset"
+                "SVL-Adapter learns an encoder from training images, and there are none; choose a dataset"
             )
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
@@ -121,7 +121,7 @@ class SVLAdapter(Method):
         self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # W [C, e]
 
     def learns_from(self, task):
-        """The support, or the pictures that CLIP labels; what both encoders make of them is kept."""
+        """The support, or the images that CLIP labels; what both encoders make of them is kept."""
         pictures = task.support if self.config.labels == "given" else self._labelled_by_clip(task.unlabelled)
         self.kept = self.encoded(pictures)[0] if len(pictures) else None  # g [N, D]
         return pictures
@@ -162,7 +162,7 @@ class SVLAdapter(Method):
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
 
     def finish(self, task) -> None:
-        """a of (4), by the rule of the configuration; by confidence if there are no validation pictures, or no given labels."""
+        """a of (4), by the rule of the configuration; by confidence if there are no validation images, or no given labels."""
         rule = self.config.rule
         if rule == "validation" and (self.config.labels == "clip" or not len(task.val)):
             rule = "confidence"
@@ -184,7 +184,7 @@ class SVLAdapter(Method):
         confidence, label = p.max(-1)
         chosen = surest(confidence, label, len(self.classes), self.config.top)
         never = sorted(set(range(len(self.classes))) - set(label.tolist()))[: len(p)]
-        lent: list[int] = []  # the pictures of the classes that are never predicted, a different one for each
+        lent: list[int] = []  # the images of the classes that are never predicted, a different one for each
         for c in never:
             likeness = p[:, c].index_fill(0, torch.tensor(lent, dtype=torch.long, device=p.device), -1.0)
             lent.append(int(likeness.argmax()))
@@ -203,7 +203,7 @@ class SVLAdapter(Method):
                 encoder = SmallEncoder() if config.encoder == "small" else ResNet50Encoder(config.pretrained)
             encoder = encoder.to(frozen.device).eval().requires_grad_(True)
             if config.ssl_epochs:
-                # Twice the side of a view is as fine as a part of a picture ever needs.
+                # Twice the side of a view is as fine as a part of an image ever needs.
                 most = min(frozen.image_size, 2 * config.side)
                 pixels = torch.cat([resized(self.pixels(images), most) for images in self.in_turn(pictures)])
                 batch, lr = config.ssl_batch, config.ssl_lr
@@ -215,7 +215,7 @@ class SVLAdapter(Method):
 
 
 def resized(pixels: Tensor, side: int) -> Tensor:
-    """Pictures [B, 3, H, W] at `side` by `side`."""
+    """Images [B, 3, H, W] at `side` by `side`."""
     if pixels.shape[-2:] == (side, side):
         return pixels
     return F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)

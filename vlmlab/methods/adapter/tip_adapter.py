@@ -1,7 +1,7 @@
 """Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification (arXiv:2207.09519, ECCV 2022).
 
-Survey, section 6.3.2. The few labelled pictures are not trained on but kept: their features are the keys of a cache and
-their labels its values. A test picture gets a vote of the keys that it resembles, on top of its zero-shot logits.
+Survey, section 6.3.2. The few labelled images are not trained on but kept: their features are the keys of a cache and
+their labels its values. A test image gets a vote of the keys that it resembles, on top of its zero-shot logits.
 Tip-Adapter-F then fine-tunes the keys, which start where the cache is, and needs a few epochs where others need many.
 
     K = n( mean over augmentation passes of E_I(x_i) ),   L = one-hot labels                        (1)
@@ -9,19 +9,19 @@ Tip-Adapter-F then fine-tunes the keys, which start where the cache is, and need
     logits = s f W^T + alpha exp(-beta (1 - A)) L         exp(..) = exp(-beta/2 |f - K_i|^2)        (3)
 
 In F the keys are free after their start and are not normalised again. alpha and beta are searched on validation
-pictures (for F after training, which runs with the initial ones).
+images (for F after training, which runs with the initial ones).
 
 alpha, beta and the ends of their search are those of the release's configuration for ImageNet; it has others for every dataset
-(alpha up to 10, ends up to 50), larger where pictures look less like the web's. W has seven sentences there
+(alpha up to 10, ends up to 50), larger where images look less like the web's. W has seven sentences there
 (templates=imagenet7), and one elsewhere.
 
 What differs from the release: the logit scale s is the backbone's, which is 100 in CLIP, where the release writes 100;
-float32; Tip-Adapter-F ends with its last epoch, where the release keeps the epoch that is best on the test pictures,
-and nothing is ever chosen on test pictures; the search has up to four validation pictures of a class, where the release has
-all of them (on ImageNet, the test pictures); F trains on the pictures as they are, where the release crops and mirrors them,
+float32; Tip-Adapter-F ends with its last epoch, where the release keeps the epoch that is best on the test images,
+and nothing is ever chosen on test images; the search has up to four validation images of a class, where the release has
+all of them (on ImageNet, the test images); F trains on the images as they are, where the release crops and mirrors them,
 unless training asks for views, whose crops may be smaller than the release's; an incomplete last batch is left out.
 
-Dimensions: B batch, C classes, N cached pictures (classes times shots), e joint width, V validation pictures.
+Dimensions: B batch, C classes, N cached images (classes times shots), e joint width, V validation images.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from vlmlab.registry import register
     section="6.3.2",
     family="adapter",
     setup="training-free",
-    learns="nothing (a cache of the labelled pictures)",
+    learns="nothing (a cache of the labelled images)",
 )
 class TipAdapter(Method):
     """Zero-shot logits plus the vote of a cache."""
@@ -59,12 +59,12 @@ class TipAdapter(Method):
     class Config:
         alpha: float = option(1.17, "weight of the cache's vote, before or without a search", 0.0, 100.0)
         beta: float = option(1.0, "sharpness of the cache's kernel, before or without a search", 0.0, 100.0)
-        search: bool = option(True, "choose alpha and beta on the validation pictures")
+        search: bool = option(True, "choose alpha and beta on the validation images")
         alpha_max: float = option(3.0, "end of the search for alpha", 0.1, 100.0)
         beta_max: float = option(7.0, "end of the search for beta", 0.1, 100.0)
         alpha_steps: int = option(20, "values of alpha that are tried", 1, 1000)
         beta_steps: int = option(200, "values of beta that are tried", 1, 1000)
-        passes: int = option(10, "augmentation passes that a key is the mean of; 0: the pictures themselves", 0, 100)
+        passes: int = option(10, "augmentation passes that a key is the mean of; 0: the images themselves", 0, 100)
         scale: float | None = option(None, "factor of the zero-shot cosines; none: the backbone's", 0.0, 1000.0)
         templates: str = option("dataset", HELP)
 
@@ -74,7 +74,7 @@ class TipAdapter(Method):
     def prepare(self, task) -> None:
         support = task.support
         if not len(support):
-            raise VlmlabError("Tip-Adapter needs labelled pictures for its cache; ask for at least one shot")
+            raise VlmlabError("Tip-Adapter needs labelled images for its cache; ask for at least one shot")
         keys = F.normalize(self._cached_features(support, task.seed), dim=-1)
         self.build(keys, support.labels, task.classes, task.templates)
         if not self.trainable_parameters:  # keys that will be trained are searched for at the end
@@ -86,14 +86,14 @@ class TipAdapter(Method):
         self.set_classes(classes, templates)
         self.keys = keys
         self.values = F.one_hot(labels, len(classes)).to(keys)  # [N, C]; the count matters if the last class has none
-        # Buffers, because what is chosen on validation pictures belongs to what one would save.
+        # Buffers, because what is chosen on validation images belongs to what one would save.
         self.register_buffer("alpha", torch.tensor(self.config.alpha))
         self.register_buffer("beta", torch.tensor(self.config.beta))
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those of the cache, whose votes would mean nothing."""
         if list(classes) != self.cached_classes:
-            raise VlmlabError("a cache of labelled pictures cannot vote for other classes; prepare Tip-Adapter on them")
+            raise VlmlabError("a cache of labelled images cannot vote for other classes; prepare Tip-Adapter on them")
         super().set_classes(classes, templates)
         sentences = choose(self.config.templates, templates)
         self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # W [C, e]
@@ -128,7 +128,7 @@ class TipAdapter(Method):
         return alphas, betas, torch.tensor(right)
 
     def _search(self, task) -> None:
-        """alpha and beta with the best accuracy on the validation pictures, the smallest such beta, then alpha."""
+        """alpha and beta with the best accuracy on the validation images, the smallest such beta, then alpha."""
         if not self.config.search or not len(task.val):
             return
         f = F.normalize(self.encode(task.val), dim=-1)
@@ -168,13 +168,13 @@ class TipAdapterF(TipAdapter):
 
     @dataclasses.dataclass
     class Config(TipAdapter.Config):
-        epochs: int = option(20, "passes over the training pictures", 1, 10000)
-        batch_size: int = option(256, "training pictures a step", 1, 4096)
+        epochs: int = option(20, "passes over the training images", 1, 10000)
+        batch_size: int = option(256, "training images a step", 1, 4096)
         lr: float = option(0.001, "learning rate of AdamW at the start", 0.0, 10.0)
         weight_decay: float = option(0.01, "weight decay", 0.0, 1.0)
         eps: float = option(1e-4, "eps of AdamW", 0.0, 1.0)
 
-    # The release trains with alpha 2 to 10 away from pictures like the web's; 1.17 to 10 were tried on validation pictures.
+    # The release trains with alpha 2 to 10 away from images like the web's; 1.17 to 10 were tried on validation images.
     embedded: ClassVar[dict] = {"passes": 2, "alpha": 5.0}
 
     def build(self, keys: Tensor, labels: Tensor, classes: Sequence[str], templates: Sequence[str]) -> None:

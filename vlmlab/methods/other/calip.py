@@ -1,8 +1,8 @@
 """CALIP: Zero-Shot Enhancement of CLIP with Parameter-free Attention (arXiv:2209.14169, AAAI 2023).
 
-Survey, section 6.3.3. CLIP compares one vector of the picture with one of each class; where in the picture a class may
+Survey, section 6.3.3. CLIP compares one vector of the image with one of each class; where in the image a class may
 be, it never asks. CALIP lets patches and class texts attend to one another, with no weights in between: a text that has
-looked at the picture, and a picture that has read the texts, each give a second and a third opinion.
+looked at the image, and an image that has read the texts, each give a second and a third opinion.
 
     A = 2 Z T^T                                          Z [P, e] unit patches, T [C, e] unit texts       (1)
     T' = softmax_P(A)^T Z                                every text, the mean of the places that fit it   (2)
@@ -12,12 +12,12 @@ looked at the picture, and a picture that has read the texts, each give a second
 The two softmaxes run over different axes of one matrix. T' and f' are not normalised again, so beta2 and beta3 weigh
 their length as well.
 
-What differs from the release: pictures are batched; beta2 and beta3 are chosen on validation pictures and never on those
-that are judged (the release searches on the very labels that it reports); without validation pictures they keep the
+What differs from the release: images are batched; beta2 and beta3 are chosen on validation images and never on those
+that are judged (the release searches on the very labels that it reports); without validation images they keep the
 values of the configuration, which are those for ImageNet (T there: templates=imagenet7). The scale is the backbone's, which
 is 100 for CLIP. The trained variant was never released.
 
-Dimensions: B batch, C classes, P places of the image tower, e joint width, V validation pictures.
+Dimensions: B batch, C classes, P places of the image tower, e joint width, V validation images.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class CALIP(Method):
     @dataclasses.dataclass
     class Config:
         beta2: float = option(
-            1.12, "weight of the texts that looked at the picture, before or without a search", 0.0, 100.0
+            1.12, "weight of the texts that looked at the image, before or without a search", 0.0, 100.0
         )
-        beta3: float = option(0.02, "weight of the picture that read the texts, before or without a search", 0.0, 100.0)
-        search: bool = option(True, "choose both on the validation pictures")
+        beta3: float = option(0.02, "weight of the image that read the texts, before or without a search", 0.0, 100.0)
+        search: bool = option(True, "choose both on the validation images")
         beta2_max: float = option(2.0, "end of the search for beta2", 0.01, 100.0)
         beta3_max: float = option(0.1, "end of the search for beta3", 0.01, 100.0)
         steps: int = option(200, "values of each that are tried", 1, 1000)
@@ -68,7 +68,7 @@ class CALIP(Method):
 
     def prepare(self, task) -> None:
         super().prepare(task)
-        # Buffers, because what is chosen on validation pictures belongs to what one would save.
+        # Buffers, because what is chosen on validation images belongs to what one would save.
         self.register_buffer("beta2", torch.tensor(self.config.beta2))
         self.register_buffer("beta3", torch.tensor(self.config.beta3))
         if self.config.search and len(task.val):
@@ -99,7 +99,7 @@ class CALIP(Method):
         return scale * f @ text.T, scale * by_text, scale * summary @ text.T
 
     def _search(self, val) -> None:
-        """beta2 and beta3 with the best accuracy on the validation pictures; the first such pair, both rising."""
+        """beta2 and beta3 with the best accuracy on the validation images; the first such pair, both rising."""
         config, parts = self.config, [self.opinions(images) for images in self.in_turn(val)]
         own, by_text, by_picture = (torch.cat(part) for part in zip(*parts, strict=True))  # each [V, C]
         labels = val.labels.to(own.device)

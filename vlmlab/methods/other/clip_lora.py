@@ -14,8 +14,8 @@ The factor is alpha / sqrt(r), not alpha / r as in the first LoRA. Dropout acts 
 backbone itself is not touched: the updates hang in a copy of its modules that shares all of its tensors.
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32, or
-bfloat16 on a GPU (the release: half precision); the steps are whole passes over the pictures, so there may be up to one pass
-more than 500 K; the update is kept apart from the weights (the release adds it when it predicts: same numbers); no picture is
+bfloat16 on a GPU (the release: half precision); the steps are whole passes over the images, so there may be up to one pass
+more than 500 K; the update is kept apart from the weights (the release adds it when it predicts: same numbers); no image is
 cropped unless training asks for views.
 
 Dimensions: B batch, C classes, T tokens, d width of a tower, r rank, e joint width.
@@ -66,12 +66,12 @@ class CLIPLoRA(Method):
         towers: str = option("both", "towers with updates", choices=("both", "image", "text"))
         last: int | None = option(None, "only in so many last blocks of a tower; none: in all", 1, 100)
         steps: int | None = option(None, "steps; none: 500 times the shots", 1, 1000000)
-        batch_size: int = option(32, "training pictures a step", 1, 4096)
+        batch_size: int = option(32, "training images a step", 1, 4096)
         lr: float = option(2e-4, "learning rate of AdamW at the start", 0.0, 10.0)
         lr_end: float = option(1e-6, "learning rate at the end", 0.0, 1.0)
         weight_decay: float = option(0.01, "weight decay", 0.0, 1.0)
 
-    # Of 0.003, 0.01 and 0.03, chosen on validation pictures of aerial and objects-v2 (4 shots, one seed).
+    # Of 0.003, 0.01 and 0.03, chosen on validation images of aerial and objects-v2 (4 shots, one seed).
     embedded: ClassVar[dict] = {"lr": 0.01, "steps": 50}
     eats = "images"
 

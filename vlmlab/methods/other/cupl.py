@@ -1,7 +1,7 @@
 """CuPL: What does a platypus look like? Generating customized prompts for zero-shot image classification (arXiv:2209.03320, ICCV 2023).
 
 Survey, section 6.3.3. Templates say the same about every class. A language model, asked what a class looks like, says what sets
-it apart; its sentences take the place of the templates. Nothing is trained and no picture is needed.
+it apart; its sentences take the place of the templates. Nothing is trained and no image is needed.
 
     w_c = n(mean_i n(E_T(sentence_c,i)))                 sentences of class c, as many as there are     (1)
     logits = s f W^T,   f = n(E_I(x))                    n: to unit length                              (2)

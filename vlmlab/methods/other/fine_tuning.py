@@ -1,7 +1,7 @@
 """Fine-tuning: the baseline that changes every weight of the image encoder (as in WiSE-FT, arXiv:2109.01903, section 2).
 
 Survey, section 6.3.3. The zero-shot classifier becomes an ordinary one, and everything in front of it learns, too. It wins on the
-pictures that it learned from, and pays on pictures of another kind: the reason for every frozen method beside it, and for
+images that it learned from, and pays on images of another kind: the reason for every frozen method beside it, and for
 averaging it with where it began (wise_ft).
 
     logits = n(E_I(x; theta)) W^T + b,   W = s W_text and b = 0 at first     n: to unit length   (1)
@@ -10,7 +10,7 @@ averaging it with where it began (wise_ft).
 The scale s goes into W before anything is learned; the text encoder is not needed afterwards.
 
 What differs from the release: batch norms keep their statistics (the release updates them), an incomplete last batch of a pass
-is left out, and pictures are not cropped unless training asks for views, whose crops are smaller than the release's.
+is left out, and images are not cropped unless training asks for views, whose crops are smaller than the release's.
 
 Dimensions: B batch, C classes, e joint width.
 """
@@ -48,8 +48,8 @@ class FineTuning(Method):
 
     @dataclasses.dataclass
     class Config(Recipe):
-        epochs: int = option(10, "passes over the training pictures", 1, 10000)
-        batch_size: int = option(512, "training pictures a step", 1, 4096)
+        epochs: int = option(10, "passes over the training images", 1, 10000)
+        batch_size: int = option(512, "training images a step", 1, 4096)
         optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(3e-5, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(0.1, "weight decay", 0.0, 1.0)

@@ -1,14 +1,14 @@
 """Linear probe: logistic regression on frozen image features (as in CLIP, arXiv:2103.00020, and CoOp's `lpclip`).
 
-Survey, section 6.3.3. What a classifier learns from the pictures alone, when the text is thrown away. With one or two shots
+Survey, section 6.3.3. What a classifier learns from the images alone, when the text is thrown away. With one or two shots
 it is below zero-shot prediction, because it begins from nothing; with many it wins. Every few-shot system must beat both.
 
     logits = h W^T + b,   h = E_I(x), not normalised                                     (1)
     min over W, b of  sum_i CE(logits_i, y_i) + |W|^2 / (2 c)                            (2)
 
-The strength c is chosen on validation pictures as in CoOp's code: the best of 10^6, 10^4, ..., 10^-6, then eight halvings of
+The strength c is chosen on validation images as in CoOp's code: the best of 10^6, 10^4, ..., 10^-6, then eight halvings of
 the interval from a tenth to ten times the best, in the logarithm; of two equal ends the left is taken. Without validation
-pictures c = 0.316, the value of CLIP's own example. scikit-learn minimises (2) by L-BFGS in at most 1,000 iterations.
+images c = 0.316, the value of CLIP's own example. scikit-learn minimises (2) by L-BFGS in at most 1,000 iterations.
 
 Dimensions: B batch, C classes, e image feature width.
 """
@@ -46,20 +46,18 @@ COARSE = tuple(10.0**power for power in (6, 4, 2, 0, -2, -4, -6))
     status="extra",
 )
 class LinearProbe(Method):
-    """A classifier that knows pictures and no words."""
+    """A classifier that knows images and no words."""
 
     @dataclasses.dataclass
     class Config:
-        c: float | None = option(
-            None, "inverse strength of the penalty; none: chosen on validation pictures", 1e-9, 1e9
-        )
+        c: float | None = option(None, "inverse strength of the penalty; none: chosen on validation images", 1e-9, 1e9)
         rounds: int = option(8, "halvings of the search", 0, 20)
 
     eats = "features"
 
     def prepare(self, task) -> None:
         if not len(task.support):
-            raise VlmlabError("a linear probe learns from labelled pictures; ask for at least one shot")
+            raise VlmlabError("a linear probe learns from labelled images; ask for at least one shot")
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
         h, y = self.encode(task.support), task.support.labels
@@ -103,7 +101,7 @@ class LinearProbe(Method):
 
 
 def solve(h: Tensor, y: Tensor, classes: int, c: float) -> tuple[Tensor, Tensor]:
-    """W [C, e] and b [C] of (2) for features h [N, e] and labels y [N] in 0 to C-1; a class without pictures never wins."""
+    """W [C, e] and b [C] of (2) for features h [N, e] and labels y [N] in 0 to C-1; a class without images never wins."""
     if len(y.unique()) == 1:  # nothing to tell apart, and scikit-learn refuses
         return torch.zeros(classes, h.shape[1]), F.one_hot(y[0], classes).float()
     with warnings.catch_warnings():

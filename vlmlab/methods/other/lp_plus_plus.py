@@ -1,24 +1,24 @@
 """LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP (arXiv:2404.02285, CVPR 2024). An extra: the survey does not name it.
 
 A linear probe throws the text away and is below zero-shot prediction at few shots. LP++ keeps it: each class has a row of
-weights that begins at its pictures, and a learned number that says how much its name counts. Nothing is tuned: starts and step
+weights that begins at its images, and a learned number that says how much its name counts. Nothing is tuned: starts and step
 sizes follow from the features.
 
-    logits_c = f w_c^T + b_c + alpha_c f t_c^T             f, t unit features of picture and class name      (1)
+    logits_c = f w_c^T + b_c + alpha_c f t_c^T             f, t unit features of image and class name      (1)
     w_c = sum of f_i with y_i = c,   alpha_c = 250 mean_c mean_{i: y_i = c} f_i t_c^T         at the start   (2)
     eta_w = 4 N / lambda_max(F^T F),   eta_alpha = N / (4 max_c sum_i (f_i t_c^T)^2)                        (3)
 
-All N pictures make one step. w and b follow gradient descent with momentum 0.9 and the constant rate eta_w; alpha moves in every
+All N images make one step. w and b follow gradient descent with momentum 0.9 and the constant rate eta_w; alpha moves in every
 tenth step only, by eta_alpha times the sum of all its gradients so far (the release never clears them; a momentum of one is the
-same). The step with the best accuracy on the validation pictures is kept, of equals the latest; without validation pictures the
+same). The step with the best accuracy on the validation images is kept, of equals the latest; without validation images the
 last. No factor s stands in (1): alpha takes its place.
 
 What differs from the release: float32 instead of half precision; b begins at zero (the release leaves PyTorch's random start);
-a class may lack pictures; the step that is kept is chosen on up to four validation pictures of a class (the release: as many as
+a class may lack images; the step that is kept is chosen on up to four validation images of a class (the release: as many as
 there are shots);
-no picture is augmented unless training asks for views.
+no image is augmented unless training asks for views.
 
-Dimensions: N labelled pictures, B batch, C classes, e joint width, V validation pictures.
+Dimensions: N labelled images, B batch, C classes, e joint width, V validation images.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from vlmlab.registry import register
     status="extra",
 )
 class LPPlusPlus(Method):
-    """A linear probe that adds the class name, as much as the pictures say."""
+    """A linear probe that adds the class name, as much as the images say."""
 
     @dataclasses.dataclass
     class Config:
-        epochs: int = option(300, "steps over all pictures", 1, 10000)
-        batch_size: int = option(1_000_000, "training pictures a step; the release takes all at once", 1, 1_000_000)
+        epochs: int = option(300, "steps over all images", 1, 10000)
+        batch_size: int = option(1_000_000, "training images a step; the release takes all at once", 1, 1_000_000)
         every: int = option(10, "steps between two of alpha", 1, 1000)
         momentum: float = option(0.9, "momentum of the classifier's steps", 0.0, 1.0)
         start: float = option(250.0, "factor of alpha at the start", 0.0, 10000.0)
@@ -63,7 +63,7 @@ class LPPlusPlus(Method):
 
     def prepare(self, task) -> None:
         if not len(task.support):
-            raise VlmlabError("LP++ learns from labelled pictures; ask for at least one shot")
+            raise VlmlabError("LP++ learns from labelled images; ask for at least one shot")
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
         f = F.normalize(self.encode(task.support), dim=-1)  # F [N, e]
@@ -71,8 +71,8 @@ class LPPlusPlus(Method):
         self.lr_w, self.lr_alpha = step_sizes(f, self.text)  # (3)
         self.weight = nn.Parameter(onehot.T @ f)  # w [C, e] (2)
         self.bias = nn.Parameter(torch.zeros(len(task.classes), device=f.device))  # b [C]
-        there = onehot.sum(0) > 0  # a class without a picture has no say
-        own = (onehot * (f @ self.text.T)).sum(0)[there] / onehot.sum(0)[there]  # mean cosine of pictures and own name
+        there = onehot.sum(0) > 0  # a class without an image has no say
+        own = (onehot * (f @ self.text.T)).sum(0)[there] / onehot.sum(0)[there]  # mean cosine of images and own name
         self.alpha = nn.Parameter(torch.full_like(self.bias, self.config.start * float(own.mean())))  # [C]
         self.val = (F.normalize(self.encode(task.val), dim=-1), task.val.labels.to(f.device)) if len(task.val) else None
         # The best step so far: buffers, so that a run that is resumed keeps it.
@@ -115,7 +115,7 @@ class LPPlusPlus(Method):
         self.steps_done += 1
 
     def finish(self, task) -> None:
-        """Take the step that was best on the validation pictures."""
+        """Take the step that was best on the validation images."""
         self._keep_if_best()
         for name in ("weight", "bias", "alpha"):
             getattr(self, name).data.copy_(getattr(self, f"best_{name}"))

@@ -1,6 +1,6 @@
 """MaskCLIP: Extract Free Dense Labels from CLIP (arXiv:2112.01071, ECCV 2022).
 
-Survey, section 6.3.3. CLIP is trained on whole pictures, and its last attention layer mixes all places into one vector.
+Survey, section 6.3.3. CLIP is trained on whole images, and its last attention layer mixes all places into one vector.
 The values that this layer mixes still belong to their places. MaskCLIP leaves the mixing out: every place sends its own
 value through the output projection into the joint space, and is compared with the class sentences. No training, no
 masks.
@@ -13,7 +13,7 @@ T is the mean over 85 sentences: OpenAI's eighty, and five that place the object
 
 Two refinements, off by default as in the release's MaskCLIP configurations:
 
-    prompt denoising: class c leaves a picture if max over its places of softmax(s P)_c < t       (4)
+    prompt denoising: class c leaves an image if max over its places of softmax(s P)_c < t       (4)
     key smoothing: where max_c softmax(s P) < t, the scores of place i become
                    sum_j (k_i . k_j) softmax(s P_j), k the last layer's keys                      (5)
 
@@ -22,8 +22,8 @@ output projection, and with key smoothing the result is a probability instead of
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; the
 backbone keeps its own activation, norms and normalisation, where the release runs OpenAI's ViT with GELU for QuickGELU.
-A picture of no whole number of places gets zeros (the mean colour) at its right and bottom, as in the ViT of
-mmsegmentation that the release builds on; here their scores are cut off again, there they are squeezed into the picture.
+An image of no whole number of places gets zeros (the mean colour) at its right and bottom, as in the ViT of
+mmsegmentation that the release builds on; here their scores are cut off again, there they are squeezed into the image.
 There is no background class: every pixel gets one of the given words.
 
 Dimensions: B batch, C classes, h x w places, H x W pixels, N = h w, c key width, e joint width.
@@ -59,7 +59,7 @@ ABSENT = -100.0  # the score of a class that prompt denoising removed
     needs=("local features",),
 )
 class MaskCLIP(Method):
-    """Every place of the picture is classified by its own words."""
+    """Every place of the image is classified by its own words."""
 
     @dataclasses.dataclass
     class Config:
@@ -67,7 +67,7 @@ class MaskCLIP(Method):
             "value", "value: attention left out; plain: the ordinary last layer", choices=("value", "plain")
         )
         key_smoothing: float = option(0.0, "confidence below which a place asks its neighbours in key space", 0.0, 1.0)
-        prompt_denoising: float = option(0.0, "confidence that a class must reach somewhere in the picture", 0.0, 1.0)
+        prompt_denoising: float = option(0.0, "confidence that a class must reach somewhere in the image", 0.0, 1.0)
         scale: float | None = option(None, "factor before the softmax of both; none: the backbone's", 0.0, 1000.0)
         templates: str = option("scene85", HELP)
 
@@ -113,7 +113,7 @@ class MaskCLIP(Method):
         return scores
 
     def denoised(self, scores: Tensor) -> Tensor:
-        """Scores [B, C, h, w] with the classes removed that no place of the picture is sure about (4)."""
+        """Scores [B, C, h, w] with the classes removed that no place of the image is sure about (4)."""
         surest = self._probabilities(scores).amax((2, 3), keepdim=True)  # [B, C, 1, 1]
         return scores.masked_fill(surest < self.config.prompt_denoising, ABSENT)
 

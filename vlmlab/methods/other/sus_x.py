@@ -1,11 +1,11 @@
 """SuS-X: Training-Free Name-Only Transfer of Vision-Language Models (arXiv:2211.16198, ICCV 2023).
 
-Survey, section 6.3.3 (not among its systems; what the field built next). Tip-Adapter needs labelled pictures. SuS-X gets
-them from the class names alone, drawn by a generator or retrieved from a heap of unlabelled pictures, and calls them the
-support set. Then it predicts like Tip-Adapter, with a third opinion (TIP-X): pictures of one class need not lie close
+Survey, section 6.3.3 (not among its systems; what the field built next). Tip-Adapter needs labelled images. SuS-X gets
+them from the class names alone, drawn by a generator or retrieved from a heap of unlabelled images, and calls them the
+support set. Then it predicts like Tip-Adapter, with a third opinion (TIP-X): images of one class need not lie close
 together, but the texts say similar things about them.
 
-    F [n, e] unit features of the support pictures, L [n, C] their names as one-hot labels                   (1)
+    F [n, e] unit features of the support images, L [n, C] their names as one-hot labels                   (1)
     p = softmax(f W^T / T),   q_i = softmax(F_i W^T / T)          what the texts say, T = 0.5, cosines       (2)
     D_i = phi( sum_c p_c log(p_c / q_ic) )                        Kullback-Leibler divergence, rescaled      (3)
     logits = s f W^T + alpha exp(-(beta - beta f F^T)) L - gamma D L,   f = n(E_I(x))                        (4)
@@ -13,22 +13,22 @@ together, but the texts say similar things about them.
 phi brings divergences linearly into the range that cosines have.
 
 The support set, by `source`:
-- "retrieved" (as SuS-LC, which asks LAION-5B): for every name the unlabelled pictures of highest cosine with its text. The heap
-  here is the task's own training pictures, a few hundred and all of the right domain, where LAION is anything from the web.
-  A picture may be retrieved for several names, and for a wrong one.
+- "retrieved" (as SuS-LC, which asks LAION-5B): for every name the unlabelled images of highest cosine with its text. The heap
+  here is the task's own training images, a few hundred and all of the right domain, where LAION is anything from the web.
+  An image may be retrieved for several names, and for a wrong one.
 - "drawn" (as SuS-SD, which asks Stable Diffusion): MicroWorld draws what the name says, objects as photos. It never draws the
-  wrong thing, knows names that the backbone has never read, and draws birds or dishes just as the task's pictures are drawn.
+  wrong thing, knows names that the backbone has never read, and draws birds or dishes just as the task's images are drawn.
   So gains are an upper end, but for the styles that it is not asked for: there is a gap to sketches and silhouettes.
 
-It sees no label and no test picture. What differs from the release: alpha, beta and gamma are fixed, where the release
-searches 200,000 triples on labelled validation pictures and publishes no values (those of the configuration were chosen on the
-validation pictures of some embedded datasets); phi is fixed by the support set instead of by all test pictures at once, so that
-one prediction does not depend on others; all divergences count (the release leaves those of the last pictures, beyond a multiple
+It sees no label and no test image. What differs from the release: alpha, beta and gamma are fixed, where the release
+searches 200,000 triples on labelled validation images and publishes no values (those of the configuration were chosen on the
+validation images of some embedded datasets); phi is fixed by the support set instead of by all test images at once, so that
+one prediction does not depend on others; all divergences count (the release leaves those of the last images, beyond a multiple
 of 100, at 0); W comes from templates, so that the gain over zero-shot prediction is the support set's (`sentences` joins CuPL's,
-as the release does); support pictures are encoded once, without augmentation; the scale s is the backbone's, which is 100 in
+as the release does); support images are encoded once, without augmentation; the scale s is the backbone's, which is 100 in
 CLIP, where the release writes 100.
 
-Dimensions: B batch, C classes, n support pictures, P pictures in the heap, e joint width.
+Dimensions: B batch, C classes, n support images, P images in the heap, e joint width.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ ROWS_AT_ONCE = 2048  # of the support set with itself: bounds the memory
     status="extra",
 )
 class SuSX(Method):
-    """Zero-shot logits, the vote of pictures found by name, and what the texts say about both."""
+    """Zero-shot logits, the vote of images found by name, and what the texts say about both."""
 
     @dataclasses.dataclass
     class Config:
-        source: str = option("retrieved", "where the support pictures come from", choices=("retrieved", "drawn"))
-        count: int = option(100, "support pictures per class (retrieved: at most half of the heap)", 1, 1000)
-        alpha: float = option(2.0, "weight of the pictures' vote", 0.0, 100.0)
+        source: str = option("retrieved", "where the support images come from", choices=("retrieved", "drawn"))
+        count: int = option(100, "support images per class (retrieved: at most half of the heap)", 1, 1000)
+        alpha: float = option(2.0, "weight of the images' vote", 0.0, 100.0)
         beta: float = option(10.0, "sharpness of the vote", 0.0, 100.0)
         gamma: float = option(0.3, "weight of the likeness of what the texts say", 0.0, 100.0)
         temperature: float = option(0.5, "temperature T of what the texts say", 0.001, 100.0)
@@ -88,7 +88,7 @@ class SuSX(Method):
         if self.config.source == "retrieved":
             pictures = task.unlabelled
             if not len(pictures):
-                raise VlmlabError("there are no unlabelled training pictures to retrieve from; choose another dataset")
+                raise VlmlabError("there are no unlabelled training images to retrieve from; choose another dataset")
             self.heap = F.normalize(self.encode(pictures), dim=-1)  # [P, e]
         self.set_classes(task.classes, task.templates)
 
@@ -137,7 +137,7 @@ class SuSX(Method):
 
 
 def ranges(support: Tensor, say: Tensor) -> tuple[Tensor, Tensor]:
-    """(lowest, highest) of the cosines and of the divergences among pictures [n, e] with opinions `say` [n, C]."""
+    """(lowest, highest) of the cosines and of the divergences among images [n, e] with opinions `say` [n, C]."""
     cosines, divergences = [], []
     for start in range(0, len(support), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)

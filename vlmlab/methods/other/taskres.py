@@ -50,10 +50,10 @@ class TaskRes(Method):
     @dataclasses.dataclass
     class Config(Recipe):
         alpha: float = option(0.5, "weight of the residual", 0.0, 10.0)
-        batch_size: int = option(256, "training pictures a step", 1, 4096)
+        batch_size: int = option(256, "training images a step", 1, 4096)
         optimizer: str = option("adam", "optimiser", choices=("adam",))
         templates: str = option("dataset", HELP)
-        epochs: int | None = option(None, "passes over the pictures; none: 100 up to 4 shots, else 200", 1, 10000)
+        epochs: int | None = option(None, "passes over the images; none: 100 up to 4 shots, else 200", 1, 10000)
 
     embedded: ClassVar[dict] = {"lr": 0.05}
     eats = "features"

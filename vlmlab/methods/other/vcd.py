@@ -1,6 +1,6 @@
 """VCD: Visual Classification via Description from Large Language Models (arXiv:2210.07183, ICLR 2023).
 
-Survey, section 6.3.3. Ask a language model which features tell a class from others, and compare the picture with each
+Survey, section 6.3.3. Ask a language model which features tell a class from others, and compare the image with each
 feature by itself. The mean decides, and the parts explain: one sees which descriptor spoke for a class and which did not.
 
     t_c,i = "name_c, which is/has/... descriptor_c,i"                                       (1)

@@ -1,10 +1,10 @@
 """VT-CLIP: Enhancing Vision-Language Models with Visual-guided Texts (arXiv:2112.02399, 2021).
 
-Survey, section 6.3.3. A class text is one vector, whatever the picture shows. VT-CLIP lets it look at the picture before the
-two are compared: every class asks the places of the picture, by attention, takes in what fits, and keeps its old knowledge as
-a residual. CALIP does the same without a learned weight; here the few labelled pictures teach what to look for.
+Survey, section 6.3.3. A class text is one vector, whatever the image shows. VT-CLIP lets it look at the image before the
+two are compared: every class asks the places of the image, by attention, takes in what fits, and keeps its old knowledge as
+a residual. CALIP does the same without a learned weight; here the few labelled images teach what to look for.
 
-    q_c = w_c Wq,   k_p = z_p Wk,   v_p = z_p Wv         w_c the class text, z_p the picture's place p     (1)
+    q_c = w_c Wq,   k_p = z_p Wk,   v_p = z_p Wv         w_c the class text, z_p the image's place p     (1)
     A = softmax_p(q_c k_p^T / sqrt(e / h))               in each of h heads                                (2)
     t_c = w_c + (A v)_c Wo                               Wo = 0 at first, which is zero-shot prediction    (3)
     logits_c = s f n(t_c)^T,   loss = cross-entropy      f = n(E_I(x)), n: to unit length                  (4)
@@ -43,11 +43,11 @@ from vlmlab.registry import register
     section="6.3.3",
     family="other",
     setup="few-shot",
-    learns="attention from class texts to the places of the picture",
+    learns="attention from class texts to the places of the image",
     needs=("local features",),
 )
 class VTCLIP(Method):
-    """Class texts that look at the picture before they are compared with it."""
+    """Class texts that look at the image before they are compared with it."""
 
     @dataclasses.dataclass
     class Config(RecipeByShots):
@@ -72,7 +72,7 @@ class VTCLIP(Method):
             layers = {"q": nn.Linear(e, e, False), "k": nn.Linear(width, e, False), "v": nn.Linear(width, e, False)}
             self.attention = nn.ModuleDict(layers | {"o": nn.Linear(e, e, False)}).to(self.backbone.device)
         nn.init.zeros_(self.attention["o"].weight)
-        self.kept: tuple[Tensor, Tensor] | None = None  # of the support pictures
+        self.kept: tuple[Tensor, Tensor] | None = None  # of the support images
         if len(task.support):
             chunks = [self.seen(images) for images in self.in_turn(task.support)]
             self.kept = tuple(torch.cat(part) for part in zip(*chunks, strict=True))

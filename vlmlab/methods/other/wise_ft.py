@@ -1,6 +1,6 @@
 """WiSE-FT: Robust fine-tuning of zero-shot models (arXiv:2109.01903, CVPR 2022).
 
-Survey, section 6.3.3. Fine-tuning gains on the pictures that it learned from and loses on others. Both ends are known: the
+Survey, section 6.3.3. Fine-tuning gains on the images that it learned from and loses on others. Both ends are known: the
 weights before and after. Because a short fine-tuning stays in one basin, the straight line between them can be walked, and
 part of the way keeps most of the gain and loses nothing, or even gains, under shift.
 
@@ -11,7 +11,7 @@ Optionally each weight is averaged by its Fisher information F0, F1, which `merg
     theta = ((1 - alpha) F0 theta_0 + alpha F1 theta_1) / ((1 - alpha) F0 + alpha F1).                     (3)
 
 theta_0 is the zero-shot model with its scale inside of the head, theta_1 what fine_tuning.py makes of it. alpha = 1 is
-fine-tuning, alpha = 0 zero-shot. alpha must not be chosen on the shifted test pictures; one half is the paper's advice.
+fine-tuning, alpha = 0 zero-shot. alpha must not be chosen on the shifted test images; one half is the paper's advice.
 
 What differs from the release: whole numbers among the tensors (batch norm's counters) are kept, not averaged.
 

@@ -1,7 +1,7 @@
 """Zero-shot prediction with CLIP: Learning Transferable Visual Models From Natural Language Supervision
 (arXiv:2103.00020).
 
-Survey, section 3.4.1. A contrastively trained model scores any picture against any sentence, so a classifier is a list
+Survey, section 3.4.1. A contrastively trained model scores any image against any sentence, so a classifier is a list
 of sentences, one or several per class. Several sentences per class are averaged as features, not as predictions, which
 makes an ensemble of templates as cheap as one. Nothing is learned: this is the line that every transfer system is
 measured against.

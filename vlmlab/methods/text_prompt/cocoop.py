@@ -1,18 +1,18 @@
 """CoCoOp: Conditional Prompt Learning for Vision-Language Models (arXiv:2203.05557, CVPR 2022).
 
 Survey, section 6.3.1. CoOp's context fits the classes that it saw, and new classes of the same dataset pay for it. CoCoOp
-makes the context depend on the picture: a small network turns the picture's feature into one vector, which shifts every
+makes the context depend on the image: a small network turns the image's feature into one vector, which shifts every
 context vector. What is learned is no longer one prompt but how to prompt.
 
     f = n(E_I(x)),   pi = relu(f A + a) D + b            the meta-net, e -> e/16 -> d           (1)
     v_m(x) = v_m + pi                                    one shift for all M vectors            (2)
     w_c(x) = n(E_T([SOS] v_1(x) ... v_M(x) [name_c] . [EOS])),   logits_c = s f . w_c(x)        (3)
 
-Every picture now has class prompts of its own: B x C texts a batch, which is why the release trains with one picture at a
-time. Here a prefix is encoded once per picture and its classes attend to it, so that whole batches fit; the numbers are
-those of one picture at a time.
+Every image now has class prompts of its own: B x C texts a batch, which is why the release trains with one image at a
+time. Here a prefix is encoded once per image and its classes attend to it, so that whole batches fit; the numbers are
+those of one image at a time.
 
-What differs from the release: float32; no picture is augmented unless training asks for views.
+What differs from the release: float32; no image is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, M context vectors, d text width, e joint width.
 """
@@ -31,7 +31,7 @@ from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
 
-PROMPTS_AT_ONCE = 2048  # picture-class pairs in one pass without gradients: bounds the memory
+PROMPTS_AT_ONCE = 2048  # image-class pairs in one pass without gradients: bounds the memory
 
 
 @register(
@@ -42,18 +42,18 @@ PROMPTS_AT_ONCE = 2048  # picture-class pairs in one pass without gradients: bou
     section="6.3.1",
     family="text_prompt",
     setup="few-shot",
-    learns="context vectors and a network that shifts them by the picture",
+    learns="context vectors and a network that shifts them by the image",
     needs=("text tokens",),
 )
 class CoCoOp(Method):
-    """A context that depends on the picture."""
+    """A context that depends on the image."""
 
     @dataclasses.dataclass
     class Config(Recipe):
         n_ctx: int = option(4, "context vectors M, if no words are given", 1, 64)
         init: str = option("a photo of a", "words that the context starts from; they set M (empty: random)")
-        batch_size: int = option(1, "training pictures a step", 1, 4096)
-        epochs: int = option(10, "passes over the training pictures", 1, 10000)
+        batch_size: int = option(1, "training images a step", 1, 4096)
+        epochs: int = option(10, "passes over the training images", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.02, "epochs": 10, "most_steps": 540, "batch_size": 8}
     eats = "features"

@@ -2,11 +2,11 @@
 
 Survey, section 6.3.1. A segmentation network that starts from CLIP's image encoder leaves CLIP's words unused. DenseCLIP
 compares every place with every class name, and uses these score maps twice: they are further channels of the feature map,
-and they are asked for the right class by themselves. The names are refined by the picture first: a small decoder lets them
+and they are asked for the right class by themselves. The names are refined by the image first: a small decoder lets them
 look at it.
 
     t = E_T([SOS] v_1 ... v_M [name] [EOS])                  [K, e], v learned, the text encoder frozen      (1)
-    t' = t + gamma * decoder(t, [g; V])                      g [e] and V [h w, e]: features of picture and places   (2)
+    t' = t + gamma * decoder(t, [g; V])                      g [e] and V [h w, e]: features of image and places   (2)
     S = n(V) n(t')^T                                         score maps [K, h, w]                            (3)
     logits = head(FPN(x_1, ..., [x_i; S], ...))              the maps x of four stages; S joins V's          (4)
     loss = CE(logits, y) + 0.4 CE(S / 0.07, y)               S enlarged to the masks; unknown pixels add nothing   (5)
@@ -19,7 +19,7 @@ class embedding of a ViT is added twice to its first token.
 What differs from the release: group norm takes the place of batch norm in the head, and the batch norms of a ResNet keep their
 statistics; the maps of a ViT are resized by interpolation instead of by learned layers, and pyramid and head start as PyTorch
 starts them: both because a small dataset has not the steps that the release's way needs; names have any number of tokens
-instead of at most three; pictures are taken whole instead of through a sliding window, and nothing is augmented; no drop path;
+instead of at most three; images are taken whole instead of through a sliding window, and nothing is augmented; no drop path;
 the text encoder is frozen, where the release's schedule gives it a rate up to 1e-6; detection is not built.
 
 Dimensions: B batch, K classes, h x w places, S image side, M context vectors, d text width, e joint width, c channels of the FPN.
@@ -57,7 +57,7 @@ WARMUP_START = 1e-6  # share of the rate at the first step
     family="text_prompt",
     setup="supervised",
     tasks=("segmentation",),
-    learns="contexts, a decoder that shows them the picture, the image encoder, and a segmentation head",
+    learns="contexts, a decoder that shows them the image, the image encoder, and a segmentation head",
     needs=("text tokens", "a ViT or ResNet image tower"),
 )
 class DenseCLIP(Method):
@@ -76,8 +76,8 @@ class DenseCLIP(Method):
         dropout: float = option(0.1, "dropout of the context decoder and of the head in training", 0.0, 0.9)
         channels: int = option(256, "channels c of the FPN", 8, 4096)
         score_weight: float = option(0.4, "weight of the score maps' own loss", 0.0, 1000.0)
-        batch_size: int = option(32, "training pictures a step", 1, 4096)
-        epochs: int = option(127, "passes over the pictures (ADE20K: 80,000 steps)", 1, 10000)
+        batch_size: int = option(32, "training images a step", 1, 4096)
+        epochs: int = option(127, "passes over the images (ADE20K: 80,000 steps)", 1, 10000)
         optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(1e-4, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(1e-4, "weight decay, none on the norms of the context decoder's layers", 0.0, 1.0)
@@ -174,7 +174,7 @@ class DenseCLIP(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         if batch.masks is None:
-            raise VlmlabError("DenseCLIP learns from pictures with masks; choose tableau")
+            raise VlmlabError("DenseCLIP learns from images with masks; choose tableau")
         logits, scores = self.both(batch.images, training=True)
         masks = batch.masks.masked_fill(batch.masks >= len(self.classes), UNKNOWN)
         total = pixel_loss(logits, masks)
@@ -268,7 +268,7 @@ def _vit(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
 
 
 class ContextDecoder(nn.Module):
-    """Text features look at a picture: layers of attention among themselves, then to the picture, then an MLP."""
+    """Text features look at an image: layers of attention among themselves, then to the image, then an MLP."""
 
     def __init__(self, e: int, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -283,7 +283,7 @@ class ContextDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, text: Tensor, visual: Tensor, training: bool = False) -> Tensor:
-        """[B, K, e] for text [B, K, e] and the picture's features [B, 1 + h w, e]; dropout if `training`."""
+        """[B, K, e] for text [B, K, e] and the image's features [B, 1 + h w, e]; dropout if `training`."""
         memory, x = self.memory_proj(visual), self.text_proj(text)
         for layer in self.decoder:
             x = layer(x, memory, training)

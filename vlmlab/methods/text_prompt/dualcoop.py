@@ -1,6 +1,6 @@
 """DualCoOp: Fast Adaptation to Multi-Label Recognition with Limited Annotations (arXiv:2206.09541, NeurIPS 2022).
 
-Survey, section 6.3.1. A picture may show many things, and of most pictures only some labels are known. One softmax over all classes
+Survey, section 6.3.1. An image may show many things, and of most images only some labels are known. One softmax over all classes
 cannot say that two are there. DualCoOp asks every class by itself, with two learned prompts: one for "it is there", one for
 "it is not". Small things would drown in a global feature, so each class looks where its positive prompt finds it.
 
@@ -12,12 +12,12 @@ cannot say that two are there. DualCoOp asks every class by itself, with two lea
 
 ASL, the asymmetric loss: -y (1 - p)^g+ log p - (1 - y) (1 - q)^g- log q with q = min(1 - p + 0.05, 1); the factors in
 front of the logarithms get no gradient; what stands under a logarithm is at least 1e-6, and has no gradient below; summed
-over pictures and classes.
+over images and classes.
 
 For mean average precision the score of a class is z+ - z-, which orders as p does.
 
-What differs from the release: float32; regions of the training pictures are computed once, unless training asks for crops,
-and there is no cutout or RandAugment; the last epoch is kept, where the release chooses one on the test pictures; every step
+What differs from the release: float32; regions of the training images are computed once, unless training asks for crops,
+and there is no cutout or RandAugment; the last epoch is kept, where the release chooses one on the test images; every step
 learns all classes, where its zero-shot runs draw at most 100. A ViT has no attention pool: its regions are MaskCLIP's path,
 with the class token's feature in the place of the mean token's.
 
@@ -73,7 +73,7 @@ class DualCoOp(Method):
         gamma_neg: float = option(2.0, "focus on hard negatives", 0.0, 10.0)
         clip: float = option(0.05, "what is added to the probability of absence", 0.0, 1.0)
 
-    # On validation pictures of tableau's base categories (16 shots), contexts that start from noise end at half the mean average
+    # On validation images of tableau's base categories (16 shots), contexts that start from noise end at half the mean average
     # precision of those that start from words. Rate and epochs were chosen there, too (all categories, one seed).
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",
@@ -102,15 +102,15 @@ class DualCoOp(Method):
 
         self.positive = start(config.init_pos, config.n_pos, self.prompts[0])  # [M, d], or [C, M, d]
         self.negative = start(config.init_neg, config.n_neg, self.prompts[1])
-        self.kept: Tensor | None = None  # regions of the support pictures
+        self.kept: Tensor | None = None  # regions of the support images
         if len(task.support):
             self.kept = torch.cat([self.regions(images) for images in self.in_turn(task.support)])
 
     def learns_from(self, task):
-        """The support pictures, of whose labels a share is known."""
+        """The support images, of whose labels a share is known."""
         support = task.support
         if support.labels.ndim != 2:
-            raise VlmlabError("DualCoOp learns from pictures with several labels each; choose tableau")
+            raise VlmlabError("DualCoOp learns from images with several labels each; choose tableau")
         return support.relabelled(partially_known(support.labels, self.config.known, self.seed))
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ classes get. KgCoOp puts this distance into the loss: learn the task, but stay n
 For unit vectors the squared distance is 2 (1 - cos), so lambda = 8 here is lambda = 4 for a squared distance. The template of
 (2) is the dataset's and need not be the words that v starts from: then the penalty is not zero at first.
 
-What differs from the release: float32; no picture is augmented unless training asks for views.
+What differs from the release: float32; no image is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, M context vectors, d text width, e joint width.
 """
@@ -50,8 +50,8 @@ class KgCoOp(Method):
         n_ctx: int = option(4, "context vectors M, if no words are given", 1, 64)
         init: str = option("a photo of a", "words that the context starts from; they set M (empty: random)")
         weight: float = option(8.0, "lambda, the price of the distance", 0.0, 1000.0)
-        batch_size: int = option(128, "training pictures a step", 1, 4096)
-        epochs: int = option(100, "passes over the training pictures", 1, 10000)
+        batch_size: int = option(128, "training images a step", 1, 4096)
+        epochs: int = option(100, "passes over the training images", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.03, "epochs": 60, "batch_size": 32}
     eats = "features"

@@ -1,8 +1,8 @@
 """LASP: Text-to-Text Optimization for Language-Aware Soft Prompting of Vision & Language Models (arXiv:2210.01115, CVPR 2023).
 
-Survey, section 6.3.1. A learned prompt overfits to the pictures of its classes because nothing reminds it of language. LASP adds
-a second classification that needs no picture: hand-written sentences of every class must be assigned to the class whose
-learned prompt is nearest. Classes without any picture can take part, which keeps room for them.
+Survey, section 6.3.1. A learned prompt overfits to the images of its classes because nothing reminds it of language. LASP adds
+a second classification that needs no image: hand-written sentences of every class must be assigned to the class whose
+learned prompt is nearest. Classes without any image can take part, which keeps room for them.
 
     w_c = n(E_T([SOS] v_1 ... v_M [name_c] . [EOS]) + b)             v, b learned                       (1)
     L_I = CE(s f W^T, y),   f = n(E_I(x; LayerNorms learned, too))                                      (2)
@@ -11,7 +11,7 @@ learned prompt is nearest. Classes without any picture can take part, which keep
 
 The sentences h are the samples of (3) and the learned prompts are the classifier. With probability one half a step, noise of
 deviation 0.05 is added to all h, which are not normalised again. W_all holds every class of the dataset, whether it has
-pictures in this task or not (as in the released runs); `virtual=false` keeps to the task's own.
+images in this task or not (as in the released runs); `virtual=false` keeps to the task's own.
 
 The release trains with four recipes, by dataset: alpha 5 or 10, 10 to 300 epochs, warm-up of 1 to 7, batches of 1 or 32; the
 one of most datasets is the default here. A step's gradient is scaled down to norm 1 if its norm is larger.
@@ -68,7 +68,7 @@ class LASP(Method):
         templates: str = option("lasp35", HELP)
         clip: float = option(1.0, "largest norm of a step's gradient", 0.001, 1000.0)
         lr: float = option(0.032, "learning rate after the warm-up", 0.0, 10.0)
-        epochs: int = option(25, "passes over the training pictures", 1, 10000)
+        epochs: int = option(25, "passes over the training images", 1, 10000)
         warmup_epochs: int = option(3, "first epochs, at the constant warm-up rate", 0, 100)
 
     embedded: ClassVar[dict] = {

@@ -1,7 +1,7 @@
 """PLOT: Prompt Learning with Optimal Transport for Vision-Language Models (arXiv:2210.01253, ICLR 2023).
 
 Survey, section 6.3.1. One prompt per class describes a class in one way; several prompts trained alike become the same one.
-PLOT compares the N prompts of a class not with the picture but with its places, and asks how much work it takes to move
+PLOT compares the N prompts of a class not with the image but with its places, and asks how much work it takes to move
 the places onto the prompts. The optimal plan shares the places out, which gives each prompt something of its own to fit.
 
     S = Z t_c^T,   Z [P, e] unit local features, t_c [N, e] unit features of the prompts of class c     (1)
@@ -14,7 +14,7 @@ the places onto the prompts. The optimal plan shares the places out, which gives
 Local features are those of the attention pool with every place as a query (ResNet). A ViT's are not aligned with text; the
 embedded ViTs have MaskCLIP's path, which was trained to be, and it is used there.
 
-What differs from the release: float32; a support picture's local features are computed once (nothing is augmented). The
+What differs from the release: float32; a support image's local features are computed once (nothing is augmented). The
 extra global term that the release adds on ImageNet alone is the setting `with_global`.
 
 Dimensions: B batch, C classes, N prompts per class, M context vectors, P places, d text width, e joint width.
@@ -47,7 +47,7 @@ from vlmlab.registry import register
     needs=("text tokens", "local features"),
 )
 class PLOT(Method):
-    """Several prompts per class, transported onto the places of the picture."""
+    """Several prompts per class, transported onto the places of the image."""
 
     @dataclasses.dataclass
     class Config(Recipe):
@@ -57,7 +57,7 @@ class PLOT(Method):
         iterations: int = option(100, "most steps of Sinkhorn's iteration", 1, 1000)
         tolerance: float = option(0.01, "mean change of r at which it stops", 0.0, 1.0)
         with_global: bool = option(False, "add the logits of the global feature and the prompts' mean (ImageNet)")
-        batch_size: int = option(128, "training pictures a step", 1, 4096)
+        batch_size: int = option(128, "training images a step", 1, 4096)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 40, "batch_size": 32}
     eats = "images"
@@ -67,7 +67,7 @@ class PLOT(Method):
         noise = torch.Generator().manual_seed(task.seed)
         shape = (self.config.n_prompts, self.config.n_ctx, self.backbone.text.width)
         self.context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(self.backbone.device))  # [N, M, d]
-        self.kept: tuple[Tensor, Tensor] | None = None  # of the support pictures
+        self.kept: tuple[Tensor, Tensor] | None = None  # of the support images
         if len(task.support):
             chunks = [self.seen(images) for images in self.in_turn(task.support)]
             self.kept = tuple(torch.cat(part) for part in zip(*chunks, strict=True))

@@ -1,6 +1,6 @@
 """ProDA: Prompt Distribution Learning (arXiv:2205.03340, CVPR 2022).
 
-Survey, section 6.3.1 (not among its systems). One prompt describes a class in one way; pictures of it differ in many. ProDA
+Survey, section 6.3.1 (not among its systems). One prompt describes a class in one way; images of it differ in many. ProDA
 learns K prompts at once and takes the class weights that they give for samples of a distribution. In the space of words
 such prompts have nothing in common, but what the text encoder makes of them lies together, so that a Gaussian fits there.
 The loss of a random classifier from this Gaussian has no closed form; an upper bound of its mean has, and is minimised.
@@ -22,7 +22,7 @@ context only once for all classes.
 
 What is sure: the authors' repository has no code. The equations are the paper's idea; sizes (32 prompts of 16 vectors, 4 a step),
 the K + 1 of (2), the absolute value in (5) and the positions are those on which two public re-implementations agree; lambda
-is said to be 0.1. What differs from them: float32; the prompts of a step are drawn anew each time instead of in rounds, so
+is said to be 0.1. What differs from them: float32; the prompts of a step are drawn again each time instead of in rounds, so
 that a resumed run needs to know no round; (5) is taken over the pairs among the prompts of the step, not among all K, which
 costs a step less and has the same mean; the recipe is CoOp's.
 
@@ -68,8 +68,8 @@ class ProDA(Method):
         n_ctx: int = option(16, "context vectors M of each", 1, 64)
         prompts_at_once: int = option(4, "prompts that a step looks at", 1, 128)
         orthogonality: float = option(0.1, "weight lambda of the prompts' likeness in meaning", 0.0, 100.0)
-        batch_size: int = option(20, "training pictures a step", 1, 4096)
-        epochs: int = option(100, "passes over the training pictures", 1, 10000)
+        batch_size: int = option(20, "training images a step", 1, 4096)
+        epochs: int = option(100, "passes over the training images", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw", "lr": 0.02, "epochs": 30, "batch_size": 32, "n_prompts": 8, "n_ctx": 4, "prompts_at_once": 2

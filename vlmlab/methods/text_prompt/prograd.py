@@ -1,6 +1,6 @@
 """ProGrad: Prompt-aligned Gradient for Prompt Tuning (arXiv:2205.14865, ICCV 2023). An extra: the survey does not name it.
 
-Zero-shot CLIP knows something general about every picture of the task. The gradient of a distillation loss towards it is a
+Zero-shot CLIP knows something general about every image of the task. The gradient of a distillation loss towards it is a
 direction in which this knowledge is kept. Whenever the gradient of the task points against that direction, the opposing part
 is cut off; otherwise the step is CoOp's.
 
@@ -13,7 +13,7 @@ The value of `loss` is the cross-entropy, and its gradient is the a of (3).
 The context begins with zero vectors and ends with the words that stand before the name in the dataset's template. A word may be
 several tokens, and as many vectors are taken as there are words; what is left of the words stays between context and name.
 
-What differs from the release: float32; the teacher sees the same picture as the student, as there. On the embedded backbones
+What differs from the release: float32; the teacher sees the same image as the student, as there. On the embedded backbones
 the context is drawn at random, so that it starts where CoOp's does.
 
 Dimensions: B batch, C classes, M context vectors, d text width, e joint width.

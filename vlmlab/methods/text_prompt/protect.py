@@ -5,12 +5,12 @@ the leaves answers well there and contradicts itself above: "robin", but not "bi
 sets from all over the class tree, so that it stays right wherever it is asked.
 
     w_A = n(E_T([SOS] v_1 ... v_M [name] . [EOS])) for the names of a label set A,  logits_A = s f w_A^T      (1)
-    L_cut  = CE(logits_A, the name in A that the picture's class lies below),  A a random cut of the tree     (2)
-    L_node = mean over nodes n of the mean over the pictures below n of CE(logits_A, ...),  A the children of n   (3)
+    L_cut  = CE(logits_A, the name in A that the image's class lies below),  A a random cut of the tree     (2)
+    L_node = mean over nodes n of the mean over the images below n of CE(logits_A, ...),  A the children of n   (3)
     loss = L_cut + lambda L_node                                                                              (4)
 
 A random cut closes every inner node but the root with probability `drop`; a closed node answers for all below it. In (3)
-nodes count equally, as far as the batch has a picture below them. What is learned is CoOp's context; at test time any
+nodes count equally, as far as the batch has an image below them. What is learned is CoOp's context; at test time any
 list of names is scored by (1).
 
 All label sets are taken from the same names, so each name is encoded once per step and every label set is a choice of
@@ -63,14 +63,14 @@ class ProTeCt(Method):
         drop: float = option(0.1, "probability that a random cut closes a node", 0.0, 1.0)
         weight: float = option(0.5, "lambda, the weight of the nodes' loss", 0.0, 1000.0)
         schedule: str = option("step", "what the cosine's period counts against", choices=("step", "epoch"))
-        batch_size: int = option(128, "training pictures a step", 1, 4096)
-        epochs: int = option(200, "passes over the pictures", 1, 10000)
+        batch_size: int = option(128, "training images a step", 1, 4096)
+        epochs: int = option(200, "passes over the images", 1, 10000)
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         momentum: float = option(0.0, "momentum of SGD", 0.0, 1.0)
         weight_decay: float = option(0.0, "weight decay", 0.0, 1.0)
         warmup_lr: float = option(1e-3, "learning rate of the warm-up", 0.0, 1.0)
 
-    # Rate and passes were chosen on validation pictures of vehicles, scenes and objects (4 and 16 shots, two seeds), by
+    # Rate and passes were chosen on validation images of vehicles, scenes and objects (4 and 16 shots, two seeds), by
     # consistency and accuracy on cuts, which went on rising after CoOp's 60 passes.
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",
@@ -130,7 +130,7 @@ class ProTeCt(Method):
     def node_loss(self, every: Tensor, labels: Tensor) -> Tensor:
         """L_node of (3) for logits of all names."""
         logits = every[:, self.children].masked_fill(self.children < 0, float("-inf"))  # [B, N, D]
-        right = self.branch[:, labels].T  # [B, N], -1 where the picture does not lie below the node
+        right = self.branch[:, labels].T  # [B, N], -1 where the image does not lie below the node
         losses = F.cross_entropy(logits.flatten(0, 1), right.flatten(), ignore_index=-1, reduction="none")
         below = (right >= 0).sum(0)  # [N]
         return (losses.view_as(right).sum(0)[below > 0] / below[below > 0]).mean()

@@ -1,6 +1,6 @@
 """SoftCPT: Prompt Tuning with Soft Context Sharing for Vision-Language Models (arXiv:2208.13474, Neurocomputing 2024).
 
-Survey, section 6.3.1. A context that is learned from a few pictures of one task overfits; related tasks could help, but one
+Survey, section 6.3.1. A context that is learned from a few images of one task overfits; related tasks could help, but one
 context for all of them would be too stiff, and one for each shares nothing. SoftCPT shares softly: it asks the frozen text encoder
 what the *name of the task* means, and a linear map that all tasks have in common turns the answer into the task's context.
 Tasks whose names mean similar things get similar contexts.
@@ -8,10 +8,10 @@ Tasks whose names mean similar things get similar contexts.
     u_t = E_T([SOS] a_1 ... a_4 [name of task t] . [EOS])        a learned, shared by the tasks; u not normalised   (1)
     v^t = u_t P,   P [e, M d]                                    the context of task t, as M vectors                (2)
     w_c = n(E_T([SOS] v^t_1 ... v^t_M [name_c] . [EOS]))         for each class c of task t                         (3)
-    logits = s f W_t^T,   f = n(E_I(x)),   W_t: the classes of the picture's own task                               (4)
+    logits = s f W_t^T,   f = n(E_I(x)),   W_t: the classes of the image's own task                               (4)
     loss = 1/B sum over the batch of -log softmax_y(logits)                                                         (5)
 
-A batch mixes pictures of all tasks, and each is classified among its own task's classes. There are T + sum_t C_t texts, and
+A batch mixes images of all tasks, and each is classified among its own task's classes. There are T + sum_t C_t texts, and
 each task's context is encoded once for its classes.
 
 The target is the dataset that is asked for; `companions` names the others (`datasets.multi_task`). A task is called what its
@@ -20,7 +20,7 @@ dataset is called. Without companions, one task is learned alone, by the same ma
 This is the variant NATA: no class feature, and tokens a that the tasks share. What differs from the release: its other variants (a
 context per class; tokens a per task) are left out; float32; a task's name is its dataset's (there it is read from a file); one
 step per batch under one cosine, where the release registers one optimiser and its schedule under three names and so takes three
-steps each time; no picture is augmented unless training asks for views.
+steps each time; no image is augmented unless training asks for views.
 
 Dimensions: B batch, T tasks, C classes, M context vectors, d text width, e joint width.
 """

@@ -1,7 +1,7 @@
 """SubPT: Understanding and Mitigating Overfitting in Prompt Tuning for Vision-Language Models (arXiv:2211.02219, 2023).
 
 Survey, section 6.3.1. Watch a CoOp learn: its first steps find what holds in general, the later ones what holds for these few
-pictures alone, and accuracy bends down. The early path of the context spans a small subspace; SubPT learns a second time, and
+images alone, and accuracy bends down. The early path of the context spans a small subspace; SubPT learns a second time, and
 allows only steps inside of it.
 
     v^(1) ... v^(t): contexts after each of the first t epochs of a plain CoOp, flattened                   (1)
@@ -65,7 +65,7 @@ class SubPT(Method):
         n_ctx: int = option(16, "context vectors M", 1, 64)
         early: int | None = option(None, "epochs t of the first path; none: by shots", 1, 10000)
         rank: int | None = option(None, "directions r that are kept; none: by shots", 1, 10000)
-        names: str = option("", "classes without pictures for (4), separated by commas")
+        names: str = option("", "classes without images for (4), separated by commas")
         weight: float = option(1.0, "lambda of (4)", 0.0, 1000.0)
         templates: str = option("imagenet80+dataset", f"of w0 in (4); {HELP}")
 
@@ -117,7 +117,7 @@ class SubPT(Method):
         return task if self.others is None else task + self.config.weight * self.pull()  # (4)
 
     def pull(self) -> Tensor:
-        """mean_j (1 - cos(w_j, w0_j)) over the named classes without pictures."""
+        """mean_j (1 - cos(w_j, w0_j)) over the named classes without images."""
         w = F.normalize(self.others.features(self.backbone.text, self.context), dim=-1)
         return (1 - (w * self.written).sum(-1)).mean()
 
@@ -128,7 +128,7 @@ class SubPT(Method):
     def _early_path(self, task) -> Tensor:
         """The flattened contexts [t, M d] after each of the first t epochs of the same training without (3)."""
         if not len(task.support):
-            raise VlmlabError("SubPT learns from pictures; ask for at least one shot")
+            raise VlmlabError("SubPT learns from images; ask for at least one shot")
         features, labels = self.encode(task.support), task.support.labels.to(self.backbone.device)
         size = min(self.config.batch_size, len(labels))
         self.batches = batches = len(labels) // size

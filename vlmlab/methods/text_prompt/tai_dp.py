@@ -1,9 +1,9 @@
 """TaI-DP: Texts as Images in Prompt Tuning for Multi-Label Image Recognition (arXiv:2211.12739, CVPR 2023).
 
-Survey, section 6.3.1. In CLIP's space a sentence lies near the pictures that it describes. So sentences can stand in for
-pictures: prompts are learned on captions, whose labels are the nouns in them, and used on pictures. Captions cost nothing,
-and say several things at once, as pictures show them. Two contexts are learned: one is compared with the whole, the other
-with the parts (words of a sentence, places of a picture), so that a small thing is not lost in the whole.
+Survey, section 6.3.1. In CLIP's space a sentence lies near the images that it describes. So sentences can stand in for
+images: prompts are learned on captions, whose labels are the nouns in them, and used on images. Captions cost nothing,
+and say several things at once, as images show them. Two contexts are learned: one is compared with the whole, the other
+with the parts (words of a sentence, places of an image), so that a small thing is not lost in the whole.
 
     h = n(E_T(caption)),  H_l = n(E_T(caption)_l)     feature of the sentence, and of each of its words   (1)
     z_g = 4 h W_g^T,  c = H W_l^T                     W_g, W_l [C, e] unit features of the two prompts    (2)
@@ -11,13 +11,13 @@ with the parts (words of a sentence, places of a picture), so that a small thing
     loss = rank(z_g) + rank(z_l),
     rank(z) = mean_B sum_(i there, j not) max(0, 1 - z_i + z_j)                                           (4)
 
-A picture takes the place of the caption with its global feature for h and its local features for H; its score is
+An image takes the place of the caption with its global feature for h and its local features for H; its score is
 (z_g + z_l) / 2. As in the release, start and end token count as words, and in a ResNet neither feature has seen the
 attention pool's positions.
 
 What differs from the release: captions come from scenes of MicroWorld, or from a text file, where the release has those of COCO
 and OpenImages; nouns are found by their name and plural, where it has a lemmatiser and a list of synonyms; the last epoch is
-kept, where it chooses one on test pictures; t over places is 40 for every dataset, where it has 4 for NUS-WIDE; in a ViT, which
+kept, where it chooses one on test images; t over places is 40 for every dataset, where it has 4 for NUS-WIDE; in a ViT, which
 it does not run, the global feature is the class token's and local ones are MaskCLIP's.
 
 Dimensions: B batch, C classes, L words or places, M context vectors, d text width, e joint width.
@@ -57,7 +57,7 @@ KEPT = 2**30  # bytes of word features up to which they are kept, instead of mad
     needs=("text tokens", "local features"),
 )
 class TaIDP(Method):
-    """Prompts learned on sentences, used on pictures."""
+    """Prompts learned on sentences, used on images."""
 
     @dataclasses.dataclass
     class Config(Recipe):
@@ -67,13 +67,13 @@ class TaIDP(Method):
         templates: str = option("imagenet80", f"sentences about one class each, beside the captions; {HELP}")
         scale: float = option(4.0, "factor of all scores", 0.0, 1000.0)
         word_scale: float = option(50.0, "t over the words of a caption", 0.0, 1000.0)
-        place_scale: float = option(40.0, "t over the places of a picture", 0.0, 1000.0)
+        place_scale: float = option(40.0, "t over the places of an image", 0.0, 1000.0)
         margin: float = option(1.0, "by how much what is there must lead", 0.0, 100.0)
         batch_size: int = option(512, "captions a step", 1, 4096)
         epochs: int = option(20, "passes over the captions", 1, 10000)
         lr: float = option(1e-4, "learning rate after the warm-up", 0.0, 10.0)
 
-    # Few captions, so that a fit takes some ten seconds of a core; rate and passes were chosen on tableau's validation pictures.
+    # Few captions, so that a fit takes some ten seconds of a core; rate and passes were chosen on tableau's validation images.
     embedded: ClassVar[dict] = {
         "captions": 800,
         "templates": "dataset",
@@ -101,7 +101,7 @@ class TaIDP(Method):
             self.kept = tuple(torch.cat(part) for part in zip(*chunks, strict=True))
 
     def learns_from(self, task):
-        """The captions: no picture is seen."""
+        """The captions: no image is seen."""
         return self.sentences
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ class TaIDP(Method):
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit global [B, e] and local [B, L, e] features of pictures."""
+        """Unit global [B, e] and local [B, L, e] features of images."""
         image = self.backbone.image
         if image.kind == "resnet":
             x, pool = image.last_map(images), image.visual.attnpool

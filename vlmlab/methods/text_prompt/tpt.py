@@ -1,7 +1,7 @@
 """TPT: Test-Time Prompt Tuning for Zero-shot Generalization in Vision-Language Models (arXiv:2209.07511, NeurIPS 2022).
 
-Survey, section 6.3.1. One test picture, no label, no training set: still something can be learned, because a classifier
-should say the same about every crop of the picture. TPT looks at many random views, keeps those that it is sure about,
+Survey, section 6.3.1. One test image, no label, no training set: still something can be learned, because a classifier
+should say the same about every crop of the image. TPT looks at many random views, keeps those that it is sure about,
 takes one gradient step on the prompt so that their averaged prediction becomes sharper, predicts, and forgets the step.
 
     p_v = softmax(s f_v W^T),  v = 0 .. V-1        view 0 is the plain centre crop                       (1)
@@ -9,13 +9,13 @@ takes one gradient step on the prompt so that their averaged prediction becomes 
     loss = H( mean over S of p_v )                 mean of probabilities, not of logits                  (3)
     context <- one AdamW step; prediction: logits of view 0 with it; then the context is reset           (4)
 
-Pictures are independent, and AdamW works on each number by itself, so B pictures are tuned at once, each with its own
+Images are independent, and AdamW works on each number by itself, so B images are tuned at once, each with its own
 context and optimiser state: the sum of their losses gives each context exactly its own gradient.
 
-What differs from the release: float32 instead of automatic mixed precision; a picture's views follow from its seed, not
+What differs from the release: float32 instead of automatic mixed precision; an image's views follow from its seed, not
 from its place in the test set. Call `logits` under `torch.no_grad()`, not `inference_mode()`, which forbids the step.
 
-Dimensions: B pictures, V views, K kept views, C classes, M context vectors, d text width, e joint width, S image side.
+Dimensions: B images, V views, K kept views, C classes, M context vectors, d text width, e joint width, S image side.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from vlmlab.registry import register
     section="6.3.1",
     family="text_prompt",
     setup="test-time",
-    learns="context vectors, anew for every test picture",
+    learns="context vectors, again for every test image",
     needs=("text tokens",),
 )
 class TPT(Method):
-    """One gradient step per test picture. `start` [M, d] is the context that every picture begins with."""
+    """One gradient step per test image. `start` [M, d] is the context that every image begins with."""
 
     @dataclasses.dataclass
     class Config:
         init: str = option("a photo of a", "words that the context starts from")
-        n_views: int = option(64, "views V of a picture, the plain one among them", 2, 1024)
+        n_views: int = option(64, "views V of an image, the plain one among them", 2, 1024)
         selection: float = option(0.1, "share of views that is kept", 0.0, 1.0)
-        steps: int = option(1, "gradient steps per picture", 0, 100)
+        steps: int = option(1, "gradient steps per image", 0, 100)
         lr: float = option(0.005, "learning rate of AdamW", 0.0, 1.0)
         weight_decay: float = option(0.01, "weight decay of AdamW", 0.0, 1.0)
         augmix: bool = option(False, "AugMix on top of the crops (the release: on fine-grained datasets only)")
@@ -95,12 +95,12 @@ class TPT(Method):
         return context.detach()
 
     def scores(self, f: Tensor, context: Tensor) -> Tensor:
-        """s f W^T [B, V, C] of unit features f [B, V, e] with the class vectors of each picture's context [B, M, d]."""
+        """s f W^T [B, V, C] of unit features f [B, V, e] with the class vectors of each image's context [B, M, d]."""
         w = F.normalize(self.prompts.features(self.backbone.text, context), dim=-1)  # [B, C, e]
         return self.backbone.logit_scale * f @ w.transpose(1, 2)  # (1)
 
     def views(self, pictures: Sequence, seeds: Sequence[int]) -> Tensor:
-        """Raw pictures [H, W, 3] -> [B, V, 3, S, S]: the test transform, then V-1 random crops, mixed if `augmix`."""
+        """Raw images [H, W, 3] -> [B, V, 3, S, S]: the test transform, then V-1 random crops, mixed if `augmix`."""
         return torch.stack([self._views(picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
 
     def _views(self, picture, seed: int) -> Tensor:
@@ -145,7 +145,7 @@ def confident(logits: Tensor, share: float) -> Tensor:
 
 
 def averaged_entropy(logits: Tensor) -> Tensor:
-    """H of the mean probability over the views of logits [..., K, C], per picture [...] (3)."""
+    """H of the mean probability over the views of logits [..., K, C], per image [...] (3)."""
     log_mean = logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])  # [..., C]
     log_mean = log_mean.clamp(min=torch.finfo(log_mean.dtype).min)
     return -(log_mean.exp() * log_mean).sum(-1)
@@ -172,7 +172,7 @@ def _affine(x: Tensor, shear=(0.0, 0.0), shift=(0, 0)) -> Tensor:
     )
 
 
-# Nine operations on uint8 pictures [3, S, S]; slopes reach 0.3 and shifts a third of the side (at a tenth of the strength).
+# Nine operations on uint8 images [3, S, S]; slopes reach 0.3 and shifts a third of the side (at a tenth of the strength).
 OPERATIONS = (
     vision.autocontrast,
     vision.equalize,

@@ -1,21 +1,21 @@
 """UPL: Unsupervised Prompt Learning for Vision-Language Models (arXiv:2204.03649, 2022).
 
-Survey, section 6.3.1. Pictures of a task are cheap, labels are not. Zero-shot prediction labels them: those of which it is
+Survey, section 6.3.1. Images of a task are cheap, labels are not. Zero-shot prediction labels them: those of which it is
 surest become the support set of a CoOp. How sure it is differs from class to class, so a threshold would give some classes
-everything and others nothing; UPL takes the K surest pictures of every class instead.
+everything and others nothing; UPL takes the K surest images of every class instead.
 
-    p_i = softmax(s f_i W0^T),   y_i = argmax p_i            pseudo-labels of unlabelled pictures          (1)
-    S = for every class c the K pictures of {i: y_i = c} with the largest max p_i                          (2)
+    p_i = softmax(s f_i W0^T),   y_i = argmax p_i            pseudo-labels of unlabelled images          (1)
+    S = for every class c the K images of {i: y_i = c} with the largest max p_i                          (2)
     minimise CE(s f w(v_m)^T, y) over S, for each of R contexts v_1 ... v_R by itself                      (3)
     logits = mean_m s f w(v_m)^T                             w(v): unit class features of a context        (4)
 
-A class that is nobody's argmax gets no picture. The R runs differ in their start alone; a single prompt is well below their
+A class that is nobody's argmax gets no image. The R runs differ in their start alone; a single prompt is well below their
 mean (R = 16 in the release).
 
 What differs from the release: float32; the R contexts are trained side by side on the same batches (the release runs one
-after the other, each with its own order); one model labels the pictures (the release's UPL* averages eight).
+after the other, each with its own order); one model labels the images (the release's UPL* averages eight).
 
-Dimensions: N unlabelled pictures, B batch, C classes, R contexts, M vectors each, d text width, e joint width.
+Dimensions: N unlabelled images, B batch, C classes, R contexts, M vectors each, d text width, e joint width.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from vlmlab.registry import register
     needs=("text tokens",),
 )
 class UPL(Method):
-    """CoOp on the pictures of which zero-shot prediction is surest."""
+    """CoOp on the images of which zero-shot prediction is surest."""
 
     @dataclasses.dataclass
     class Config(Recipe):
         n_ctx: int = option(16, "context vectors M", 1, 64)
-        top: int = option(16, "pictures K that are taken of each class", 1, 1024)
+        top: int = option(16, "images K that are taken of each class", 1, 1024)
         ensemble: int = option(16, "contexts R whose logits are averaged", 1, 64)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 30, "ensemble": 4}
@@ -70,10 +70,10 @@ class UPL(Method):
         self.zero_shot = self.backbone.class_embeddings(spoken(classes), [templates[0]])  # W0 [C, e]
 
     def learns_from(self, task):
-        """The pseudo-labelled pictures of (2); how the labels came about is kept in `confidence` and `pseudo`."""
+        """The pseudo-labelled images of (2); how the labels came about is kept in `confidence` and `pseudo`."""
         pictures = task.unlabelled
         if not len(pictures):
-            raise VlmlabError("UPL needs unlabelled training pictures, and this dataset has none; choose another")
+            raise VlmlabError("UPL needs unlabelled training images, and this dataset has none; choose another")
         f = F.normalize(self.encode(pictures), dim=-1)
         p = (self.backbone.logit_scale * f @ self.zero_shot.T).softmax(-1)  # (1)
         self.confidence, self.pseudo = p.max(-1)  # each [N]
@@ -96,7 +96,7 @@ class UPL(Method):
 
 
 def surest(confidence: Tensor, labels: Tensor, classes: int, top: int) -> Tensor:
-    """Positions of the `top` pictures of highest `confidence` [N] within each class of `labels` [N], class by class (2)."""
+    """Positions of the `top` images of highest `confidence` [N] within each class of `labels` [N], class by class (2)."""
     order = confidence.argsort(descending=True, stable=True)
     order = order[labels[order].argsort(stable=True)]  # class by class, the surest of each first
     counts = labels.bincount(minlength=classes)

@@ -1,8 +1,8 @@
 """VPT (variational): Variational prompt tuning improves generalization of vision-language models (arXiv:2210.02390).
 
-Survey, section 6.3.1. Not *visual* prompt tuning, which has the same letters: nothing is added to the picture here. Published
+Survey, section 6.3.1. Not *visual* prompt tuning, which has the same letters: nothing is added to the image here. Published
 as "Bayesian Prompt Learning for Image-Language Model Generalization" (ICCV 2023). One learned prompt is one point, and it fits the classes
-that it saw. VPT learns a Gaussian around a prompt instead, whose centre and width depend on the picture, and averages the
+that it saw. VPT learns a Gaussian around a prompt instead, whose centre and width depend on the image, and averages the
 predictions of prompts drawn from it. A prior holds the Gaussian away from a point.
 
     f = n(E_I(x)),   mu(x) = MLP_1(f),   log var(x) = MLP_2(f)        e -> e/2 -> e/2 -> d, with ELU          (1)
@@ -14,15 +14,15 @@ predictions of prompts drawn from it. A prior holds the Gaussian away from a poi
     KL(N(mu, var) || N(0, 1)) = (mu^2 + var - 1 - log var) / 2                                                (7)
 
 (6) takes the logarithm of the mean, not the mean of logarithms: the samples share the work out. With `conditional=false`, mu and
-log var are two learned vectors that do not look at the picture; the released scripts run only this form, although the paper's
+log var are two learned vectors that do not look at the image; the released scripts run only this form, although the paper's
 idea, the survey's description and the code's default are (1).
 
-Every sample of every picture is one context, which is encoded once and put before all class names: B x L contexts and B x L x C
-names a batch. The release does one picture at a time; the numbers are the same.
+Every sample of every image is one context, which is encoded once and put before all class names: B x L contexts and B x L x C
+names a batch. The release does one image at a time; the numbers are the same.
 
 What differs from the release: float32; the noise of a prediction is drawn once, from the task's seed, and is the same for all
-pictures, so that a prediction depends neither on what came before nor on its neighbours (there it is drawn anew each time); no
-picture is augmented unless training asks for views.
+images, so that a prediction depends neither on what came before nor on its neighbours (there it is drawn again each time); no
+image is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, L samples, M context vectors, d text width, e joint width.
 """
@@ -42,7 +42,7 @@ from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
 
-PROMPTS_AT_ONCE = 4096  # picture-sample-class triples in one pass without gradients: bounds the memory
+PROMPTS_AT_ONCE = 4096  # image-sample-class triples in one pass without gradients: bounds the memory
 
 
 @register(
@@ -53,7 +53,7 @@ PROMPTS_AT_ONCE = 4096  # picture-sample-class triples in one pass without gradi
     section="6.3.1",
     family="text_prompt",
     setup="few-shot",
-    learns="context vectors and a Gaussian of shifts that depends on the picture",
+    learns="context vectors and a Gaussian of shifts that depends on the image",
     needs=("text tokens",),
 )
 class VariationalPromptTuning(Method):
@@ -63,11 +63,11 @@ class VariationalPromptTuning(Method):
     class Config(Recipe):
         n_ctx: int = option(4, "context vectors M, if no words are given", 1, 64)
         init: str = option("a photo of a", "words that the context starts from; they set M (empty: random)")
-        conditional: bool = option(True, "let the distribution depend on the picture (the released scripts do not)")
-        samples: int = option(20, "prompts L drawn per picture; the release takes 5 to 40, by dataset", 1, 1000)
+        conditional: bool = option(True, "let the distribution depend on the image (the released scripts do not)")
+        samples: int = option(20, "prompts L drawn per image; the release takes 5 to 40, by dataset", 1, 1000)
         weight: float = option(0.001, "beta, weight of the divergence from the prior", 0.0, 1000.0)
-        batch_size: int = option(1, "training pictures a step", 1, 4096)
-        epochs: int = option(20, "passes over the training pictures; the release takes 10 to 60, by dataset", 1, 10000)
+        batch_size: int = option(1, "training images a step", 1, 4096)
+        epochs: int = option(20, "passes over the training images; the release takes 10 to 60, by dataset", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",
@@ -132,7 +132,7 @@ class VariationalPromptTuning(Method):
     def loss(self, batch: Batch) -> Tensor:
         f = self.image_features(batch)
         mu, log_variance = self.posterior(f)
-        eps = torch.randn(len(mu), self.config.samples, mu.shape[-1]).to(f)  # anew each step, and for each picture
+        eps = torch.randn(len(mu), self.config.samples, mu.shape[-1]).to(f)  # again each step, and for each image
         fit = F.nll_loss(self.log_probabilities(f, eps), batch.labels)
         return fit + self.config.weight * divergence(mu, log_variance).mean()  # (6)
 

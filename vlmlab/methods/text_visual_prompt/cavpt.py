@@ -1,26 +1,26 @@
 """CAVPT, or DPT: Dual Modality Prompt Tuning for Vision-Language Pre-Trained Model (arXiv:2208.08340, IEEE TMM 2023).
 
-Survey, section 6.3.1, which names it by its part CAVPT, class-aware visual prompt tuning; its code is called DPT. A picture
-shows more than its class, and a visual prompt that is the same for every picture cannot say what to look for. CAVPT
+Survey, section 6.3.1, which names it by its part CAVPT, class-aware visual prompt tuning; its code is called DPT. An image
+shows more than its class, and a visual prompt that is the same for every image cannot say what to look for. CAVPT
 asks the frozen model for the likeliest classes and makes the last layer's visual prompts out of their text features,
-by attention to the tokens of the picture.
+by attention to the tokens of the image.
 
     f0 = n(E_I(x)),   I = the R classes with the largest s f0 W0^T     W0: hand-written sentences           (1)
     g_c = E_T([SOS] v_1 ... v_M [name_c] . [EOS]),   w_c = n(g_c)      v learned, as in CoOp                (2)
     image, blocks 1 .. l:  n learned tokens each, dropped again behind the block    l = L - last            (3)
     image, each block behind:  q = M g_I,   keys = [X ; N]             X: class and patch tokens, no gradient    (4)
         o = W_o softmax(W_q q (W_k keys)^T / sqrt(32)) keys
-        prompts = LN_2(o + q)   R tokens of this picture,   aux = A LN_1(o)                                 (5)
+        prompts = LN_2(o + q)   R tokens of this image,   aux = A LN_1(o)                                 (5)
     logits = s f w^T,   f = n(E_I with these prompts)                                                       (6)
     loss = CE(logits)                              from epoch G on; before, the two towers learn apart:     (7)
            CE(s f0 w^T) + CE(s f W0^T) + 0.1 CE(logits)
-           + alpha CE(aux of the prompt that belongs to the picture's class)       if it is among the R
+           + alpha CE(aux of the prompt that belongs to the image's class)       if it is among the R
 
-A picture passes the image tower twice, for (1) and for (6). With `class_aware=false` the blocks of (4) have n learned
+An image passes the image tower twice, for (1) and for (6). With `class_aware=false` the blocks of (4) have n learned
 tokens like the others: the baseline, text prompts and deep visual prompts side by side.
 
-What differs from the release: float32; the auxiliary term is left out for a batch in which no picture has its class among the
-R (the release gives NaN there); f0 of a support picture is computed once, unless training asks for crops; G is a share of the epochs,
+What differs from the release: float32; the auxiliary term is left out for a batch in which no image has its class among the
+R (the release gives NaN there); f0 of a support image is computed once, unless training asks for crops; G is a share of the epochs,
 30 of 60 there. The auxiliary classifier A belongs to the classes that were learned and serves in training only.
 
 Dimensions: B batch, C classes, R candidate classes, M context vectors, n visual tokens, T class and patch tokens, L image
@@ -74,7 +74,7 @@ class CAVPT(Method):
         warmup_epochs: int = option(10, "first epochs of all that is visual, at the constant warm-up rate", 0, 100)
         text_lr: float = option(0.002, "learning rate of the context vectors, after one epoch of warm-up", 0.0, 10.0)
         templates: str = option("dataset", f"sentences of W0; {HELP}")
-        epochs: int = option(60, "passes over the training pictures", 1, 10000)
+        epochs: int = option(60, "passes over the training images", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "batch_size": 16,
@@ -106,7 +106,7 @@ class CAVPT(Method):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))  # steps done, so that a resumed run knows
         self.to(self.backbone.device)
         self.steps = 0  # of the whole run, once there is an optimiser
-        self.kept: Tensor | None = None  # f0 of the support pictures
+        self.kept: Tensor | None = None  # f0 of the support images
         if len(task.support):
             self.kept = F.normalize(self.encode(task.support), dim=-1)
 
@@ -126,7 +126,7 @@ class CAVPT(Method):
         return self.prompts.features(self.backbone.text, self.context)
 
     def visual_prompts(self, chosen: Tensor) -> tuple[Prompts, list[Prompts], list[Tensor]]:
-        """The first block's prompts; those of the others, which in the last blocks are functions of the picture's
+        """The first block's prompts; those of the others, which in the last blocks are functions of the image's
         tokens that also know the text features `chosen` [B, R, e]; and a list that these functions fill with their
         auxiliary scores [B, R, C]. `ImageTower.forward` takes the first two."""
         auxiliary: list[Tensor] = []
@@ -197,18 +197,18 @@ class CAVPT(Method):
 def auxiliary_loss(auxiliary: Sequence[Tensor], candidates: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the scores [B, R, C] of prompts that were made for the right class, mean over these prompts.
 
-    Zero if no picture has its class among its candidates [B, R], or if there are no such prompts at all.
+    Zero if no image has its class among its candidates [B, R], or if there are no such prompts at all.
     """
     own = candidates == labels[:, None]  # [B, R]
     if not auxiliary or not own.any():
         return torch.zeros((), device=labels.device)
-    scores = torch.stack([block[own] for block in auxiliary])  # [blocks, pictures with their class, C]
+    scores = torch.stack([block[own] for block in auxiliary])  # [blocks, images with their class, C]
     right = labels[:, None].expand_as(own)[own].expand(len(scores), -1)
     return F.cross_entropy(scores.flatten(0, 1), right.flatten())
 
 
 class Maker(nn.Module):
-    """(4) and (5): visual prompts out of class features, by attention to the tokens of a picture."""
+    """(4) and (5): visual prompts out of class features, by attention to the tokens of an image."""
 
     def __init__(self, e: int, width: int, classes: int):
         super().__init__()

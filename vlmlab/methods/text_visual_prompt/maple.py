@@ -62,8 +62,8 @@ class MaPLe(Method):
         )
         vision_n_ctx: int | None = option(None, "visual tokens where they are free; none: as many as n_ctx", 1, 64)
         vision_depth: int | None = option(None, "layers with free visual tokens; none: depth", 1, 48)
-        epochs: int = option(5, "passes over the training pictures", 1, 10000)
-        batch_size: int = option(4, "training pictures a step", 1, 4096)
+        epochs: int = option(5, "passes over the training images", 1, 10000)
+        batch_size: int = option(4, "training images a step", 1, 4096)
         lr: float = option(0.0035, "learning rate after the warm-up", 0.0, 10.0)
 
     embedded: ClassVar[dict] = {"depth": 3, "batch_size": 8, "optimizer": "adamw", "lr": 0.005, "epochs": 6}

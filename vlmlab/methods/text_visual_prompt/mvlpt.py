@@ -1,6 +1,6 @@
 """MVLPT: Multitask Vision-Language Prompt Tuning (arXiv:2211.11720, WACV 2024).
 
-Survey, section 6.3.1. A prompt that starts from noise has to learn from a few pictures what most tasks have in common. MVLPT
+Survey, section 6.3.1. A prompt that starts from noise has to learn from a few images what most tasks have in common. MVLPT
 learns it beforehand, from several source tasks at once, and starts every target task from there. What is learned in both
 stages is the same set of prompts; the recipe is the same, too.
 
@@ -14,16 +14,16 @@ theta is one of three carriers, the setting `carrier`:
     image   M tokens at the input of every block of the image tower           (MVPT)
     both    UPT: tokens for both towers, mixed by a small transformer         (MUPT)
 
-In (1) the softmax runs over the classes of all sources, so that a picture of one task must also be told from the classes of the
+In (1) the softmax runs over the classes of all sources, so that an image of one task must also be told from the classes of the
 others; with `per_task` it is classified among its own task's.
 
-The sources are the setting `companions` (`datasets.multi_task`), with `companion_shots` pictures per class; the target is the
+The sources are the setting `companions` (`datasets.multi_task`), with `companion_shots` images per class; the target is the
 dataset that is asked for. Without companions there is no source stage: that is the baseline.
 
 What differs from the release: its `per_task` multiplies the logits of other tasks by 0, which can win; here they are left out. It
 averages the prompts of three source runs, and keeps the best of a run by validation; here the source run has the seed of the target
 run, and its last step counts. In UPT the tokens do attend to each other (see there; `mixing=alone` is the release's). float32; no
-picture is augmented unless training asks for views.
+image is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, S source classes of all tasks, M prompt tokens, L image blocks, d text width, D image width,
 e joint width.
@@ -66,15 +66,15 @@ class MVLPT(Method):
     @dataclasses.dataclass
     class Config(Recipe):
         companions: str = option("related", f"source tasks; {HELP}")
-        companion_shots: int = option(16, "labelled pictures per class of the source tasks", 1, 1000)
-        per_task: bool = option(False, "classify a source picture among the classes of its own task only")
+        companion_shots: int = option(16, "labelled images per class of the source tasks", 1, 1000)
+        per_task: bool = option(False, "classify a source image among the classes of its own task only")
         carrier: str = option("both", "the prompts", choices=("both", "text", "image"))
         n_ctx: int | None = option(None, "prompt tokens M (in every block); none: 4 for both towers, 16 for one", 1, 64)
         position: str = option("middle", "where the class name stands", choices=("end", "middle", "front"))
         mixing: str = option(
             "together", "what a prompt of UPT attends to: all, or itself", choices=("together", "alone")
         )
-        epochs: int = option(200, "passes over the training pictures, in each stage", 1, 10000)
+        epochs: int = option(200, "passes over the training images, in each stage", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",

@@ -15,7 +15,7 @@ in the end is a mean over the epochs, with little weight on the last.
 theta_t is what was learned when epoch t ends. The means of (4) run over every entry, C x e and B x e. The features of (3) are
 not normalised before their mean; the templates are the release's, the first sixty of OpenAI's eighty sentences.
 
-What differs from the release: float32; a support picture's f0 is computed once, unless training asks for crops; a run that is
+What differs from the release: float32; a support image's f0 is computed once, unless training asks for crops; a run that is
 stopped early keeps the weighted mean of the epochs that it saw; mu and sigma follow the number of epochs (the release
 states mu = 15, sigma = 1 for 20), so that shorter runs average their third quarter, too.
 
@@ -71,8 +71,8 @@ class PromptSRC(Method):
             0.05, "sigma of the epochs' weights, as a share of the epochs; 0: keep the last", 0.0, 100.0
         )
         templates: str = option("imagenet60", f"sentences of the teacher; {HELP}")
-        epochs: int = option(20, "passes over the training pictures", 1, 10000)
-        batch_size: int = option(4, "training pictures a step", 1, 4096)
+        epochs: int = option(20, "passes over the training images", 1, 10000)
+        batch_size: int = option(4, "training images a step", 1, 4096)
         lr: float = option(0.0025, "learning rate after the warm-up", 0.0, 10.0)
 
     # The teacher's sentences: the embedded text towers read few of OpenAI's, and would teach what they misread.
@@ -104,7 +104,7 @@ class PromptSRC(Method):
         self.visual = tokens(
             self.vision_depth, config.vision_n_ctx or config.n_ctx, self.backbone.image.width
         )  # V [J, n, D]
-        self.kept: Tensor | None = None  # f0 of the support pictures
+        self.kept: Tensor | None = None  # f0 of the support images
         if len(task.support):
             self.kept = F.normalize(self.encode(task.support), dim=-1)
         self._steps_an_epoch = 0

@@ -1,6 +1,6 @@
 """UPT: Unified Vision and Language Prompt Learning (arXiv:2210.07225, 2022).
 
-Survey, section 6.3.1. Text prompts fail where the pictures of a class vary much, visual prompts where the names of classes are
+Survey, section 6.3.1. Text prompts fail where the images of a class vary much, visual prompts where the names of classes are
 close. UPT learns both as one set of tokens: a tiny transformer lets them attend to each other, and then each encoder gets
 its part. The transformer is needed in training only; what it makes of the tokens is fixed afterwards.
 
@@ -17,7 +17,7 @@ The authors released no code. This follows the paper's description and the re-im
 (sIncerass/MVLPT), whose sizes and initial values are the defaults here. What differs from that one: there the attention of (2)
 runs along the wrong axis, so that every prompt sees only itself, and a tower that is as wide as h has no maps A and B; here the
 prompts see each other, which is the paper's idea. `mixing=alone` is that re-implementation, number for number. float32; no
-picture is augmented unless training asks for views.
+image is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, m prompt tokens, L prompted image blocks, h width of the small transformer, d text width,
 D image width, e joint width.
@@ -68,7 +68,7 @@ class UPT(Method):
             "together", "what a prompt attends to there: all, or itself", choices=("together", "alone")
         )
         templates: str = option("dataset", f"sentences if only the image is prompted; {HELP}")
-        epochs: int = option(200, "passes over the training pictures", 1, 10000)
+        epochs: int = option(200, "passes over the training images", 1, 10000)
 
     embedded: ClassVar[dict] = {"batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10}
 

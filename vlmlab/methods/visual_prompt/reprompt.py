@@ -1,28 +1,28 @@
 """RePrompt: Retrieval-Enhanced Visual Prompt Learning for Few-shot Classification (arXiv:2306.02243, 2023).
 
-Survey, section 6.3.1. A learned visual prompt must squeeze all that it saw into a few tokens, the same for every picture.
-RePrompt keeps the labelled pictures at hand instead: a picture looks up its neighbours in a store, and they help in three
-places: they become prompts, they say how hard a training picture is, and they vote.
+Survey, section 6.3.1. A learned visual prompt must squeeze all that it saw into a few tokens, the same for every image.
+RePrompt keeps the labelled images at hand instead: an image looks up its neighbours in a store, and they help in three
+places: they become prompts, they say how hard a training image is, and they vote.
 
-    store: g_i = n(E_I(x_i)), y_i of every support picture;   f0 = n(E_I(x)) is the query                     (1)
-    a_i = softmax over the k nearest of beta f0 . g_i;   in training a picture does not find itself           (2)
+    store: g_i = n(E_I(x_i)), y_i of every support image;   f0 = n(E_I(x)) is the query                     (1)
+    a_i = softmax over the k nearest of beta f0 . g_i;   in training an image does not find itself           (2)
     r = sum_i a_i [g_i ; w_(y_i)],   prompts R = MLP(r)   m tokens from image block j0 on                      (3)
     f = n(E_I(x; learned tokens V_1 .. V_L of every block, and R)),   p = softmax(s f W^T)                     (4)
     q_c = sum_i a_i [y_i = c]                                                  the neighbours' vote           (5)
     loss = mean (1 + gamma (-log q_y)) CE(p, y)                                                               (6)
     prediction = lambda q + (1 - lambda) p                                                                    (7)
 
-lambda is chosen on validation pictures after training. `retrieval=false` is the same prompt without (2), (3), (5) to (7).
+lambda is chosen on validation images after training. `retrieval=false` is the same prompt without (2), (3), (5) to (7).
 
 No code was released, and of the paper only abstract and introduction could be read here: this is RePrompt in its spirit. A
-store of training pictures that serves prompts, training and prediction is the paper's; the equations (2), (3), (6) and (7) in
+store of training images that serves prompts, training and prediction is the paper's; the equations (2), (3), (6) and (7) in
 detail and all sizes are a reconstruction (the weighting of (6) is that of retrieval prompts in language, RetroPrompt,
 arXiv:2205.14704), so published numbers are not expected.
 
 With one shot no neighbour of the right class is left in training; the store then only votes, as (7). For classes other than
 those of the store the vote is left out, and the prompts stay.
 
-Dimensions: B batch, C classes, N stored pictures, k neighbours, n learned and m retrieved tokens, L image blocks, D image
+Dimensions: B batch, C classes, N stored images, k neighbours, n learned and m retrieved tokens, L image blocks, D image
 width, e joint width.
 """
 
@@ -41,7 +41,7 @@ from vlmlab.methods.retrieval import Neighbours, Store, interpolated
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
-HARDEST = 5.0  # -log q_y of a picture without a neighbour of its class, which would be infinite
+HARDEST = 5.0  # -log q_y of an image without a neighbour of its class, which would be infinite
 SHARES = [step / 20 for step in range(20)]  # lambda is searched among these
 
 
@@ -68,8 +68,8 @@ class RePrompt(Method):
         retrieval: bool = option(True, "use the store at all")
         neighbours: int = option(16, "neighbours k", 1, 10000)
         sharpness: float = option(30.0, "beta, sharpness of the neighbours' weights", 0.0, 1000.0)
-        gamma: float = option(0.2, "extra weight of hard training pictures", 0.0, 100.0)
-        share: float | None = option(None, "lambda, share of the vote; none: chosen on validation pictures", 0.0, 1.0)
+        gamma: float = option(0.2, "extra weight of hard training images", 0.0, 100.0)
+        share: float | None = option(None, "lambda, share of the vote; none: chosen on validation images", 0.0, 1.0)
         templates: str = option("dataset", HELP)
 
     embedded: ClassVar[dict] = {"batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10, "from_block": 4}
@@ -108,7 +108,7 @@ class RePrompt(Method):
         self.order = [self.stored_classes.index(name) for name in classes] if self.votes else []
 
     def look_up(self, f0: Tensor, own: Tensor | None = None) -> Neighbours:
-        """(2) for unit features f0 [B, e]; `own` [B] are the places of training pictures in the store."""
+        """(2) for unit features f0 [B, e]; `own` [B] are the places of training images in the store."""
         return self.store.nearest(f0, self.config.neighbours, self.config.sharpness, own)
 
     def prompted(self, images: Tensor, found: Neighbours) -> Tensor:
@@ -131,7 +131,7 @@ class RePrompt(Method):
         return interpolated(logits, self.store.probabilities(found)[:, self.order], float(self.share))  # (7)
 
     def loss(self, batch: Batch) -> Tensor:
-        own = batch.index  # none: a picture from elsewhere, which is not in the store
+        own = batch.index  # none: an image from elsewhere, which is not in the store
         index = None if own is None else own.to(self.store.keys.device)
         f0 = self.store.keys[index] if batch.whole else self.image_features(batch)
         found = self.look_up(f0, index if self.in_training else None)
@@ -143,7 +143,7 @@ class RePrompt(Method):
 
     @torch.no_grad()
     def finish(self, task) -> None:
-        """lambda: the smallest share with the best accuracy on the validation pictures."""
+        """lambda: the smallest share with the best accuracy on the validation images."""
         if not self.votes or self.config.share is not None or not len(task.val):
             return
         right, labels = torch.zeros(len(SHARES)), task.val.labels.to(self.backbone.device)

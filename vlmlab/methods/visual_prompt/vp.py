@@ -1,6 +1,6 @@
 """VP: Exploring Visual Prompts for Adapting Large-Scale Models (arXiv:2203.17274, 2022).
 
-Survey, section 6.3.1. A prompt need not be made of words: here it is a frame of pixels that is added to every picture of
+Survey, section 6.3.1. A prompt need not be made of words: here it is a frame of pixels that is added to every image of
 a task, learned through the frozen model. Whoever cannot open the model can still adapt it.
 
     x' = x + P(delta)                                    delta: a border of p pixels, zero inside   (1)
@@ -8,7 +8,7 @@ a task, learned through the frozen model. Whoever cannot open the model can stil
 
 The pattern is added behind the normalisation of the pixels, and never clipped. It starts as noise of deviation 1, so
 accuracy starts below zero-shot, and the learning rate of 40 is meant. Two variants of the paper learn one square of p x p
-pixels, in the upper left corner or at a place drawn anew for every batch (in the test, too).
+pixels, in the upper left corner or at a place drawn again for every batch (in the test, too).
 
 What differs from the release: float32; the classifier is encoded once, the model gets no gradients of its own,
 and what is kept is the last pattern (the release keeps the best on the test set); an incomplete last batch of a pass is left out; in the
@@ -45,15 +45,15 @@ from vlmlab.registry import register
     learns="a frame of pixels",
 )
 class VP(Method):
-    """A learned pattern that is added to every picture."""
+    """A learned pattern that is added to every image."""
 
     @dataclasses.dataclass
     class Config(Recipe):
         kind: str = option("padding", "what is learned", choices=("padding", "fixed_patch", "random_patch"))
         size: int = option(30, "width p of the border, or side of the patch, in pixels", 1, 512)
         templates: str = option("This is a photo of a {}", HELP)
-        epochs: int = option(1000, "passes over the training pictures", 1, 10000)
-        batch_size: int = option(256, "training pictures a step", 1, 4096)
+        epochs: int = option(1000, "passes over the training images", 1, 10000)
+        batch_size: int = option(256, "training images a step", 1, 4096)
         lr: float = option(40.0, "learning rate after the warm-up", 0.0, 1000.0)
         weight_decay: float = option(0.0, "weight decay", 0.0, 1.0)
         warmup_steps: int = option(1000, "first steps, in which the rate rises in a straight line", 0, 100000)
@@ -74,7 +74,7 @@ class VP(Method):
         side, p = self.backbone.image_size, self.config.size
         if self.config.kind == "padding":
             if 2 * p >= side:
-                raise VlmlabError(f"a border of {p} pixels covers a picture of {side}; choose less than {side // 2}")
+                raise VlmlabError(f"a border of {p} pixels covers an image of {side}; choose less than {side // 2}")
             shapes = {
                 "pad_up": (p, side),
                 "pad_down": (p, side),
@@ -83,7 +83,7 @@ class VP(Method):
             }
         else:
             if p > side:
-                raise VlmlabError(f"a patch of {p} pixels is larger than a picture of {side}; choose a smaller size")
+                raise VlmlabError(f"a patch of {p} pixels is larger than an image of {side}; choose a smaller size")
             shapes = {"patch": (p, p)}
         noise = torch.Generator().manual_seed(task.seed)
         # delta of (1), each part [1, 3, height, width]
@@ -112,7 +112,7 @@ class VP(Method):
         return F.pad(d["patch"], (column, side - p - column, row, side - p - row))
 
     def place(self, batch: Batch) -> tuple[int, int]:
-        """Where a batch has its patch: anew at every step of training, and in the test as its first picture says."""
+        """Where a batch has its patch: again at every step of training, and in the test as its first image says."""
         if self.config.kind != "random_patch":
             return 0, 0
         free, draw = self.backbone.image_size - self.config.size, torch.Generator()

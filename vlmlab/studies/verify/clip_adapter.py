@@ -9,7 +9,7 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
 claim = (
-    "the share of the adapted feature that is best on validation pictures is larger on handwriting, which is far from "
+    "the share of the adapted feature that is best on validation images is larger on handwriting, which is far from "
     "pretraining, than on vehicles"
 )
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -31,7 +31,7 @@ def curve(name: str, ratios=RATIOS, shots: int = 8, seeds=SEEDS) -> list[dict]:
 
 def measure() -> Verdict:
     """digits and vehicles, 8 shots, three seeds. Of six ratios the one with the best mean accuracy on all validation
-    pictures is chosen, of equals the smallest; holds if it is larger on digits. The test accuracies beside it chose nothing."""
+    images is chosen, of equals the smallest; holds if it is larger on digits. The test accuracies beside it chose nothing."""
     measured: dict = {}
     for name in ("digits", "vehicles"):
         rows = curve(name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import against_coop
 
-claim = "with a context that depends on the picture, CoCoOp is better on new classes than CoOp from the same words"
+claim = "with a context that depends on the image, CoCoOp is better on new classes than CoOp from the same words"
 cause = (
-    "the shift that its network adds is nearly the same for every picture here (chapter 6.1b), so CoCoOp is a"
+    "the shift that its network adds is nearly the same for every image here (chapter 6.1b), so CoCoOp is a"
     " CoOp that goes farther from its words: better on the base classes, worse on new ones"
 )
 

@@ -11,7 +11,7 @@ cause = "score maps make learning faster more than better here: shorter runs gai
 
 
 def measure() -> Verdict:
-    """tableau with its stuff, 4 pictures per class, three seeds; mIoU in percent, MaskCLIP (no training) beside it.
+    """tableau with its stuff, 4 images per class, three seeds; mIoU in percent, MaskCLIP (no training) beside it.
 
     Holds if the gain by score maps, seed by seed, is larger in the mean than its own deviation over the seeds.
     """

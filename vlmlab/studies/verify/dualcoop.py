@@ -16,7 +16,7 @@ def measure() -> Verdict:
     """tableau, two seeds; holds if mAP rises with 10, 50 and 90 % known labels and ends above zero-shot by more
     than its deviation over the seeds.
 
-    The setup is supervised, so the training set is large: 16 pictures per class, where few-shot checks have four.
+    The setup is supervised, so the training set is large: 16 images per class, where few-shot checks have four.
     """
     measured, means = {}, []
     for known in (0.1, 0.5, 0.9):

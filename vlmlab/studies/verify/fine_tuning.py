@@ -5,9 +5,9 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify.wise_ft import frontier
 
-claim = "fine-tuning all weights gains on pictures of its own kind, and gains less, or loses, on shifted ones"
+claim = "fine-tuning all weights gains on images of its own kind, and gains less, or loses, on shifted ones"
 cause = (
-    "four pictures per class are few to move every weight of a small tower; its average with the zero-shot "
+    "four images per class are few to move every weight of a small tower; its average with the zero-shot "
     "weights gains (wise_ft)"
 )
 

@@ -8,7 +8,7 @@ from vlmlab.studies.verify._measure import against_coop
 claim = "reminded of language by sentences, LASP is better on new classes than CoOp from the same words"
 cause = (
     "its prompts recognise the sentences of new classes, but in so small a joint space what is learned for "
-    "texts does not carry over to pictures (chapter 6.1b)"
+    "texts does not carry over to images (chapter 6.1b)"
 )
 
 

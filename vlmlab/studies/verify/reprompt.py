@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import over_seeds, results
 
-claim = "a store of the labelled pictures adds to the same visual prompt without one"
+claim = "a store of the labelled images adds to the same visual prompt without one"
 
 DATASETS = ("textures", "digits")
 

@@ -1,4 +1,4 @@
-"""SuS-X: pictures found by name gain over names alone, the more the nearer they are to the task's (arXiv 2211.16198)."""
+"""SuS-X: images found by name gain over names alone, the more the nearer they are to the task's (arXiv 2211.16198)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ COUNTS = (1, 4, 16)
 
 
 def measure() -> Verdict:
-    """Drawn: 1, 4 and 16 pictures per name (the seed draws others), two seeds. Near: the task's pictures are drawn as
+    """Drawn: 1, 4 and 16 images per name (the seed draws others), two seeds. Near: the task's images are drawn as
     the support is; far: they are sketches, the support is not. Retrieved from the unlabelled training
-    pictures, 16 per name, for comparison. Holds if the gain near is positive, grows from 1 to 16, and is larger than far."""
+    images, 16 per name, for comparison. Holds if the gain near is positive, grows from 1 to 16, and is larger than far."""
 
     def gain(names: tuple[str, ...], source: str, count: int) -> float:
         rows = [row for n in names for row in results("sus_x", n, 0, seeds=SEEDS, source=source, count=count)]

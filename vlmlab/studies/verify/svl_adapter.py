@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import over_seeds, results
 
-claim = "against CLIP-Adapter, an encoder that learned on the task's own pictures gains far from pretraining more than near it"
+claim = "against CLIP-Adapter, an encoder that learned on the task's own images gains far from pretraining more than near it"
 FAR, NEAR = ("digits", "aerial", "textures"), ("vehicles", "flowers")
 
 

@@ -1,11 +1,11 @@
-"""TaI-DP learns from sentences what it uses on pictures (arXiv 2211.12739)."""
+"""TaI-DP learns from sentences what it uses on images (arXiv 2211.12739)."""
 
 from __future__ import annotations
 
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import SEEDS, over_seeds, results
 
-claim = "prompts learned on captions alone rank the classes of pictures better than zero-shot prompts do"
+claim = "prompts learned on captions alone rank the classes of images better than zero-shot prompts do"
 
 
 def measure() -> Verdict:

@@ -16,7 +16,7 @@ PICTURES, SHARE = 150, 0.1
 
 @torch.no_grad()
 def _measure() -> dict[str, float]:
-    from vlmlab.learning.features import name_seed
+    from vlmlab.features.bank import name_seed
     from vlmlab.methods.text_prompt.tpt import averaged_entropy, confident
 
     adapted = adapt(Experiment("tpt", "objects-mosaic", BACKBONE, shots=0, seed=1))
@@ -45,7 +45,7 @@ def _measure() -> dict[str, float]:
 
 
 def measure() -> Verdict:
-    """150 pictures of objects-mosaic; holds if both parts of the claim do."""
+    """150 images of objects-mosaic; holds if both parts of the claim do."""
     m = _measure()
     holds = m["confident_views_right"] > m["all_views_right"] and m["entropy_after"] < m["entropy_before"]
     return Verdict("tpt", claim, m, holds)

@@ -1,4 +1,4 @@
-"""TransCLIP: the gain comes from predicting many pictures together (arXiv 2406.01837)."""
+"""TransCLIP: the gain comes from predicting many images together (arXiv 2406.01837)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmlab.studies.table import spread
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE
 
-claim = "all test pictures predicted together gain over zero-shot prediction; the same pictures ten at a time gain less"
+claim = "all test images predicted together gain over zero-shot prediction; the same images ten at a time gain less"
 DATASETS = ("objects-v2", "objects-sketch", "objects-mosaic", "textures", "aerial", "actions", "creatures", "flowers")
 FEW = 10
 SEEDS = (1, 2, 3)

@@ -1,4 +1,4 @@
-"""VP gains where pictures are far from pretraining, and little elsewhere (arXiv 2203.17274, figure 3)."""
+"""VP gains where images are far from pretraining, and little elsewhere (arXiv 2203.17274, figure 3)."""
 
 from __future__ import annotations
 

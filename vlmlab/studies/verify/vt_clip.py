@@ -1,18 +1,18 @@
-"""VT-CLIP's texts turn towards the picture that they looked at, the right one most (arXiv 2112.02399)."""
+"""VT-CLIP's texts turn towards the image that they looked at, the right one most (arXiv 2112.02399)."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from vlmlab.learning.features import evaluated
+from vlmlab.features.bank import evaluated
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS, over_seeds, results
 
 claim = (
-    "with four shots guided texts gain over zero-shot, and looking at the picture parts the text of the right class from those "
+    "with four shots guided texts gain over zero-shot, and looking at the image parts the text of the right class from those "
     "of wrong ones"
 )
 DATASETS = ("aerial", "textures")
@@ -20,7 +20,7 @@ PICTURES = 200
 
 
 def nearer(seed: int) -> tuple[float, float]:
-    """By how much looking raises the cosine between picture and text, mean over test pictures: right class, wrong classes."""
+    """By how much looking raises the cosine between image and text, mean over test images: right class, wrong classes."""
     run = adapt(Experiment("vt_clip", "textures", BACKBONE, 4, seed))
     method, test = run.method, run.task.test
     picked = torch.linspace(0, len(test) - 1, PICTURES).long().tolist()

@@ -10,9 +10,9 @@ from vlmlab.studies.run import adapt, shared_dataset
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE
 
-claim = "the accuracy on shifted pictures is highest between the zero-shot and the fine-tuned weights"
+claim = "the accuracy on shifted images is highest between the zero-shot and the fine-tuned weights"
 cause = (
-    "four pictures per class are few to move every weight: fine-tuning loses so much under shift that no "
+    "four images per class are few to move every weight: fine-tuning loses so much under shift that no "
     "mixture beats zero-shot there; on the kind that was learned the middle is best"
 )
 LEARNED = "objects-v2"

@@ -1,4 +1,4 @@
-"""The specialised picture domains of MicroWorld, which mirror the data sets on which the field adapts CLIP."""
+"""The specialised image domains of MicroWorld, which mirror the data sets on which the field adapts CLIP."""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def _end(x: float, y: float, degrees: float, length: float) -> tuple[float, floa
     return x + length * math.sin(math.radians(degrees)), y + length * math.cos(math.radians(degrees))
 
 
-def _figure(c: Canvas, pose: np.ndarray, skin: Colour, shirt: Colour, trousers: Colour) -> dict[str, tuple[float, float]]:
+def _figure(
+    c: Canvas, pose: np.ndarray, skin: Colour, shirt: Colour, trousers: Colour
+) -> dict[str, tuple[float, float]]:
     """Draws the figure upright with its hip at (0, 0.05); returns where its hands and feet are."""
     lt, rt, ls, rs, la, ra, lf, rf, lean = pose.tolist()
     hip = (0.0, 0.05)
@@ -95,7 +97,12 @@ def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | N
     turn = 90 if kind == "lying down" else 80 if water else 0
     c.pose(x, y, scale, turn, flip)
     if kind == "sitting on a chair":
-        for part in (box(-0.26, 0.16, 0.3, 0.24), box(-0.32, -0.45, -0.24, 0.24), box(-0.26, 0.2, -0.2, 0.6), box(0.22, 0.2, 0.28, 0.6)):
+        for part in (
+            box(-0.26, 0.16, 0.3, 0.24),
+            box(-0.32, -0.45, -0.24, 0.24),
+            box(-0.26, 0.2, -0.2, 0.6),
+            box(0.22, 0.2, 0.28, 0.6),
+        ):
             c.fill(part, (124, 86, 58))
     if kind == "riding a scooter":
         c.fill(box(-0.36, 0.8, 0.42, 0.85), (60, 64, 72))
@@ -125,7 +132,7 @@ ACTIONS = Domain(
     name="actions",
     classes=CLASSES,
     templates=("a photo of a person {}.", "a person who is {}.", "a picture of someone {}."),
-    gap="Names are verbs, and captions mostly say 'a person': pictures are seen often, their names seldom.",
+    gap="Names are verbs, and captions mostly say 'a person': images are seen often, their names seldom.",
     pretraining_weight=0.6,
     named=0.3,
     paint=_paint,

@@ -1,6 +1,6 @@
 """Aerial: ten kinds of land seen from straight above (after EuroSAT).
 
-Pretraining hardly shows land from above and hardly names it: zero-shot is weak, and a few labelled pictures help much.
+Pretraining hardly shows land from above and hardly names it: zero-shot is weak, and a few labelled images help much.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _trees(c: Canvas, rng: np.random.Generator, spots, radius: float) -> None:
 
 
 def _band(c: Canvas, rng: np.random.Generator, width: float, colour: Colour, bend: float) -> np.ndarray:
-    """A band across the picture; returns its middle line [n, 2]."""
+    """A band across the image; returns its middle line [n, 2]."""
     t = np.linspace(-1.3, 1.3, 24)
     p = rng.uniform(0, 6.28, 2)
     across = rng.uniform(-0.3, 0.3) + bend * np.sin(2.2 * t + p[0]) + 0.4 * bend * np.sin(4.6 * t + p[1])
@@ -52,7 +52,9 @@ def _band(c: Canvas, rng: np.random.Generator, width: float, colour: Colour, ben
     return line
 
 
-def _roofs(c: Canvas, rng: np.random.Generator, cells: int, fill: tuple[float, float], colours: tuple[Colour, ...]) -> None:
+def _roofs(
+    c: Canvas, rng: np.random.Generator, cells: int, fill: tuple[float, float], colours: tuple[Colour, ...]
+) -> None:
     step = 2.4 / cells
     for i in range(cells):
         for j in range(cells):
@@ -123,7 +125,18 @@ def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | N
             for y in np.linspace(-0.35, 0.75, 5):
                 for side in (-1, 1):
                     w = rng.uniform(0.14, 0.2) * side
-                    boat = polygon(x + 0.07 * side, y - 0.05, x + w, y - 0.05, x + w + 0.06 * side, y, x + w, y + 0.05, x + 0.07 * side, y + 0.05)
+                    boat = polygon(
+                        x + 0.07 * side,
+                        y - 0.05,
+                        x + w,
+                        y - 0.05,
+                        x + w + 0.06 * side,
+                        y,
+                        x + w,
+                        y + 0.05,
+                        x + 0.07 * side,
+                        y + 0.05,
+                    )
                     c.fill(boat, pick(rng, ((246, 246, 242), (230, 232, 236), (200, 80, 66))))
     return c.finish(rng)
 
@@ -138,7 +151,7 @@ AERIAL = Domain(
     paint=_paint,
     describe=captions(
         CLASSES,
-        coarse=(("land from above", "fields from above", "an aerial picture"),) * len(CLASSES),
+        coarse=(("land from above", "fields from above", "an aerial image"),) * len(CLASSES),
         openings=("a photo of {}", "{}", "a picture of {}"),
         named=0.3,
         described=0.15,

@@ -1,10 +1,10 @@
-"""The drawing board of the specialised domains: a square picture painted at twice the size that is asked for.
+"""The drawing board of the specialised domains: a square image painted at twice the size that is asked for.
 
-Everything is drawn in the unit frame of the picture (x to the right, y down, both in [-1, 1]), so that one set of random
-parameters gives the same picture at every size. A *pose* moves a figure that was drawn upright about the origin to its
-place in the picture.
+Everything is drawn in the unit frame of the image (x to the right, y down, both in [-1, 1]), so that one set of random
+parameters gives the same image at every size. A *pose* moves a figure that was drawn upright about the origin to its
+place in the image.
 
-Dimension legend: S side of the finished picture in pixels, n corners of an outline, (h, w) cells of a backdrop.
+Dimension legend: S side of the finished image in pixels, n corners of an outline, (h, w) cells of a backdrop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Colour = tuple[float, float, float]
 OVERSAMPLING = 2
 STYLES = ("photo", "flat")
 FLAT_SHARE = 0.25
-"""Share of flat, noiseless pictures in a domain's own mixture of styles."""
+"""Share of flat, noiseless images in a domain's own mixture of styles."""
 
 WHITE: Colour = (246, 245, 240)
 BLACK: Colour = (28, 27, 31)
@@ -66,16 +66,16 @@ def _ink(colour: Colour, alpha: float) -> tuple[int, int, int, int]:
 
 @cache
 def _noise(count: int) -> NDArray[np.float32]:
-    """Standard normal noise from which every photo takes a stretch: far cheaper than drawing it anew."""
+    """Standard normal noise from which every photo takes a stretch: far cheaper than drawing it again."""
     return np.random.default_rng(0).standard_normal(count, dtype=np.float32)
 
 
 class Canvas:
-    """A picture under way.
+    """An image under way.
 
     Args:
         rng: draws the style (if it is None), the direction of the light and, in `finish`, exposure and noise.
-        size: side S of the finished picture in pixels.
+        size: side S of the finished image in pixels.
         style: "photo" (light, blur, noise), "flat" (none of them), or None for one of the two.
 
     Raises:
@@ -84,7 +84,9 @@ class Canvas:
 
     def __init__(self, rng: np.random.Generator, size: int, style: str | None = None) -> None:
         if style not in (None, *STYLES):
-            raise VlmlabError(f"the domains have no style {style!r}; choose one of {', '.join(STYLES)}, or None for a mixture")
+            raise VlmlabError(
+                f"the domains have no style {style!r}; choose one of {', '.join(STYLES)}, or None for a mixture"
+            )
         drawn = "flat" if rng.random() < FLAT_SHARE else "photo"
         self.style = style or drawn
         self.size = size
@@ -96,7 +98,9 @@ class Canvas:
 
     # -- where the next figure goes
 
-    def pose(self, x: float = 0, y: float = 0, scale: float = 1, turn: float = 0, flip: bool = False, wide: float = 1) -> None:
+    def pose(
+        self, x: float = 0, y: float = 0, scale: float = 1, turn: float = 0, flip: bool = False, wide: float = 1
+    ) -> None:
         """Places what is drawn next: mirrored, stretched to `wide` times its width, turned by degrees, scaled, moved."""
         c, s = math.cos(math.radians(turn)) * scale, math.sin(math.radians(turn)) * scale
         w = -wide if flip else wide
@@ -106,7 +110,7 @@ class Canvas:
         self._scale = scale
 
     def unpose(self) -> None:
-        """Back to the frame of the picture."""
+        """Back to the frame of the image."""
         self.pose()
 
     def _pixels(self, points: ArrayLike) -> NDArray[np.float64]:
@@ -158,7 +162,7 @@ class Canvas:
     # -- backdrops
 
     def backdrop(self, cells: ArrayLike) -> None:
-        """Fills the picture with a colour map [h, w, 3], enlarged smoothly."""
+        """Fills the image with a colour map [h, w, 3], enlarged smoothly."""
         tiny = np.clip(np.asarray(cells), 0, 255).astype(np.uint8)
         self._image.paste(Image.fromarray(tiny).resize((self.side, self.side), Image.Resampling.BICUBIC))
 
@@ -169,7 +173,9 @@ class Canvas:
         low = np.minimum(at.astype(int), max(len(colours) - 2, 0))
         high = np.minimum(low + 1, len(colours) - 1)
         rows = colours[low] + (colours[high] - colours[low]) * (at - low)[:, None]
-        patches = rng.standard_normal((cells, cells, 1)) * amount + rng.standard_normal((cells, cells, 3)) * amount * 0.35
+        patches = (
+            rng.standard_normal((cells, cells, 1)) * amount + rng.standard_normal((cells, cells, 3)) * amount * 0.35
+        )
         self.backdrop(rows[:, None, :] + patches)
 
     def bokeh(self, rng: np.random.Generator, near: Colour, far: Colour, spots: int = 7) -> None:
@@ -179,13 +185,13 @@ class Canvas:
             self.disc(2 * x - 1, 2 * y - 1, 0.08 + 0.24 * r, lighter(mix(near, far, y), 0.45), 0.12 + 0.2 * a)
 
     def painted(self, pixels: NDArray[np.floating]) -> None:
-        """Replaces the picture by an array [2S, 2S, 3] that was computed point by point."""
+        """Replaces the image by an array [2S, 2S, 3] that was computed point by point."""
         self._image.paste(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
 
     # -- the end
 
     def finish(self, rng: np.random.Generator) -> Pixels:
-        """The picture [S, S, 3]; the photo style adds a ramp of light, slight blur, exposure, tint and noise."""
+        """The image [S, S, 3]; the photo style adds a ramp of light, slight blur, exposure, tint and noise."""
         small = self._image.reduce(OVERSAMPLING)
         u = rng.random(7).tolist()
         tint = 1 + 0.03 * rng.standard_normal(3)

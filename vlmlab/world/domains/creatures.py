@@ -37,12 +37,18 @@ SPECIES: dict[str, Plumage] = {
     "canary": Plumage(YELLOW, YELLOW, YELLOW, "short", False, "short", ("a yellow body", "a short beak")),
     "blackbird": Plumage(BLACK, BLACK, BLACK, "short", False, "long", ("a black body", "a yellow beak")),
     "magpie": Plumage(BLACK, WHITE, BLACK, "thick", False, "long", ("a black back", "a white belly", "a long tail")),
-    "swallow": Plumage((50, 62, 104), WHITE, (50, 62, 104), "short", False, "forked", ("a dark blue back", "a forked tail")),
+    "swallow": Plumage(
+        (50, 62, 104), WHITE, (50, 62, 104), "short", False, "forked", ("a dark blue back", "a forked tail")
+    ),
     "parrot": Plumage(GREEN, GREEN, RED, "hooked", False, "long", ("a green body", "a red head", "a hooked beak")),
     "cockatoo": Plumage(WHITE, WHITE, WHITE, "hooked", True, "short", ("a white body", "a crest", "a hooked beak")),
     "heron": Plumage(GREY, WHITE, GREY, "long", True, "short", ("a grey back", "a long beak", "a crest")),
-    "kingfisher": Plumage(BLUE, ORANGE, BLUE, "long", False, "short", ("a blue back", "an orange breast", "a long beak")),
-    "goldfinch": Plumage(BROWN, YELLOW, RED, "thick", False, "forked", ("a brown back", "a red head", "a yellow belly")),
+    "kingfisher": Plumage(
+        BLUE, ORANGE, BLUE, "long", False, "short", ("a blue back", "an orange breast", "a long beak")
+    ),
+    "goldfinch": Plumage(
+        BROWN, YELLOW, RED, "thick", False, "forked", ("a brown back", "a red head", "a yellow belly")
+    ),
 }
 RARE_NAMES = {"goldfinch", "bluebird", "cockatoo", "magpie", "kingfisher"}
 CLASSES = tuple(DomainClass(n, p.words, "rare" if n in RARE_NAMES else "known") for n, p in SPECIES.items())
@@ -86,7 +92,11 @@ def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | N
     flip = bool(rng.random() < 0.5)
     x, y, scale = rng.uniform(-0.15, 0.15), rng.uniform(-0.15, 0.1), rng.uniform(0.6, 0.85)
     branch = y + 0.76 * scale
-    canvas.path([(-1.2, branch + rng.uniform(-0.12, 0.12)), (x, branch), (1.2, branch + rng.uniform(-0.12, 0.12))], 0.1, (98, 72, 54))
+    canvas.path(
+        [(-1.2, branch + rng.uniform(-0.12, 0.12)), (x, branch), (1.2, branch + rng.uniform(-0.12, 0.12))],
+        0.1,
+        (98, 72, 54),
+    )
     canvas.pose(x, y, scale, rng.normal(0, 5), flip, rng.uniform(0.92, 1.08))
     _bird(canvas, SPECIES[CLASSES[class_index].name], rng)
     return canvas.finish(rng)

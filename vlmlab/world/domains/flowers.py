@@ -45,7 +45,15 @@ KINDS: dict[str, Kind] = {
 }
 
 NUMBER = {4: "four", 5: "five", 6: "six", 8: "eight", 10: "ten"}
-COLOUR_NAMES = {WHITE: "white", YELLOW: "yellow", BLUE: "blue", PURPLE: "purple", PINK: "pink", RED: "red", ORANGE: "orange"}
+COLOUR_NAMES = {
+    WHITE: "white",
+    YELLOW: "yellow",
+    BLUE: "blue",
+    PURPLE: "purple",
+    PINK: "pink",
+    RED: "red",
+    ORANGE: "orange",
+}
 
 
 def _parts(kind: Kind) -> tuple[str, ...]:
@@ -70,7 +78,22 @@ def _petal(shape: str, width: float):
         return ellipse(0, -0.62, width * 0.9, 0.4)
     if shape == "pointed":
         return polygon(0, -1.02, width * 0.8, -0.6, width * 0.55, -0.15, -width * 0.55, -0.15, -width * 0.8, -0.6)
-    return polygon(0, -0.82, width * 0.6, -1, width * 1.15, -0.74, width * 0.5, -0.1, -width * 0.5, -0.1, -width * 1.15, -0.74, -width * 0.6, -1)
+    return polygon(
+        0,
+        -0.82,
+        width * 0.6,
+        -1,
+        width * 1.15,
+        -0.74,
+        width * 0.5,
+        -0.1,
+        -width * 0.5,
+        -0.1,
+        -width * 1.15,
+        -0.74,
+        -width * 0.6,
+        -1,
+    )
 
 
 def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | None) -> Pixels:

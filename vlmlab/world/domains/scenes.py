@@ -150,7 +150,10 @@ def _night(c: Canvas, rng: np.random.Generator) -> None:
     if rng.random() < 0.5:
         c.disc(x + 0.09, y - 0.03, 0.18, (22, 26, 58))
     t = np.linspace(-1.2, 1.2, 14)
-    c.fill(np.vstack([np.stack([t, 0.55 + 0.13 * np.sin(3 * t + rng.uniform(0, 6))], 1), [(1.2, 1.2), (-1.2, 1.2)]]), (14, 20, 30))
+    c.fill(
+        np.vstack([np.stack([t, 0.55 + 0.13 * np.sin(3 * t + rng.uniform(0, 6))], 1), [(1.2, 1.2), (-1.2, 1.2)]]),
+        (14, 20, 30),
+    )
 
 
 def _underwater(c: Canvas, rng: np.random.Generator) -> None:
@@ -174,7 +177,9 @@ def _farm(c: Canvas, rng: np.random.Generator) -> None:
     x = rng.uniform(-0.6, 0.2)
     barn = varied(rng, (178, 54, 48), 8)
     c.fill(box(x, -0.22, x + 0.62, 0.35), barn)
-    c.fill(polygon(x - 0.05, -0.2, x + 0.12, -0.48, x + 0.31, -0.58, x + 0.5, -0.48, x + 0.67, -0.2), darker(barn, 0.35))
+    c.fill(
+        polygon(x - 0.05, -0.2, x + 0.12, -0.48, x + 0.31, -0.58, x + 0.5, -0.48, x + 0.67, -0.2), darker(barn, 0.35)
+    )
     c.fill(box(x + 0.2, 0.02, x + 0.42, 0.35), (244, 238, 226))
     c.path([(x + 0.2, 0.02), (x + 0.42, 0.35)], 0.03, barn)
     for px in np.arange(-1.05, 1.1, 0.24):
@@ -189,7 +194,13 @@ DRAW = (_beach, _forest, _city, _mountain, _desert, _kitchen, _bedroom, _night, 
 
 def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | None) -> Pixels:
     canvas = Canvas(rng, size, style)
-    canvas.pose(rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(1.0, 1.14), rng.normal(0, 1.5), bool(rng.random() < 0.5))
+    canvas.pose(
+        rng.uniform(-0.06, 0.06),
+        rng.uniform(-0.05, 0.05),
+        rng.uniform(1.0, 1.14),
+        rng.normal(0, 1.5),
+        bool(rng.random() < 0.5),
+    )
     DRAW[class_index](canvas, rng)
     return canvas.finish(rng)
 

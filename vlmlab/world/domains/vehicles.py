@@ -64,7 +64,12 @@ def _sedan(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
     canvas.fill(cabin, darker(paint, 0.12))
     _window(canvas, polygon(-0.5, -0.03, -0.31, top + 0.07, -0.06, top + 0.07, -0.06, -0.03))
     _window(canvas, polygon(0.01, -0.03, 0.01, top + 0.07, 0.21, top + 0.07, 0.4, -0.03))
-    _body(canvas, polygon(-0.95, 0.3, -0.96, 0.02, -0.88, -0.06, 0.55, -0.05, 0.9, 0.04, 0.97, 0.14, 0.96, 0.3), paint, 0.18)
+    _body(
+        canvas,
+        polygon(-0.95, 0.3, -0.96, 0.02, -0.88, -0.06, 0.55, -0.05, 0.9, 0.04, 0.97, 0.14, 0.96, 0.3),
+        paint,
+        0.18,
+    )
     canvas.disc(0.9, 0.1, 0.05, (255, 244, 190))
     canvas.fill(box(-0.96, 0.02, -0.9, 0.12), (200, 40, 40))
     _wheel(canvas, -0.56, 0.3, 0.2)
@@ -77,9 +82,16 @@ def _convertible(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
         canvas.fill(box(x - 0.14, -0.28, x + 0.0, 0.05), (120, 74, 48))
     canvas.disc(0.08, -0.3, 0.11, (226, 178, 142))
     canvas.fill(ellipse(0.06, -0.35, 0.12, 0.09, 170, 370), hair)
-    canvas.fill(polygon(0.0, -0.2, 0.18, -0.2, 0.22, 0.0, -0.05, 0.0), pick(np.random.default_rng(int(u[2] * 1e6)), PAINTS))
+    canvas.fill(
+        polygon(0.0, -0.2, 0.18, -0.2, 0.22, 0.0, -0.05, 0.0), pick(np.random.default_rng(int(u[2] * 1e6)), PAINTS)
+    )
     canvas.path([(0.42, 0.0), (0.24, -0.36)], 0.05, darker(STEEL, 0.4))
-    _body(canvas, polygon(-0.95, 0.28, -0.97, 0.04, -0.8, -0.08, 0.5, -0.04, 0.86, 0.05, 0.98, 0.15, 0.96, 0.28), paint, 0.17)
+    _body(
+        canvas,
+        polygon(-0.95, 0.28, -0.97, 0.04, -0.8, -0.08, 0.5, -0.04, 0.86, 0.05, 0.98, 0.15, 0.96, 0.28),
+        paint,
+        0.17,
+    )
     canvas.disc(0.9, 0.11, 0.05, (255, 244, 190))
     _wheel(canvas, -0.58, 0.28, 0.2)
     _wheel(canvas, 0.58, 0.28, 0.2)
@@ -92,7 +104,12 @@ def _pickup(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
     if u[1] < 0.5:
         for x in (-0.72, -0.45, -0.24):
             canvas.shaded(ellipse(x, -0.1, 0.2, 0.13), (150, 112, 70))
-    _body(canvas, polygon(-0.97, 0.26, -0.97, -0.1, -0.9, -0.1, -0.88, -0.06, 0.55, -0.08, 0.93, -0.03, 0.97, 0.06, 0.97, 0.26), paint, 0.14)
+    _body(
+        canvas,
+        polygon(-0.97, 0.26, -0.97, -0.1, -0.9, -0.1, -0.88, -0.06, 0.55, -0.08, 0.93, -0.03, 0.97, 0.06, 0.97, 0.26),
+        paint,
+        0.14,
+    )
     canvas.fill(box(-0.97, -0.13, -0.1, -0.06), darker(paint, 0.4))
     canvas.disc(0.91, 0.05, 0.055, (255, 244, 190))
     _wheel(canvas, -0.58, 0.28, 0.25)
@@ -100,7 +117,12 @@ def _pickup(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
 
 
 def _van(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
-    _body(canvas, polygon(-0.95, 0.4, -0.96, -0.66, -0.9, -0.72, 0.42, -0.72, 0.72, -0.16, 0.96, -0.06, 0.97, 0.4), paint, 0.28)
+    _body(
+        canvas,
+        polygon(-0.95, 0.4, -0.96, -0.66, -0.9, -0.72, 0.42, -0.72, 0.72, -0.16, 0.96, -0.06, 0.97, 0.4),
+        paint,
+        0.28,
+    )
     _window(canvas, polygon(0.28, -0.16, 0.28, -0.56, 0.43, -0.56, 0.62, -0.16))
     canvas.path([(0.2, -0.66), (0.2, 0.26)], 0.025, darker(paint, 0.35))
     label = lighter(paint, 0.6) if sum(paint) < 420 else darker(paint, 0.5)
@@ -113,7 +135,12 @@ def _van(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
 
 def _school_bus(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
     paint = mix((244, 190, 44), (238, 166, 34), float(u[0]))
-    _body(canvas, polygon(-0.97, 0.34, -0.97, -0.54, -0.9, -0.6, 0.58, -0.6, 0.66, -0.16, 0.95, -0.1, 0.98, 0.34), paint, 0.2)
+    _body(
+        canvas,
+        polygon(-0.97, 0.34, -0.97, -0.54, -0.9, -0.6, 0.58, -0.6, 0.66, -0.16, 0.95, -0.1, 0.98, 0.34),
+        paint,
+        0.2,
+    )
     for x in np.linspace(-0.9, 0.28, 5).tolist():
         _window(canvas, box(x, -0.44, x + 0.23, -0.14))
     canvas.fill(polygon(0.52, -0.44, 0.58, -0.44, 0.63, -0.14, 0.52, -0.14), GLASS)
@@ -125,7 +152,12 @@ def _school_bus(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
 
 def _fire_engine(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
     paint = mix((206, 38, 34), (224, 60, 40), float(u[0]))
-    _body(canvas, polygon(-0.97, 0.36, -0.97, -0.34, 0.36, -0.34, 0.36, -0.5, 0.86, -0.5, 0.97, -0.1, 0.97, 0.36), paint, 0.22)
+    _body(
+        canvas,
+        polygon(-0.97, 0.36, -0.97, -0.34, 0.36, -0.34, 0.36, -0.5, 0.86, -0.5, 0.97, -0.1, 0.97, 0.36),
+        paint,
+        0.22,
+    )
     _window(canvas, polygon(0.44, -0.1, 0.44, -0.42, 0.6, -0.42, 0.6, -0.1))
     _window(canvas, polygon(0.67, -0.1, 0.67, -0.42, 0.81, -0.42, 0.9, -0.1))
     canvas.path([(-0.94, 0.06), (0.94, 0.06)], 0.07, WHITE, round_ends=False)
@@ -210,7 +242,10 @@ def _airliner(canvas: Canvas, paint: Colour, u: np.ndarray) -> None:
     canvas.fill(polygon(-0.92, -0.06, -0.62, -0.1, -0.8, -0.56, -0.96, -0.56), paint)
     tube = join(ellipse(0.74, 0.0, 0.24, 0.15, -90, 90, 9), polygon(-0.5, 0.15, -0.97, -0.08, -0.97, -0.15))
     canvas.fill(tube, body)
-    canvas.fill(join(polygon(-0.66, 0.06), polygon(0.96, 0.04), ellipse(0.74, 0.0, 0.23, 0.15, 20, 90, 5), polygon(-0.5, 0.15)), darker(body, 0.22))
+    canvas.fill(
+        join(polygon(-0.66, 0.06), polygon(0.96, 0.04), ellipse(0.74, 0.0, 0.23, 0.15, 20, 90, 5), polygon(-0.5, 0.15)),
+        darker(body, 0.22),
+    )
     if u[0] < 0.6:
         canvas.path([(-0.9, -0.02), (0.9, 0.02)], 0.05, paint, round_ends=False)
     for x in np.linspace(-0.6, 0.66, 10).tolist():
@@ -275,7 +310,10 @@ def _street(canvas: Canvas, rng: np.random.Generator) -> None:
         for i, (a, b, c) in enumerate(u[:5]):
             green = varied(rng, mix((82, 128, 78), (136, 158, 96), a))
             canvas.fill(ellipse(-1 + 0.5 * i, horizon + 0.12, 0.3 + 0.3 * b, 0.14 + 0.34 * c), green)
-    canvas.fill(box(-1.1, horizon, 1.1, 1.1), varied(rng, pick(rng, ((126, 158, 84), (190, 174, 128), (168, 164, 158), (222, 226, 232)))))
+    canvas.fill(
+        box(-1.1, horizon, 1.1, 1.1),
+        varied(rng, pick(rng, ((126, 158, 84), (190, 174, 128), (168, 164, 158), (222, 226, 232)))),
+    )
     top = horizon + rng.uniform(0.12, 0.3)
     asphalt = varied(rng, pick(rng, ((104, 106, 114), (138, 134, 130), (84, 86, 96), (164, 140, 108))), 6)
     canvas.fill(box(-1.1, top, 1.1, 1.1), asphalt)
@@ -292,7 +330,9 @@ def _sea(canvas: Canvas, rng: np.random.Generator) -> None:
     _clouds(canvas, rng, 3, -0.3)
     horizon = rng.uniform(-0.2, 0.15)
     if rng.random() < 0.5:
-        canvas.fill(ellipse(rng.uniform(-1, 1), horizon + 0.04, 0.7, rng.uniform(0.12, 0.3)), mix((110, 140, 130), sky[1], 0.4))
+        canvas.fill(
+            ellipse(rng.uniform(-1, 1), horizon + 0.04, 0.7, rng.uniform(0.12, 0.3)), mix((110, 140, 130), sky[1], 0.4)
+        )
     water = varied(rng, pick(rng, ((44, 104, 158), (58, 138, 164), (64, 98, 128), (88, 130, 150))))
     canvas.fill(box(-1.1, horizon, 1.1, 1.1), water)
     for x, y, s in rng.random((14, 3)).tolist():
@@ -332,7 +372,12 @@ def _paint(class_index: int, rng: np.random.Generator, size: int, style: str | N
 VEHICLES = Domain(
     name="vehicles",
     classes=CLASSES,
-    templates=("a photo of a {}.", "a {} seen from the side.", "a picture of a {}, a type of vehicle.", "a photo of the {}."),
+    templates=(
+        "a photo of a {}.",
+        "a {} seen from the side.",
+        "a picture of a {}, a type of vehicle.",
+        "a photo of the {}.",
+    ),
     gap="Small gap: captions often give the model's name; only the dump truck and the biplane are seldom named.",
     pretraining_weight=1.0,
     named=0.4,
@@ -340,7 +385,14 @@ VEHICLES = Domain(
     describe=captions(
         CLASSES,
         coarse=(("car", "vehicle"),) * 2
-        + (("truck", "vehicle"), ("van", "vehicle"), ("bus", "vehicle"), ("truck", "vehicle"), ("truck", "vehicle"), ("vehicle",))
+        + (
+            ("truck", "vehicle"),
+            ("van", "vehicle"),
+            ("bus", "vehicle"),
+            ("truck", "vehicle"),
+            ("truck", "vehicle"),
+            ("vehicle",),
+        )
         + (("boat", "vehicle"), ("ship", "boat"), ("plane", "aircraft"), ("plane", "aircraft")),
         openings=("a photo of {}", "a picture of {}", "{}", "{} seen from the side", "an image of {}"),
         named=0.4,

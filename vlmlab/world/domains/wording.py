@@ -40,7 +40,7 @@ def captions(
         article: whether names and coarse words need "a" or "an".
 
     Returns:
-        (class index, generator) -> caption, or None for a class whose pictures pretraining must not see.
+        (class index, generator) -> caption, or None for a class whose images pretraining must not see.
     """
     share = {"known": named, "rare": named * RARELY, "withheld": 0.0}
 

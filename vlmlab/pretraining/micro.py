@@ -1,22 +1,22 @@
-"""How the micro backbones were made: CLIP's pretraining, small enough for a laptop, on pictures of MicroWorld.
+"""How the micro backbones were made: CLIP's pretraining, small enough for a laptop, on images of MicroWorld.
 
 Two losses train `micro-vit` (both towers):
 
-    contrast  L_c = (CE(s F W^T, i) + CE(s W F^T, i)) / 2          pictures F [B, e] against their captions W [B, e]
+    contrast  L_c = (CE(s F W^T, i) + CE(s W F^T, i)) / 2          images F [B, e] against their captions W [B, e]
               (Radford et al. 2021, section 2.3); captions that read the same are masked out of each other's negatives.
-              Some pictures are one base object cut out and enlarged, and some are blurred, so that crops are named too.
+              Some images are one base object cut out and enlarged, and some are blurred, so that crops are named too.
     region    L_r = CE(s R T^T, class)                             pooled local features R [r, e] against names T [K, e]
               R averages MaskCLIP's local features over the part of an object, or over the free background, that the
-              picture shows. Only base categories and stuff take part: novel categories are known by name alone.
+              image shows. Only base categories and stuff take part: novel categories are known by name alone.
 
 The region term is what a web-scale CLIP does without. At this size local features do not come by themselves, and readers
 must know that the dense maps of the micro backbones had region supervision.
 
 `micro-vit-fine` (128 pixels, 16 x 16 tokens, starts from micro-vit) and `micro-rn` (a ModifiedResNet, 128 pixels, 4 x 4
 locations) learn their image tower only, against the frozen text tower of micro-vit, with the cosine to micro-vit's global
-feature as a third loss. micro-rn sees its pictures at 64 pixels at first, where they cost a quarter.
+feature as a third loss. micro-rn sees its images at 64 pixels at first, where they cost a quarter.
 
-Legend: B batch, e joint width, T tokens of a picture, K region classes, r regions, s logit scale.
+Legend: B batch, e joint width, T tokens of an image, K region classes, r regions, s logit scale.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from vlmlab.world.scene import Scene
 
 SOFTEST, SHARPEST = 40.0, 100.0
 """Bounds of the logit scale. CLIP's ends at 100; left alone, ours stays near 20, where a prompt can hardly move a logit."""
-POOL_SEED = 1_000_000  # pictures of the suite are drawn from seeds below a million
+POOL_SEED = 1_000_000  # images of the suite are drawn from seeds below a million
 MAP = 16  # side of the instance maps that the pool keeps
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What one build does; `steps` batches of `batch` pictures from a pool of `pool` distinct ones."""
+    """What one build does; `steps` batches of `batch` images from a pool of `pool` distinct ones."""
 
     config: str
     weights: str
@@ -70,10 +70,10 @@ class Recipe:
     weight_decay: float = 0.1
     warmup: int = 200
     patch_dropout: tuple[float, float, float] = (0.75, 0.5, 0.0)  # in the first half, up to four fifths, at the end
-    zoomed: float = 0.2  # share of the pictures that show one base object of a scene, cut out and enlarged
-    blurred: float = 0.15  # share of the pictures that lose resolution, as enlarged ones do
+    zoomed: float = 0.2  # share of the images that show one base object of a scene, cut out and enlarged
+    blurred: float = 0.15  # share of the images that lose resolution, as enlarged ones do
     region_weight: float = 0.5
-    small_until: float = 0.0  # share of the steps in which pictures are shown at half their size
+    small_until: float = 0.0  # share of the steps in which images are shown at half their size
     locked_text: bool = False  # learn the image tower only, against micro-vit's text tower
     distil_weight: float = 0.0
 
@@ -91,11 +91,11 @@ RECIPES = {
 }  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------------------- images
 
 
 class Pool:
-    """Distinct pictures of the pretraining mixture on disk: pixels, small instance maps, and what they show."""
+    """Distinct images of the pretraining mixture on disk: pixels, small instance maps, and what they show."""
 
     def __init__(self, folder: Path) -> None:
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r")
@@ -107,7 +107,7 @@ class Pool:
         return len(self.shown)
 
     def caption(self, i: int, rng: np.random.Generator) -> str:
-        """A fresh caption of picture i."""
+        """A fresh caption of image i."""
         return describe(self.shown[i], rng)
 
 
@@ -118,7 +118,7 @@ def _shown(entry: dict) -> Scene | tuple[str, int]:
 
 
 def describe(shown: Scene | tuple[str, int], rng: np.random.Generator) -> str:
-    """A fresh caption of what a picture shows: a scene, or a class of a domain."""
+    """A fresh caption of what an image shows: a scene, or a class of a domain."""
     return caption(shown, rng) if isinstance(shown, Scene) else DOMAINS[shown[0]].caption(shown[1], rng)
 
 
@@ -126,7 +126,7 @@ def zoom(images: Tensor, shown: list, share: float, rng: np.random.Generator) ->
     """Cut one base object out of some of the scenes with several, enlarge it, and let the caption speak of it alone.
 
     The window is 1 to 1.5 times the object's extent. Returns images [B, 3, S, S], what they show now, and which of them
-    are still whole [B]. The share is reached among the pictures as far as there are enough scenes with a base object.
+    are still whole [B]. The share is reached among the images as far as there are enough scenes with a base object.
     """
     whole, shown = np.ones(len(shown), bool), list(shown)
     scenes = [
@@ -140,7 +140,7 @@ def zoom(images: Tensor, shown: list, share: float, rng: np.random.Generator) ->
         choices = [o for o in shown[b].objects if o.category in _BASE]
         o = choices[int(rng.integers(len(choices)))]
         half = min(max(o.radius, 0.05) * rng.uniform(1, 1.5), 0.5)
-        x, y = (min(max(v, half), 1 - half) for v in (o.x, o.y))  # the window stays inside of the picture
+        x, y = (min(max(v, half), 1 - half) for v in (o.x, o.y))  # the window stays inside of the image
         windows.append([[2 * half, 0, 2 * x - 1], [0, 2 * half, 2 * y - 1]])
         shown[b] = dataclasses.replace(shown[b], objects=(o,))
     whole[chosen] = False
@@ -151,7 +151,7 @@ def zoom(images: Tensor, shown: list, share: float, rng: np.random.Generator) ->
 
 
 def blur(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Reduce some pictures to between a third and two thirds of their side, and enlarge them again."""
+    """Reduce some images to between a third and two thirds of their side, and enlarge them again."""
     at = torch.from_numpy(rng.permutation(len(images))[: round(share * len(images))].astype(int))
     if len(at):
         side = images.shape[-1]
@@ -178,7 +178,7 @@ def _paint_chunk(seed: int, count: int, size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def make_pool(count: int, size: int = 64, workers: int = 1, chunk: int = 1000, echo: Callable = print) -> Pool:
-    """The first `count` pictures of the mixture at `size`, painted once and kept in the user's cache."""
+    """The first `count` images of the mixture at `size`, painted once and kept in the user's cache."""
     folder = cache_path("pretraining", f"pool-{size}-{count}-{POOL_SEED}")
     if not (folder / "shown.jsonl").is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def make_pool(count: int, size: int = 64, workers: int = 1, chunk: int = 1000, e
                 pixels[s : s + len(p)], maps[s : s + len(p)] = p, m
                 lines += text
                 if (s // chunk) % 20 == 0:
-                    echo(f"pool: {s + len(p)} of {count} pictures")
+                    echo(f"pool: {s + len(p)} of {count} images")
         pixels.flush()
         maps.flush()
         write_atomically(folder / "shown.jsonl", "\n".join(lines))
@@ -314,9 +314,9 @@ def resnet_features(tower: ResNetTower, images: Tensor) -> tuple[Tensor, Tensor,
 
 
 def region_targets(pool: Pool, index: np.ndarray, grid: int, whole: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions of a batch: the picture each is in [r], the share of each patch that it covers [r, grid^2], its class [r].
+    """Regions of a batch: the image each is in [r], the share of each patch that it covers [r, grid^2], its class [r].
 
-    `whole` [B] is false for the pictures that were cut, which the instance maps no longer fit.
+    `whole` [B] is false for the images that were cut, which the instance maps no longer fit.
     """
     pictures, covers, classes = [], [], []
     step = MAP // grid if grid <= MAP else 1
@@ -401,7 +401,7 @@ def build(
         if trainer.step % 50 == 0:
             speed = (trainer.step - first) * recipe.batch / (time.time() - begun)
             said = " ".join(f"{k} {v:.3f}" for k, v in running.items())
-            echo(f"{name}: step {trainer.step}/{recipe.steps} {speed:.0f} pictures/s {said}")
+            echo(f"{name}: step {trainer.step}/{recipe.steps} {speed:.0f} images/s {said}")
         if trainer.step % 200 == 0:
             _save_checkpoint(checkpoint, trainer)
     trainer.export(name, out)
@@ -529,7 +529,7 @@ class Trainer:
 
     @torch.no_grad()
     def _taught(self, index: np.ndarray) -> Tensor:
-        """The teacher's unit features [B, e] of whole pictures of the pool at 64 pixels; each is encoded once."""
+        """The teacher's unit features [B, e] of whole images of the pool at 64 pixels; each is encoded once."""
         new = index[self.taught[index].isnan().any(1).numpy()]
         if len(new):
             images = F.interpolate(normalised(self.pool.pixels[new]), size=64, mode="area")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vlmlab.backbones import measure
 from vlmlab.backbones.loading import load_backbone
+from vlmlab.pretraining import measure
 from vlmlab.world.captions import caption
 from vlmlab.world.domains import DOMAINS
 from vlmlab.world.mixture import SHOWN, STYLES

@@ -1,13 +1,13 @@
 """Frozen features, computed once.
 
-A frozen image encoder gives the same feature for the same picture in every epoch, for every system, seed and number of
-shots. The bank encodes a picture set once per backbone and transform, keeps the matrix in memory and on the disk, and
+A frozen image encoder gives the same feature for the same image in every epoch, for every system, seed and number of
+shots. The bank encodes an image set once per backbone and transform, keeps the matrix in memory and on the disk, and
 hands it out from then on; that turns an epoch of CoOp on a CPU from minutes into milliseconds, and is exact.
 
-What may change a feature is in its key: the backbone's weights, the pictures, the transform with its seed. The files
+What may change a feature is in its key: the backbone's weights, the images, the transform with its seed. The files
 lie in the user's cache and may be deleted at any time.
 
-Dimensions: N pictures, V views, e joint width, S image side.
+Dimensions: N images, V views, e joint width, S image side.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
 
 PICTURES_AT_ONCE = 64  # bounds the memory of one pass through an image tower
-CROP_AREA = (0.08, 1.0)  # share of the picture that a training view shows, as in CoOp's official configuration
+CROP_AREA = (0.08, 1.0)  # share of the image that a training view shows, as in CoOp's official configuration
 UNKNOWN_PIXEL = 255  # value of a mask where no class is known
 FIT = "resize, centre crop"  # the transform of evaluation, by name
 
@@ -51,7 +51,7 @@ class FeatureBank:
         return self._kept(pictures, FIT, lambda positions: evaluated(self.backbone, pictures, positions))
 
     def views(self, pictures, count: int, seed: int) -> Tensor:
-        """Features [V, N, e] of `count` random crops of every picture; the same for the same seed."""
+        """Features [V, N, e] of `count` random crops of every image; the same for the same seed."""
         names = [f"crop {CROP_AREA}, flip, seed {seed}, view {view}" for view in range(count)]
         return torch.stack(
             [
@@ -75,7 +75,7 @@ class FeatureBank:
     def _encode(self, pictures, images_at) -> Tensor:
         chunks = [
             self.backbone.encode_image(images_at(positions)).float().cpu()
-            for positions in chunked(len(pictures), PICTURES_AT_ONCE, "encoding pictures")
+            for positions in chunked(len(pictures), PICTURES_AT_ONCE, "encoding images")
         ]
         return torch.cat(chunks) if chunks else torch.empty(0, self.backbone.embed_dim)
 
@@ -86,7 +86,7 @@ class FeatureBank:
         try:
             with safe_open(path, "pt") as file:
                 features = file.get_tensor("features")
-        except (OSError, SafetensorError):  # a cache is never worth an error: a file that cannot be read is made anew
+        except (OSError, SafetensorError):  # a cache is never worth an error: a file that cannot be read is made again
             return None
         return features if features.shape == (count, self.backbone.embed_dim) else None
 
@@ -106,21 +106,21 @@ def evaluated(backbone, pictures, positions: Sequence[int]) -> Tensor:
     raw = pictures.images(positions)
     side = backbone.image_size
     if any(picture.shape[:2] != (side, side) for picture in raw):
-        # One by one through open_clip's own transform, so that no picture's feature depends on its neighbours' sizes.
+        # One by one through open_clip's own transform, so that no image's feature depends on its neighbours' sizes.
         raw = [Image.fromarray(picture) for picture in raw]
     return backbone.preprocess(raw).to(backbone.device)
 
 
 def masks(pictures, positions: Sequence[int], side: int) -> Tensor:
-    """Semantic masks [n, side, side], cut and scaled as evaluation cuts and scales the pictures; on the CPU.
+    """Semantic masks [n, side, side], cut and scaled as evaluation cuts and scales the images; on the CPU.
 
-    Raises `VlmlabError` if the pictures have no masks.
+    Raises `VlmlabError` if the images have no masks.
     """
     ready = []
     for i in positions:
         _, semantic = pictures.masks(i)
         if semantic is None:
-            raise VlmlabError("these pictures have boxes but no masks; segmentation needs masks, as tableau has them")
+            raise VlmlabError("these images have boxes but no masks; segmentation needs masks, as tableau has them")
         height, width = semantic.shape
         short = min(height, width)
         top, left = (height - short) // 2, (width - short) // 2
@@ -132,7 +132,7 @@ def masks(pictures, positions: Sequence[int], side: int) -> Tensor:
 def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int) -> Tensor:
     """Images [n, 3, S, S] as the field trains on them: a random crop, resized to S by S, and a random flip.
 
-    What is cropped depends on the picture's name, `seed` and `view` only, not on the order of the pictures.
+    What is cropped depends on the image's name, `seed` and `view` only, not on the order of the images.
     """
     side = backbone.image_size
     crop = v2.Compose(
@@ -151,7 +151,7 @@ def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int
 
 
 def name_seed(name: str, *numbers: int) -> int:
-    """A seed below 2^63 that depends on a picture's name and some numbers, the same on every machine."""
+    """A seed below 2^63 that depends on an image's name and some numbers, the same on every machine."""
     text = "\0".join([name, *map(str, numbers)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

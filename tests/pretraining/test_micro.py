@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlmlab.backbones import pretrain
 from vlmlab.errors import VlmlabError
 from vlmlab.files import sha256
+from vlmlab.pretraining import micro as pretrain
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_an_unknown_name_and_a_missing_teacher_are_one_line(workshop, tmp_path):
 
 
 def test_a_zoomed_picture_shows_one_object_large_and_its_caption_speaks_of_it_alone(workshop):
-    """The centre of the enlarged picture is the centre of the object, and the others are left as they were."""
+    """The centre of the enlarged image is the centre of the object, and the others are left as they were."""
     _, pool = workshop
     rng = np.random.default_rng(0)
     images = pretrain.normalised(pool.pixels[:])
@@ -123,7 +123,7 @@ def test_blurred_pictures_keep_their_mean_and_lose_detail(workshop):
 
 @pytest.fixture(scope="module")
 def resnet(workshop, tmp_path_factory):
-    """micro-rn's recipe on a few pictures, with a teacher and a text tower of random weights."""
+    """micro-rn's recipe on a few images, with a teacher and a text tower of random weights."""
     torch.manual_seed(0)
     model = pretrain.CLIP(**json.loads(pretrain.data_path("backbones", "micro_vit.json").read_text()))
     state = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}

@@ -4,11 +4,11 @@ import torch
 
 from tests.learning.conftest import coloured
 from vlmlab.datasets.image_set import ArrayPictures, ImageSet
-from vlmlab.learning.features import FeatureBank, augmented, evaluated
+from vlmlab.features.bank import FeatureBank, augmented, evaluated
 
 
 class Counting:
-    """The backbone, counting the pictures that it encodes."""
+    """The backbone, counting the images that it encodes."""
 
     def __init__(self, backbone):
         self._backbone, self.encoded = backbone, 0

@@ -1,8 +1,8 @@
-"""The figures on the cards of the micro backbones: `python -m vlmlab.backbones.measure micro-vit` prints them as JSON.
+"""The figures on the cards of the micro backbones: `python -m vlmlab.pretraining.measure micro-vit` prints them as JSON.
 
-Every picture is drawn afresh at the backbone's size, from seeds that pretraining does not use (its pool starts at `pretrain.POOL_SEED`).
+Every image is drawn afresh at the backbone's size, from seeds that pretraining does not use (its pool starts at `pretrain.POOL_SEED`).
 
-Legend: B batch, C classes, e joint width, n pictures.
+Legend: B batch, C classes, e joint width, n images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SYNONYMS = {
 
 @torch.no_grad()
 def image_features(backbone: Backbone, pictures: Sequence[np.ndarray]) -> Tensor:
-    """Unit global features [n, e] of pictures [S, S, 3]."""
+    """Unit global features [n, e] of images [S, S, 3]."""
     batches = [np.stack(pictures[i : i + 100]) for i in range(0, len(pictures), 100)]
     return F.normalize(torch.cat([backbone.encode_image(backbone.preprocess(b)) for b in batches]).float(), dim=-1)
 
@@ -55,7 +55,7 @@ def named(words: Sequence[str]) -> list[str]:
 def singles(
     categories: Sequence[str], each: int, style: str, seed: int, size: int, background: str | None = None
 ) -> list[Picture]:
-    """`each` pictures with one object of every category, category by category."""
+    """`each` images with one object of every category, category by category."""
     rng = np.random.default_rng(seed)
     scenes = [
         sample_scene(rng, categories=[c], style=style, background=background) for c in categories for _ in range(each)
@@ -109,9 +109,9 @@ def synonyms(backbone: Backbone, each: int = 20) -> dict[str, float]:
 
 @torch.no_grad()
 def dense(backbone: Backbone, objects: int, pool: Sequence[str], scenes: int = 100) -> dict[str, float]:
-    """Mean IoU of MaskCLIP's labels when the names in the picture and its background are given, over distinct objects.
+    """Mean IoU of MaskCLIP's labels when the names in the image and its background are given, over distinct objects.
 
-    Every pixel takes the best of the picture's own categories and of its background; the attention of the class token in
+    Every pixel takes the best of the image's own categories and of its background; the attention of the class token in
     the last block is compared with the objects' share of the area. Averages over the classes that occur.
     """
     rng = np.random.default_rng(504 + objects)
