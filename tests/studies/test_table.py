@@ -39,7 +39,7 @@ def test_the_order_is_that_of_the_catalogue_and_the_survey():
     mixed = [
         result("tip_adapter", accuracy=1.0), result("mine", accuracy=1.0), result("coop", shots=4, accuracy=1.0),
         result("coop", shots=1, accuracy=1.0), result("tip_adapter", dataset="objects", accuracy=1.0),
-        result("coop", dataset="/images", accuracy=1.0),
+        result("coop", dataset="/pictures", accuracy=1.0),
     ]  # fmt: skip
     assert [(line["dataset"], line["system"], line["shots"]) for line in table(mixed)] == [
         ("objects", "tip_adapter", 16), ("digits", "coop", 1), ("digits", "coop", 4), ("digits", "tip_adapter", 16),

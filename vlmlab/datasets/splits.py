@@ -59,7 +59,7 @@ def few_shot(train: ImageSet, shots: int, seed: int, classes: Sequence[str] | No
                 "system that takes no shots"
             )
         raise VlmlabError(
-            f"{_counted(shots, 'shot')} asked for, but class {name} has only {_counted(most, 'training picture')}; "
+            f"{_counted(shots, 'shot')} asked for, but class {name} has only {_counted(most, 'training image')}; "
             f"use at most {_counted(most, 'shot')}"
         )
     chosen = [order[shows[order, c].bool()][:shots] for c in range(count)]
