@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
@@ -19,7 +20,7 @@ def data_path(*parts: str) -> Path:
 
     Raises `VlmlabError` if there is no such folder (the package was copied without its data).
     """
-    folder = Path(os.environ.get("VLMLAB_DATA") or Path(__file__).resolve().parent.parent / "data")
+    folder = expanded(os.environ.get("VLMLAB_DATA") or Path(__file__).resolve().parent.parent / "data")
     if not folder.is_dir():
         raise VlmlabError(
             f"the folder {folder} with vlmlab's embedded data is missing; set VLMLAB_DATA to a copy of data/"
@@ -28,11 +29,23 @@ def data_path(*parts: str) -> Path:
 
 
 def cache_path(*parts: str) -> Path:
-    """A path under the user's cache (VLMLAB_CACHE, else XDG_CACHE_HOME/vlmlab, else ~/.cache/vlmlab); not created."""
+    """A path under the user's cache; not created.
+
+    The cache is VLMLAB_CACHE, else XDG_CACHE_HOME/vlmlab, else ~/.cache/vlmlab; for a user without a home folder, a folder
+    of their own among the temporary files.
+    """
     base = os.environ.get("VLMLAB_CACHE")
     if not base:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmlab"
-    return Path(base).joinpath(*parts)
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "vlmlab")
+    place = expanded(base)
+    if str(place).startswith("~"):  # a user without a home folder, as in a container that runs under a bare number
+        place = Path(tempfile.gettempdir(), f"vlmlab-{os.getuid() if hasattr(os, 'getuid') else 'cache'}")
+    return place.joinpath(*parts)
+
+
+def expanded(path: Path | str) -> Path:
+    """`path` with ~ replaced by the home folder, where there is one; never an error."""
+    return Path(os.path.expanduser(path))
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> Path:
@@ -42,7 +55,8 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
     Raises `VlmlabError` in one line if the folder cannot be written or the disk is full; nothing is left behind then.
     """
     path = Path(path)
-    raw = content.encode("utf-8") if isinstance(content, str) else content
+    # A file name that is no UTF-8 is written as \udce9, which JSON reads back.
+    raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +74,19 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def files_identity(paths: Iterable[Path]) -> str:
+    """Hash over the path, size and time of change of files, 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            version = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:  # a link to nothing, a folder without rights: found broken when it is read
+            version = "unreadable"
+        digest.update(f"{path}\0{version}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
 
 
 def must_be_writable(folder: Path | str, room: int = 0) -> None:

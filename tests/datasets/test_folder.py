@@ -36,7 +36,7 @@ def test_the_seed_decides_the_split_and_the_order_of_files_does_not(picture_fold
     first = load_folder(folder, seed=0)
     assert load_folder(folder, seed=1).test.ids != first.test.ids
     with monkeypatch.context() as patch:
-        patch.setattr("vlmlab.datasets.folder.sorted", lambda items, **_: list(items)[::-1], raising=False)
+        patch.setattr("vlmlab.datasets.listing.sorted", lambda items, **_: list(items)[::-1], raising=False)
         entries = read_class_folders(folder)
     assert [e.id for e in entries] != sorted(e.id for e in entries)
     assert assemble("pets", entries, seed=0).test.ids == first.test.ids
@@ -256,7 +256,7 @@ def test_a_link_to_nothing_is_a_broken_picture(picture_folder):
     (folder / "cat" / "9.jpg").symlink_to(folder / "gone.jpg")
     with pytest.raises(VlmlabError, match=r"cannot be read: .*cat/9\.jpg \(No such file or directory\)"):
         load_folder(folder)
-    with pytest.warns(UserWarning, match="left out 1 images"):
+    with pytest.warns(UserWarning, match="left out 1 image of"):
         assert load_folder(folder, skip_broken=True).skipped == ("cat/9.jpg",)
 
 

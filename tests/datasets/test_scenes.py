@@ -142,3 +142,124 @@ def test_what_is_missing_is_told_in_one_line(coco, voc2007):
     (coco / "coco/annotations/instances_train2017.json").write_text("{}")
     with pytest.raises(VlmlabError, match=r"coco2017 in .* is incomplete"):
         load_dataset("coco2017", coco)
+
+
+# -- annotation files that contradict themselves, or hold what tools export
+
+
+def changed(coco, change, split="val"):
+    """Apply `change` to the content of an annotation file."""
+    file = coco / f"coco/annotations/instances_{split}2017.json"
+    content = json.loads(file.read_text())
+    for i, entry in enumerate(content["annotations"]):
+        entry.setdefault("id", i)
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def set_to(part, place, **fields):
+    return lambda content: content[part][place].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: (c["categories"][0].update(id=19), c["annotations"].clear()), "val2017.json calls the category 19 'dog', and .*train2017.json calls it 'nothing'"),
+        (lambda c: c.update(categories=[{"id": 1, "name": "dog"}, {"id": 18, "name": "person"}]), "calls the category 1 'dog'"),
+        (lambda c: c["categories"].append({"id": 5, "name": "fish"}), "has the category 'fish', which"),
+        (lambda c: c["categories"].append({"id": 5, "name": "dog"}), "two categories with the id .* or the name 'dog'"),
+        (lambda c: c["categories"].append({"id": 1, "name": "dogs"}), "two categories with the id 1"),
+        (lambda c: c["images"].append(c["images"][0]), "two images with the id 0"),
+        (lambda c: c["images"].append(c["images"][0] | {"id": 9}), "lists the image .*val_0.jpg twice in test"),
+        (set_to("images", 0, width=0), "has no size"),
+        (set_to("annotations", 1, image_id=77), "the object 1 belongs to the image 77, which is not listed"),
+        (set_to("annotations", 1, category_id=7), "the object 1 is of the category 7, which is not listed"),
+        (set_to("annotations", 1, id=0), "the object 0 stands there twice"),
+        (set_to("annotations", 1, segmentation=[[2, 2, 4, 2, 4]]), "polygon of 5 numbers"),
+        (set_to("annotations", 1, segmentation=[[2, 2, 4, 2, 4, float("nan")]]), "polygon of 6 numbers"),
+        (set_to("annotations", 1, segmentation={"size": [3, 3], "counts": [9]}), "of another size than its image"),
+        (set_to("annotations", 1, segmentation={"size": [HEIGHT, WIDTH], "counts": [9]}), "does not fill its image"),
+        (lambda c: c["annotations"][1].pop("bbox"), r"incomplete \('bbox'\)"),
+    ],
+)  # fmt: skip
+def test_annotations_that_contradict_each_other_are_refused(coco, change, message):
+    changed(coco, change)
+    with pytest.raises(VlmlabError, match=message):
+        load_dataset("coco2017", coco)
+
+
+def test_val_may_show_some_of_the_categories(coco):
+    def without_dogs(content):
+        content["categories"] = [{"id": 1, "name": "person"}]
+        content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] == 1]
+
+    changed(coco, without_dogs)
+    dataset = load_dataset("coco2017", coco)
+    assert dataset.classes == ["person", "dog"] and dataset.test.labels.tolist() == [[1, 0]] * 2
+
+
+def test_one_folder_of_images_for_two_splits_is_refused(coco):
+    for path in (coco / "coco/val2017").iterdir():
+        path.rename(coco / "coco/train2017" / path.name)
+    (coco / "coco/val2017").rmdir()
+    (coco / "coco/val2017").symlink_to("train2017")
+    changed(coco, set_to("images", 1, file_name="train_1.jpg"))
+    with pytest.raises(VlmlabError, match=r"lists the image .*train_1\.jpg in train and in test"):
+        load_dataset("coco2017", coco)
+
+
+def test_boxes_are_cut_at_the_border_and_those_outside_are_named(coco):
+    changed(coco, set_to("annotations", 0, bbox=[-3, 0, 100, 9]))
+    changed(coco, set_to("annotations", 1, bbox=[2, 2, 0, 3]))
+    changed(coco, set_to("annotations", 4, bbox=[WIDTH + 1, 2, 3, 3]))
+    with pytest.warns(UserWarning) as said:
+        dataset = load_dataset("coco2017", coco)
+    assert ["left out 2 objects" in str(w.message) for w in said] == [True, False]
+    assert "cut 1 box of" in str(said[1].message)
+    assert dataset.test.boxes(0)[0].tolist() == [[0, 0, WIDTH, 9]]
+    assert dataset.test.labels.tolist() == [[1, 0]] * 2
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Zeros first, down the columns."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    starts = np.flatnonzero(np.diff(np.concatenate([flat, [not flat[-1]]]).astype(int)))
+    return np.diff(np.concatenate([[0], starts])).tolist()
+
+
+def test_run_lengths_are_masks_compressed_or_not(coco):
+    masks = pytest.importorskip("pycocotools.mask")
+    drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+    drawn[1:3, 2:7], drawn[5, 5] = 1, 1
+    packed = masks.encode(np.asfortranarray(drawn))["counts"].decode()
+    for counts in (packed, run_lengths(drawn)):
+        changed(coco, set_to("annotations", 0, segmentation={"size": [HEIGHT, WIDTH], "counts": counts}))
+        instances, _ = load_dataset("coco2017", coco).test.masks(0)
+        assert np.array_equal(instances[0], drawn.astype(bool))
+    noise = (np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5).astype(np.uint8)
+    counts = masks.encode(np.asfortranarray(noise))["counts"].decode()
+    changed(coco, set_to("annotations", 0, segmentation={"size": [HEIGHT, WIDTH], "counts": counts}))
+    assert np.array_equal(load_dataset("coco2017", coco).test.masks(0)[0][0], noise.astype(bool))
+
+
+@pytest.mark.parametrize("segmentation", [[[2, 2]], [[2, 2, 4, 4]], [[]]])
+def test_thin_polygons_are_drawn_as_far_as_they_go(coco, segmentation):
+    changed(coco, set_to("annotations", 0, segmentation=segmentation))
+    instances, _ = load_dataset("coco2017", coco).test.masks(0)
+    assert instances[0].sum() == {0: 0, 2: 1, 4: 3}[len(segmentation[0])]
+
+
+@pytest.mark.parametrize("segmentation", [None, []])
+def test_an_object_without_a_mask_leaves_its_image_with_boxes(coco, segmentation):
+    changed(coco, set_to("annotations", 0, segmentation=segmentation))
+    dataset = load_dataset("coco2017", coco)
+    assert dataset.test.masks(0) == (None, None) and len(dataset.test.boxes(0)[0]) == 2
+    assert dataset.test.masks(1)[0].shape[0] == 2
+
+
+def test_broken_pictures_of_scenes_are_left_out_on_request(coco):
+    (coco / "coco/val2017/val_0.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out 1 image of coco2017 that cannot be read: test/val_0\.jpg"):
+        dataset = load_dataset("coco2017", coco, skip_broken=True)
+    assert dataset.test.ids == ["test/val_1.jpg"] and dataset.test.boxes(0)[0].shape == (2, 4)
+    assert dataset.skipped == ("test/val_0.jpg",)

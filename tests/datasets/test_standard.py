@@ -284,3 +284,51 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
 def test_words_that_move():
     assert year_first("Acura RL Sedan 2012") == "2012 Acura RL Sedan"
     assert inside_first("apse/indoor") == "indoor apse"
+
+
+@pytest.mark.parametrize(
+    ("split", "row", "message"),
+    [
+        ("test", ["b_1.jpg", 0, "basset_hound"], r"names the image b_1\.jpg in train and in test"),
+        ("train", ["./b_1.jpg", 0, "basset_hound"], r"names the image \./b_1\.jpg twice in train"),
+        ("test", ["b_9.jpg", 0, "beagle"], "calls label 0 both 'basset_hound' and 'beagle'"),
+        ("test", ["b_9.jpg", 2, "basset_hound"], "gives 'basset_hound' both the label 0 and 2"),
+        ("test", ["b_9.jpg", 0.0, "basset_hound"], "is no split file of CoOp"),
+        ("test", ["b_9.jpg", True, "basset_hound"], "is no split file of CoOp"),
+    ],
+)
+def test_a_split_file_that_contradicts_itself_is_refused(tmp_path, split, row, message):
+    coop(tmp_path, ROWS)
+    rows = ROWS | {split: [*ROWS[split], row]}
+    write(tmp_path / "oxford_pets/split_zhou_OxfordPets.json", json.dumps(rows))
+    save_picture(tmp_path / "oxford_pets/images/b_9.jpg")
+    with pytest.raises(VlmlabError, match=message):
+        load_dataset("oxford-pets", tmp_path)
+
+
+def test_a_split_file_made_on_windows(tmp_path):
+    rows = {split: [[f"sub/{path}", label, name] for path, label, name in ROWS[split]] for split in ROWS}
+    coop(tmp_path, rows)
+    written = json.dumps(rows).replace("sub/", "sub\\\\")
+    write(tmp_path / "oxford_pets/split_zhou_OxfordPets.json", "\ufeff" + written)
+    assert load_dataset("oxford-pets", tmp_path).test.ids == ["sub/a_3.jpg", "sub/b_2.jpg"]
+
+
+@pytest.mark.parametrize("layout", ["CoOp", "torchvision"])
+def test_broken_and_missing_pictures_are_left_out_on_request(tmp_path, layout):
+    place = tmp_path / "eurosat/2750"
+    for name in ("Forest", "River"):
+        for i in range(8):
+            save_picture(place / name / f"{i}.png", 10 * i)
+    if layout == "CoOp":
+        names = ["Forest", "River"]
+        rows = {
+            s: [[f"{n}/{i}.png", k, n] for k, n in enumerate(names) for i in places]
+            for s, places in (("train", (0, 1, 2)), ("val", (3,)), ("test", (4, 5, 6, 7)))
+        }
+        rows["train"].append(["Forest/9.png", 0, "Forest"])
+        write(tmp_path / "eurosat/split_zhou_EuroSAT.json", json.dumps(rows))
+    (place / "Forest" / "4.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out . images? of eurosat that cannot be read: .*Forest/4\.png"):
+        dataset = load_dataset("eurosat", tmp_path, skip_broken=True)
+    assert sum(sizes(dataset)) == 15 and len(dataset.skipped) == (2 if layout == "CoOp" else 1)

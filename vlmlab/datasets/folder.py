@@ -8,13 +8,16 @@ Three layouts are understood:
 
 Beside them a `classnames.txt` (lines of "<folder> <name>", as the field has it for ImageNet) may give classes the names
 that prompts should say; otherwise a class is called as its folder is, with spaces for underscores.
+
+Links are followed. Files that are no images, images that no class claims, and lines that fit no folder are counted and
+named in a warning; what contradicts itself (an image in two classes or in two splits) is refused.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +29,32 @@ from PIL import Image
 
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
-from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, decoded, files_identity, reason_of
+from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, decoded, reason_of
+from vlmlab.datasets.listing import (
+    PLUGIN_SUFFIXES,
+    SUFFIXES,
+    counted,
+    files_below,
+    header_of,
+    is_picture,
+    listed,
+    path_named,
+    read_rows,
+    some,
+    spelled,
+    tables_in,
+    text_of,
+)
 from vlmlab.datasets.splits import SPLIT_SHARES, seeded_split
 from vlmlab.errors import VlmlabError
-from vlmlab.files import cache_path, write_atomically
+from vlmlab.files import cache_path, expanded, files_identity, write_atomically
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SPLIT_FOLDERS = {"train": "train", "training": "train"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 """Folder or CSV value -> split."""
 CLASS_NAMES = "classnames.txt"
 TEMPLATES = ["a photo of a {}."]
 AT_LEAST = "sub-folders named by their class, with images in them, or a CSV with the columns file,label"
-SHOWN_IN_MESSAGES = 3
 
 
 @dataclass(frozen=True)
@@ -63,92 +79,157 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
         VlmlabError: the folder is missing, empty or shows fewer than two classes; an image cannot be read; a CSV lacks
             its columns; a class has too few images.
     """
-    folder = folder.expanduser()
-    if not folder.is_dir():
+    folder = expanded(folder)
+    if not os.path.isdir(folder):
         raise VlmlabError(f"there is no folder {folder}; give the path of {AT_LEAST}")
-    tables = [f for f in _listed(folder) if os.path.isfile(f) and f.suffix.lower() == ".csv"]
+    tables, others = tables_in(folder)
     if len(tables) > 1:
-        names = _some([t.name for t in tables])
+        names = some([t.name for t in tables])
         raise VlmlabError(f"{folder} holds {len(tables)} CSV files ({names}); leave only the one with the labels")
-    entries = read_table(tables[0]) if tables else read_class_folders(folder)
-    name = folder.resolve().name
+    if tables:
+        entries = read_table(tables[0])
+        _warn_of_unnamed(tables[0], entries)
+    elif others and not any(os.path.isdir(f) for f in listed(folder)):
+        found = ", ".join(filter(None, header_of(others[0]))) or "none"
+        raise VlmlabError(f"{others[0]} has the columns {found}; it needs file,label and perhaps split")
+    else:
+        entries = read_class_folders(folder)
+        if others:
+            _warn(
+                f"{some([t.name for t in others])} in {folder} names no files and labels; the folders say the classes"
+            )
+    name = spelled(folder.resolve().name)
     if name.lower().replace("_", "-") in BY_NAME:
         # What vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these images.
         name = f"{name} (folder)"
-    dataset = assemble(name, entries, seed, skip_broken, _class_names(folder))
-    return replace(dataset, mirrors=f"the folder {folder}")
+    spoken = _class_names(folder, sorted({e.label for e in entries}))
+    dataset = assemble(name, entries, seed, skip_broken, spoken)
+    return replace(dataset, mirrors=f"the folder {spelled(str(folder))}")
 
 
 def read_class_folders(folder: Path, ignore: Sequence[str] = ()) -> list[Entry]:
     """Entries of class sub-folders, or of train/, val/ and test/ with class sub-folders; `ignore` names classes.
 
-    Raises `VlmlabError` if there is no image, or a class sub-folder without any.
+    Warns of files that are no images and of images that lie in no class. Raises `VlmlabError` if there is no image, or
+    a class sub-folder without any.
     """
-    below = [f for f in _listed(folder) if os.path.isdir(f)]
+    below = [f for f in listed(folder) if os.path.isdir(f)]
     splits = {f: SPLIT_FOLDERS[f.name.lower()] for f in below if f.name.lower() in SPLIT_FOLDERS}
     if "train" not in splits.values() or len(set(splits.values())) < 2:
         if len(splits) == 1 == len(below):
             # A lone train/ is a folder of classes like any other.
             return read_class_folders(below[0], ignore)
-        return _classes_in(folder, folder, None, ignore)
+        return _classes_in(folder, {folder: None}, ignore)
     if len(set(splits.values())) < len(splits):
-        raise VlmlabError(f"{folder} has two folders for one split ({_some([f.name for f in splits])}); keep one")
+        raise VlmlabError(f"{folder} has two folders for one split ({some([f.name for f in splits])}); keep one")
     if "test" not in splits.values():
         # As the field does with ImageNet, whose test labels are not public.
         splits = {f: "test" if split == "val" else split for f, split in splits.items()}
-    return [e for f, split in splits.items() for e in _classes_in(folder, f, split, ignore)]
+    aside = [spelled(f.name) for f in below if f not in splits]
+    if aside:
+        kept = ", ".join(f.name for f in splits)
+        _warn(f"left out {some(aside)} in {folder}: the images are those of {kept}")
+    return _classes_in(folder, splits, ignore)
 
 
-def _classes_in(root: Path, folder: Path, split: str | None, ignore: Sequence[str]) -> list[Entry]:
-    """Entries of the class sub-folders of `folder`, named relative to `root`; images may lie deeper."""
-    entries = []
-    for place in _listed(folder):
-        if not os.path.isdir(place) or place.name in ignore:
-            continue
-        files = _pictures_below(place)
-        if not files:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise VlmlabError(f"the class folder {place} holds no images; add some ({kinds}) or remove it")
-        entries += [Entry(f.relative_to(root).as_posix(), f, place.name, split) for f in files]
-    if not entries:
-        raise VlmlabError(f"{folder} holds no labelled images; it needs {AT_LEAST}")
+def _classes_in(root: Path, folders: Mapping[Path, str | None], ignore: Sequence[str]) -> list[Entry]:
+    """Entries of the class sub-folders of `folders` (-> their split), named relative to `root`; images may lie deeper."""
+    entries, no_class, no_pictures = [], [], []
+    for folder, split in folders.items():
+        first = len(entries)
+        for place in listed(folder):
+            if not os.path.isdir(place):
+                if is_picture(place) or os.path.islink(place):
+                    no_class.append(spelled(place.relative_to(root).as_posix()))
+                continue
+            if place.name in ignore:
+                continue
+            files = files_below(place)
+            pictures = [f for f in files if _opens(f)]
+            if not pictures:
+                kinds = ", ".join(sorted(SUFFIXES))
+                raise VlmlabError(
+                    f"the class folder {spelled(str(place))} holds no images; add some ({kinds}) or remove it"
+                )
+            no_pictures += [spelled(f.relative_to(root).as_posix()) for f in files if not _opens(f)]
+            label = _label(place.name, place)
+            entries += [Entry(spelled(f.relative_to(root).as_posix()), f, label, split) for f in pictures]
+        if len(entries) == first:
+            raise VlmlabError(f"{folder} holds no labelled images; it needs {AT_LEAST}")
+    if no_class:
+        _warn(f"left out of {root} what lies in no class folder ({counted(len(no_class), 'file')}): {some(no_class)}")
+    if no_pictures:
+        kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in no_pictures)
+        counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+        _warn(
+            f"left out {counted(len(no_pictures), 'file')} of {root} that Pillow does not open as images ({counts}): {some(no_pictures)}"
+        )
     return entries
 
 
-def read_table(table: Path) -> list[Entry]:
+def _opens(file: Path) -> bool:
+    """Whether a file's name says that it is an image that Pillow opens here, plug-ins included."""
+    suffix = file.suffix.lower()
+    return is_picture(file) or (suffix in PLUGIN_SUFFIXES and suffix in Image.registered_extensions())
+
+
+def _label(name: str, place: Path) -> str:
+    """The name of a class folder as text; `VlmlabError` if it is in another encoding than UTF-8."""
+    try:
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise VlmlabError(
+            f"the name of the class folder {spelled(str(place))} is not UTF-8; rename it, because prompts say it"
+        ) from error
+
+
+def read_table(path: Path) -> list[Entry]:
     """Entries of a CSV file with the columns file, label and perhaps split; files are relative to its folder.
 
-    Commas, semicolons and tabs are understood. Raises `VlmlabError` that names the line which is wrong.
+    Commas, semicolons, tabs and bars are understood, and backslashes in paths. Raises `VlmlabError` that names the line
+    which is wrong.
     """
-    text = _text(table)
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
-    if not {"file", "label"} <= set(columns):
-        found = ", ".join(columns) or "none"
-        raise VlmlabError(f"{table} has the columns {found}; it needs file,label and perhaps split")
+    table = read_rows(path)
     entries, lines = [], {}
-    for row in reader:
-        values = {column: (row[name] or "").strip() for column, name in columns.items()}
-        file, label, where = values["file"], values["label"], f"{table}, line {reader.line_num}"
+    for line, cells in table.rows:
+        file, where = table.value(cells, "file"), f"{path}, line {line}"
+        label = " ".join(table.value(cells, "label").split())
         if not file and not label:
             continue
         if not file or not label:
             raise VlmlabError(f"{where}: {'file' if not file else 'label'} is empty; fill it in or remove the line")
-        split = values.get("split", "").lower() or None
-        if "split" in columns and split not in SPLIT_FOLDERS:
-            raise VlmlabError(f"{where}: the split is '{split or ''}'; it must be train, val or test in every line")
-        path = table.parent / file
-        if not path.is_file():
-            raise VlmlabError(f"{where}: there is no file {path}; paths are relative to the CSV's folder")
-        if path.resolve() in lines:  # perhaps spelt in another way
-            raise VlmlabError(f"{where}: {file} stood in line {lines[path.resolve()]} already; keep one of the two")
-        lines[path.resolve()] = reader.line_num
-        entries.append(Entry(Path(file).as_posix(), path, label, split and SPLIT_FOLDERS[split]))
+        split = None
+        if "split" in table.columns:
+            said = table.value(cells, "split")
+            split = SPLIT_FOLDERS.get(said.lower())
+            if split is None:
+                raise VlmlabError(f"{where}: the split is '{said}'; it must be train, val or test in every line")
+        picture = table.file(cells)
+        if not os.path.isfile(picture):
+            raise VlmlabError(f"{where}: there is no file {picture}; paths are relative to the CSV's folder")
+        real = os.path.realpath(picture)
+        if real in lines:  # perhaps spelt in another way
+            raise VlmlabError(f"{where}: {file} stood in line {lines[real]} already; keep one of the two")
+        lines[real] = line
+        entries.append(Entry(spelled(Path(path_named(file)).as_posix()), picture, label, split))
     if not entries:
-        raise VlmlabError(f"{table} names no images; add lines of file,label")
+        raise VlmlabError(f"{path} names no images; add lines of file,label")
     return entries
+
+
+def _warn_of_unnamed(table: Path, entries: Sequence[Entry]) -> None:
+    """Warn of the images below a table's folder that it does not name."""
+    named = {os.path.realpath(e.path) for e in entries}
+    unnamed = [f for f in files_below(table.parent) if is_picture(f) and os.path.realpath(f) not in named]
+    if unnamed:
+        names = [spelled(f.relative_to(table.parent).as_posix()) for f in unnamed]
+        _warn(
+            f"left out {counted(len(unnamed), 'image')} of {table.parent} that {table.name} does not name: {some(names)}"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def assemble(
@@ -172,9 +253,10 @@ def assemble(
         check: decode every image once.
 
     Raises:
-        VlmlabError: unreadable images, fewer than two classes, a class with a single image, or a class that is
-            tested but not in train.
+        VlmlabError: unreadable images, an image in two classes or two splits, fewer than two classes, a class with a
+            single image, or a class that is tested but not in train.
     """
+    entries = _consistent(name, entries)
     skipped: list[str] = []
     if check:
         entries, skipped = readable(name, entries, skip_broken)
@@ -240,12 +322,14 @@ def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[li
         return entries, []
     if not skip_broken:
         first = next(e for e in entries if e.id == broken[0])
-        named = _some([f"{first.path} ({faults[first.id]})", *broken[1:]])
+        named = some([f"{first.path} ({faults[first.id]})", *broken[1:]])
         raise VlmlabError(
             f"{len(broken)} of the {len(entries)} images of {name} cannot be read: {named}; "
             "replace or remove them, or leave them out with skip_broken (--skip-broken)"
         )
-    warnings.warn(f"left out {len(broken)} images of {name} that cannot be read: {_some(broken)}", stacklevel=2)
+    warnings.warn(
+        f"left out {counted(len(broken), 'image')} of {name} that cannot be read: {some(broken)}", stacklevel=2
+    )
     gone = set(broken)
     return [e for e in entries if e.id not in gone], broken
 
@@ -261,53 +345,78 @@ def fault(path: Path) -> str | None:
     return None
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file's name says that it is an image, and not a hidden one."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _consistent(name: str, entries: Sequence[Entry]) -> list[Entry]:
+    """The entries without second names (links) of one file; `VlmlabError` if those disagree about its class or split."""
+    first: dict[tuple[int, int], Entry] = {}
+    kept, doubled = [], []
+    for entry in sorted(entries, key=lambda e: e.id):
+        try:
+            stat = os.stat(entry.path)
+        except (OSError, ValueError):  # found broken when it is read
+            kept.append(entry)
+            continue
+        # Where a file system numbers no files, the path is all there is.
+        other = first.setdefault((stat.st_dev, stat.st_ino) if stat.st_ino else (0, hash(str(entry.path))), entry)
+        if other is entry:
+            kept.append(entry)
+        elif other.label != entry.label:
+            raise VlmlabError(
+                f"{name} has one image in two classes: {other.id} is '{other.label}', and {entry.id} is '{entry.label}'; "
+                "remove one of the two"
+            )
+        elif other.split != entry.split:
+            raise VlmlabError(
+                f"{name} has one image in two splits: {other.id} is in {other.split}, and {entry.id} in {entry.split}; "
+                "remove one of the two"
+            )
+        else:
+            doubled.append(entry.id)
+    if doubled:
+        _warn(f"left out {counted(len(doubled), 'second name')} (links) of images of {name}: {some(doubled)}")
+    return kept
 
 
-def _pictures_below(place: Path) -> list[Path]:
-    """Every image in a folder and the folders in it, but for what tools leave behind (.ipynb_checkpoints, @eaDir)."""
-    found = []
-    for folder, below, files in os.walk(place, onerror=_cannot_look_into):
-        below[:] = [name for name in below if not name.startswith((".", "__", "@"))]
-        found += [path for name in files if is_picture(path := Path(folder, name))]
-    return sorted(found)
+def _class_names(folder: Path, labels: Sequence[str]) -> dict[str, str]:
+    """What classnames.txt says of these labels: label -> name; empty if there is no such file.
 
-
-def _cannot_look_into(error: OSError) -> None:
-    folder, reason = error.filename, error.strerror
-    raise VlmlabError(f"cannot look into {folder} ({reason}); choose a folder that you may read") from error
-
-
-def _listed(folder: Path) -> list[Path]:
-    """What lies in a folder by name, without hidden entries and the droppings of archivers."""
-    try:
-        return sorted(f for f in folder.iterdir() if not f.name.startswith((".", "__")))
-    except OSError as error:
-        _cannot_look_into(error)
-
-
-def _text(file: Path) -> str:
-    """What a table or list says, with or without a byte order mark."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise VlmlabError(f"{file} is not UTF-8 text; save it again in UTF-8") from error
-    except OSError as error:
-        raise VlmlabError(f"cannot read {file} ({error.strerror}); choose a file that you may read") from error
-
-
-def _class_names(folder: Path) -> dict[str, str]:
-    """What classnames.txt says: folder -> name; empty if there is none."""
+    A label may hold spaces, and accents composed in another way than in the file. Lines that fit no label are counted
+    and named in a warning. Raises `VlmlabError` for a line without a name and for two names of one label.
+    """
     file = folder / CLASS_NAMES
-    if not file.is_file():
+    if not os.path.isfile(file):
         return {}
-    pairs = [line.split(maxsplit=1) for line in _text(file).splitlines() if line.strip()]
-    wrong = [pair for pair in pairs if len(pair) != 2]
-    if wrong:
-        raise VlmlabError(f"{file} gives '{wrong[0][0]}' no name; every line is a folder, a space, and its name")
-    return {label: name.strip() for label, name in pairs}
+    known = {_composed(label): label for label in labels}
+    names: dict[str, str] = {}
+    strangers = []
+    for line in text_of(file).splitlines():
+        words = _composed(line).split()
+        if not words:
+            continue
+        # The longest beginning that is a label: "polar bear white bear" is about the folder "polar bear".
+        ends = [n for n in range(len(words), 0, -1) if " ".join(words[:n]) in known]
+        if not ends:
+            strangers.append(words[0])
+            if len(words) == 1:
+                raise VlmlabError(f"{file} gives '{words[0]}' no name; every line is a folder, a space, and its name")
+            continue
+        end = next((n for n in ends if n < len(words)), None)
+        if end is None:
+            raise VlmlabError(
+                f"{file} gives '{' '.join(words)}' no name; every line is a folder, a space, and its name"
+            )
+        label, said = known[" ".join(words[:end])], " ".join(words[end:])
+        if names.setdefault(label, said) != said:
+            raise VlmlabError(f"{file} gives '{label}' two names, '{names[label]}' and '{said}'; keep one")
+    if strangers:
+        _warn(
+            f"passed over {counted(len(strangers), 'line')} of {file} that fit no class of {folder.name}: {some(strangers)}"
+        )
+    return names
+
+
+def _composed(text: str) -> str:
+    """Text with accents in one form, and single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _spoken(name: str, labels: Sequence[str], spoken: Mapping[str, str] | Callable[[str], str] | None) -> list[str]:
@@ -322,8 +431,3 @@ def _spoken(name: str, labels: Sequence[str], spoken: Mapping[str, str] | Callab
     if twice:
         raise VlmlabError(f"two classes of {name} are both called '{twice[0]}'; give them different names")
     return classes
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN_IN_MESSAGES])
-    return shown + (f" and {len(names) - SHOWN_IN_MESSAGES} more" if len(names) > SHOWN_IN_MESSAGES else "")

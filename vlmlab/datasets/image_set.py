@@ -6,8 +6,7 @@ Letters: N images, C classes, H height, W width, n objects in one image.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from PIL import ExifTags, Image
 from torch import LongTensor, Tensor
 
 from vlmlab.errors import VlmlabError
+from vlmlab.files import files_identity
 
 Pixels = NDArray[np.uint8]
 """An image [H, W, 3], red, green, blue."""
@@ -98,19 +98,6 @@ class FilePictures:
 
     def read(self, positions: Sequence[int]) -> list[Pixels]:
         return [read_picture(self.paths[p]) for p in positions]
-
-
-def files_identity(paths: Iterable[Path]) -> str:
-    """Hash over the path, size and time of change of files, 32 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            stat = os.stat(path)
-            version = f"{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError:  # a link to nothing, a folder without rights: found broken when it is read
-            version = "unreadable"
-        digest.update(f"{path}\0{version}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:32]
 
 
 def read_picture(path: Path) -> Pixels:

@@ -8,13 +8,18 @@
 
 What no official list calls validation is a tenth of train, by a seeded order of the file names. Papers on multi-label
 recognition learn on VOC's train and val together. Objects that VOC marks as difficult, and crowds of COCO, count for
-nothing: neither as label nor as box. Novel categories are the 17 of OVR-CNN (arXiv 2011.10678) in COCO; the 15 that it
-sets aside are among the base ones here. In VOC they are the five of SPNet (CVPR 2019).
+nothing: neither as label nor as box. Annotation files that contradict themselves or one another are refused; a box is cut
+at the border of its image, and objects whose box has no area there (COCO has a few) are left out, counted and named.
+Novel categories are the 17 of OVR-CNN (arXiv 2011.10678) in COCO; the 15 that it sets aside are among the base ones here.
+In VOC they are the five of SPNet (CVPR 2019).
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +31,9 @@ from PIL import Image, ImageDraw
 
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
+from vlmlab.datasets.folder import Entry, readable
 from vlmlab.datasets.image_set import NOTHING, Annotation, FilePictures, ImageSet
+from vlmlab.datasets.listing import counted, path_named, some, spelled
 from vlmlab.datasets.splits import held_out
 from vlmlab.errors import VlmlabError
 
@@ -58,10 +65,11 @@ class _Picture:
     annotate: Callable[[], Annotation]
 
 
-def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0) -> Dataset:
+def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, skip_broken: bool = False) -> Dataset:
     """VOC or COCO from below `root`, in torchvision's and the original layout.
 
-    Raises `VlmlabError` if it is not there and cannot be downloaded (COCO never is), or if its files are incomplete.
+    With `skip_broken`, images that cannot be read are left out, counted and named. Raises `VlmlabError` if it is not there
+    and cannot be downloaded (COCO never is), if its files are incomplete, or if its annotations contradict each other.
     """
     year = name[-4:]
     try:
@@ -69,6 +77,11 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0) ->
     except (OSError, ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VlmlabError(f"{name} in {root} is incomplete ({reason}); unpack its archives again") from error
+    _each_once(name, pictures)
+    skipped: list[str] = []
+    if skip_broken:
+        _, skipped = readable(name, [Entry(p.id, p.path, "") for p in pictures], skip_broken)
+        pictures = [p for p in pictures if p.id not in set(skipped)]
     gone = [p.path for p in pictures if not p.path.is_file()]
     if gone:
         raise VlmlabError(
@@ -96,7 +109,31 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0) ->
         mirrors=info.mirrors,
         novel=VOC_NOVEL if name.startswith("voc") else COCO_NOVEL,
         stuff=("background",) if name == "voc2012" else (),
+        skipped=tuple(skipped),
     )
+
+
+def _each_once(name: str, pictures: Sequence[_Picture]) -> None:
+    """Raise `VlmlabError` if one image file stands in the lists twice, whichever they are."""
+    folders: dict[Path, str] = {}
+    seen: dict[str, str] = {}
+    for p in pictures:
+        if p.path.parent not in folders:  # one folder may be a link to another
+            folders[p.path.parent] = os.path.realpath(p.path.parent)
+        place = os.path.join(folders[p.path.parent], p.path.name)
+        if place in seen:
+            where = f"twice in {p.split}" if seen[place] == p.split else f"in {seen[place]} and in {p.split}"
+            raise VlmlabError(f"{name} lists the image {p.path} {where}; unpack its archives again")
+        seen[place] = p.split
+
+
+def _in_image(boxes: Sequence[Sequence[float]], width: float, height: float) -> tuple[np.ndarray, list[int]]:
+    """(boxes [n, 4] cut at the border of the image, places of those that have an area there)."""
+    cut = np.array(boxes, np.float64).reshape(-1, 4)
+    cut[:, 0::2], cut[:, 1::2] = cut[:, 0::2].clip(0, width), cut[:, 1::2].clip(0, height)
+    # Written so that a coordinate that is no number counts as no area.
+    sound = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
+    return cut.astype(np.float32), np.flatnonzero(sound).tolist()
 
 
 # ------------------------------------------------------------------------------------------------ Pascal VOC
@@ -137,12 +174,25 @@ def _download_voc(year: str, root: Path, lists: Sequence[str]) -> None:
 
 def _voc_boxes(folder: Path, number: str, split: str) -> _Picture:
     boxes, labels = [], []
-    for entry in ElementTree.parse(folder / "Annotations" / f"{number}.xml").iter("object"):
+    file = folder / "Annotations" / f"{number}.xml"
+    page = ElementTree.parse(file)
+    width, height = (float(page.findtext(f"size/{side}") or "inf") for side in ("width", "height"))
+    for entry in page.iter("object"):
         if entry.findtext("difficult") == "1":
             continue
+        kind = (entry.findtext("name") or "").strip()
+        if kind not in VOC_NAMES:
+            raise VlmlabError(
+                f"{file} shows '{kind}', which is none of VOC's twenty categories; unpack its archive again"
+            )
         x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
-        boxes.append((x0 - 1, y0 - 1, x1, y1))  # VOC counts pixels from 1 and includes the last
-        labels.append(list(VOC_NAMES).index(entry.findtext("name")))
+        cut, sound = _in_image(
+            [(x0 - 1, y0 - 1, x1, y1)], width, height
+        )  # VOC counts pixels from 1 and includes the last
+        if not sound:
+            raise VlmlabError(f"{file} has a box without an area in the image, {x0:g} {y0:g} {x1:g} {y1:g}; correct it")
+        boxes.append(cut[0])
+        labels.append(list(VOC_NAMES).index(kind))
     annotation = Annotation(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64))
     path = folder / "JPEGImages" / f"{number}.jpg"
     return _Picture(f"{split}/{number}.jpg", path, split, frozenset(labels), lambda: annotation)
@@ -152,7 +202,13 @@ def _voc_masks(folder: Path, number: str, split: str) -> _Picture:
     """The palettes of the two mask files are indices: 0 background, 255 not annotated, else class or object from 1."""
     files = [folder / f"Segmentation{kind}" / f"{number}.png" for kind in ("Class", "Object")]
     with Image.open(files[0]) as mask:
+        if mask.mode not in ("P", "L"):
+            raise VlmlabError(
+                f"{files[0]} holds colours and not class numbers (mode {mask.mode}); unpack its archive again"
+            )
         shown = {value - 1 for _, value in mask.getcolors(256) if value not in (0, 255)}
+    if shown and max(shown) >= len(VOC_NAMES):
+        raise VlmlabError(f"{files[0]} shows class {max(shown) + 1} of {len(VOC_NAMES)}; unpack its archive again")
 
     def annotate() -> Annotation:
         kinds, objects = (np.asarray(Image.open(file)) for file in files)
@@ -187,24 +243,21 @@ def _coco(name: str, year: str, root: Path, download: bool) -> tuple[list[str], 
             f"{name} is not in {root}; expected {wanted} and the folders train{year} and val{year} beside it; "
             "get them from cocodataset.org"
         )
-    classes: list[str] = []
+    contents = {
+        theirs: _instances(folder / "annotations" / f"instances_{theirs}{year}.json") for theirs in ("train", "val")
+    }
+    classes = _categories(contents["train"], contents["val"])
     pictures: list[_Picture] = []
     for theirs, ours in (("train", "train"), ("val", "test")):
-        file = folder / "annotations" / f"instances_{theirs}{year}.json"
-        content = json.loads(file.read_text(encoding="utf-8"))
-        kinds = sorted(content["categories"], key=lambda kind: kind["id"])
-        classes = [kind["name"] for kind in kinds]
-        number = {kind["id"]: k for k, kind in enumerate(kinds)}
-        objects: dict[int, list[dict]] = {}
-        for entry in content["annotations"]:
-            if not entry.get("iscrowd"):
-                objects.setdefault(entry["image_id"], []).append(entry)
-        for image in sorted(content["images"], key=lambda image: image["file_name"]):
-            own = objects.get(image["id"], [])
+        content = contents[theirs]
+        number = {id: classes.index(name) for id, name in content.categories.items()}
+        for image in sorted(content.images.values(), key=lambda image: image["file_name"]):
+            own = content.objects.get(image["id"], [])
+            file = path_named(image["file_name"])
             pictures.append(
                 _Picture(
-                    f"{ours}/{image['file_name']}",
-                    folder / f"{theirs}{year}" / image["file_name"],
+                    f"{ours}/{spelled(file)}",
+                    folder / f"{theirs}{year}" / file,
                     ours,
                     frozenset(number[entry["category_id"]] for entry in own),
                     lambda own=own, image=image, number=number: _coco_annotation(own, image, number),
@@ -213,18 +266,152 @@ def _coco(name: str, year: str, root: Path, download: bool) -> tuple[list[str], 
     return classes, pictures
 
 
+@dataclass(frozen=True)
+class _Instances:
+    """An annotation file of COCO: category id -> name, image id -> its entry, image id -> its objects without crowds."""
+
+    file: Path
+    categories: dict[int, str]
+    images: dict[int, dict]
+    objects: dict[int, list[dict]]
+
+
+def _instances(file: Path) -> _Instances:
+    """Read an annotation file of COCO, and raise `VlmlabError` in one line if it contradicts itself."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    categories: dict[int, str] = {}
+    for kind in sorted(content["categories"], key=lambda kind: kind["id"]):
+        if (
+            categories.setdefault(kind["id"], kind["name"]) != kind["name"]
+            or list(categories.values()).count(kind["name"]) > 1
+        ):
+            raise VlmlabError(
+                f"{file} has two categories with the id {kind['id']} or the name '{kind['name']}'; correct it"
+            )
+    images: dict[int, dict] = {}
+    for image in content["images"]:
+        if image["id"] in images:
+            raise VlmlabError(f"{file} has two images with the id {image['id']}; correct it")
+        if not (image["width"] > 0 and image["height"] > 0):
+            raise VlmlabError(f"{file}: the image {image['file_name']} has no size; correct it")
+        images[image["id"]] = image
+    objects: dict[int, list[dict]] = {}
+    seen, without_area, cut = set(), [], []
+    for entry in content["annotations"]:
+        name = f"{file}: the object {entry.get('id', '')}"
+        if entry.get("id") in seen:
+            raise VlmlabError(f"{name} stands there twice; correct it")
+        seen |= {entry["id"]} if "id" in entry else set()
+        image = images.get(entry["image_id"])
+        if image is None:
+            raise VlmlabError(f"{name} belongs to the image {entry['image_id']}, which is not listed; correct it")
+        if entry["category_id"] not in categories:
+            raise VlmlabError(f"{name} is of the category {entry['category_id']}, which is not listed; correct it")
+        if entry.get("iscrowd"):
+            continue
+        x, y, w, h = entry["bbox"]
+        width, height = image["width"], image["height"]
+        if not (w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0):
+            without_area.append(str(entry.get("id", "")))
+            continue
+        if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:  # COCO's own are up to a pixel out
+            cut.append(str(entry.get("id", "")))
+        _check_segmentation(entry.get("segmentation"), image, name)
+        objects.setdefault(entry["image_id"], []).append(entry)
+    if without_area:
+        _warn(
+            f"left out {counted(len(without_area), 'object')} of {file} whose box has no area in the image: {some(without_area)}"
+        )
+    if cut:
+        _warn(f"cut {counted(len(cut), 'box')} of {file} at the border of their image, which they leave: {some(cut)}")
+    return _Instances(file, categories, images, objects)
+
+
+def _categories(train: _Instances, val: _Instances) -> list[str]:
+    """The classes, in the order of the ids of train; val may show some of them only, by the same ids."""
+    for id, name in val.categories.items():
+        if name not in train.categories.values():
+            raise VlmlabError(
+                f"{val.file} has the category '{name}', which {train.file.name} has not; export both with the same categories"
+            )
+        if train.categories.get(id) != name:
+            raise VlmlabError(
+                f"{val.file} calls the category {id} '{name}', and {train.file.name} calls it "
+                f"'{train.categories.get(id, 'nothing')}'; export both with the same categories"
+            )
+    return list(train.categories.values())
+
+
+def _check_segmentation(segmentation: object, image: dict, name: str) -> None:
+    """Raise `VlmlabError` if a mask is neither polygons nor run lengths of this image."""
+    if isinstance(segmentation, dict):
+        if list(segmentation["size"]) != [image["height"], image["width"]]:
+            raise VlmlabError(f"{name} has a mask of another size than its image; correct it")
+        runs = _runs(segmentation["counts"])
+        if sum(runs) != image["height"] * image["width"] or min(runs) < 0:
+            raise VlmlabError(f"{name} has a run-length mask that does not fill its image; correct it")
+        return
+    for polygon in segmentation or ():
+        if len(polygon) % 2 or not all(math.isfinite(value) for value in polygon):
+            raise VlmlabError(
+                f"{name} has a polygon of {len(polygon)} numbers, which are no pairs of x and y; correct it"
+            )
+
+
+def _runs(counts: Sequence[int] | str | bytes) -> list[int]:
+    """Lengths of the runs of a mask, zeros first: a list as it is, or COCO's compressed text.
+
+    The text writes every length in groups of five bits from the lowest, a sixth bit says that more follow, and from the
+    third length on it is the difference to the one two before (the format of the COCO API).
+    """
+    if not isinstance(counts, (str, bytes)):
+        return list(counts)
+    runs: list[int] = []
+    value = shift = 0
+    for byte in counts.encode() if isinstance(counts, str) else counts:
+        group = byte - 48
+        value |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            if group & 16:  # negative
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
+def _mask(segmentation: object, width: int, height: int) -> np.ndarray:
+    """Mask [H, W] of one object, from run lengths down the columns or from polygons."""
+    if isinstance(segmentation, dict):
+        runs = _runs(segmentation["counts"])
+        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    drawn = Image.new("1", (width, height))
+    for polygon in segmentation:
+        if len(polygon) > 2:
+            ImageDraw.Draw(drawn).polygon(polygon, fill=1, outline=1)
+        elif polygon:
+            ImageDraw.Draw(drawn).point(polygon, fill=1)
+    return np.asarray(drawn)
+
+
 def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -> Annotation:
-    """Boxes and polygons of one image; where objects overlap, the smaller one is in front."""
+    """Boxes and masks of one image; where objects overlap, the smaller one is in front.
+
+    There are no masks where one of the objects has none: what it covers would count as nothing.
+    """
     height, width = image["height"], image["width"]
     labels = np.array([number[entry["category_id"]] for entry in own], np.int64)
-    boxes = [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in own)]
+    boxes, _ = _in_image([(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in own)], width, height)
+    if not all(entry.get("segmentation") for entry in own):
+        return Annotation(boxes, labels)
     instances = np.zeros((len(own), height, width), bool)
     for mask, entry in zip(instances, own, strict=True):
-        drawn = Image.new("1", (width, height))
-        for polygon in entry["segmentation"]:
-            ImageDraw.Draw(drawn).polygon(polygon, fill=1, outline=1)
-        mask[:] = np.asarray(drawn)
+        mask[:] = _mask(entry["segmentation"], width, height)
     semantic = np.full((height, width), NOTHING, np.uint8)
     for k in np.argsort(-instances.sum((1, 2)), kind="stable"):
         semantic[instances[k]] = labels[k]
-    return Annotation(np.array(boxes, np.float32).reshape(-1, 4), labels, instances, semantic)
+    return Annotation(boxes, labels, instances, semantic)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,11 @@ from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.folder import Entry, assemble, read_class_folders
 from vlmlab.datasets.image_set import ArrayPictures, ImageSet
+from vlmlab.datasets.listing import path_named, spelled, text_of
 from vlmlab.datasets.scenes import SCENES, load_scenes
 from vlmlab.datasets.splits import held_out
 from vlmlab.errors import VlmlabError
-from vlmlab.files import cache_path
+from vlmlab.files import cache_path, expanded
 
 if TYPE_CHECKING:
     from torchvision.datasets import VisionDataset
@@ -146,13 +148,15 @@ def load_standard(
         VlmlabError: it is not there and `download` is not set (the message says what was expected where), or it cannot
             be downloaded, or its files are incomplete.
     """
-    root = (root or cache_path("standard")).expanduser()
+    root = expanded(root or cache_path("standard"))
     if name in SCENES:
-        return load_scenes(name, root, download, seed)
+        return load_scenes(name, root, download, seed, skip_broken)
     how = STANDARD[name]
+    # These sets are large and were checked by their makers: every image is decoded beforehand only to leave broken ones out.
+    check = skip_broken
     if how.coop and (found := _coop_files(root, how)):
-        entries, classes = read_coop_split(*found)
-        dataset = assemble(name, entries, seed, spoken=str, order=classes, check=False)
+        entries, classes = read_coop_split(*found, skip_broken)
+        dataset = assemble(name, entries, seed, skip_broken, spoken=str, order=classes, check=check)
         dataset = replace(dataset, split_source="CoOp")
     elif entries := _class_folders(root, name):
         dataset = assemble(name, entries, seed, skip_broken, how.spoken)
@@ -160,14 +164,15 @@ def load_standard(
         dataset = _cifar(name, root, download, seed)
     else:
         entries, classes = _torchvision(name, root, download)
-        entries = _complete(entries, name)
+        if not skip_broken:
+            entries = _complete(entries, name)
         if how.official and "val" not in how.official:
             train = [e for e in entries if e.split == "train"]
             held = held_out([e.id for e in train], [e.label for e in train], VAL_SHARE, seed)
             val = [replace(train[i], split="val") for i in held]
             entries = [e for e in entries if e.split != "train"] + val
             entries += [e for i, e in enumerate(train) if i not in held]
-        dataset = assemble(name, entries, seed, spoken=how.spoken, order=classes, check=False)
+        dataset = assemble(name, entries, seed, skip_broken, spoken=how.spoken, order=classes, check=check)
     return replace(dataset, templates=[how.template], mirrors=BY_NAME[name].mirrors)
 
 
@@ -186,21 +191,38 @@ def _coop_files(root: Path, how: Standard) -> tuple[Path, Path] | None:
     return (file, place) if file and place else None
 
 
-def read_coop_split(file: Path, pictures: Path) -> tuple[list[Entry], list[str]]:
+def read_coop_split(file: Path, pictures: Path, skip_missing: bool = False) -> tuple[list[Entry], list[str]]:
     """(entries, classes in label order) of a CoOp split file: per split, lists of [path, label, class name].
 
-    Raises `VlmlabError` if the file is not of that form or names images that are not there.
+    Raises `VlmlabError` if the file is not of that form, contradicts itself (an image twice, a label with two names, a
+    name with two labels), or names images that are not there, unless `skip_missing`.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        rows = [(s, path, int(label), str(name)) for s in ("train", "val", "test") for path, label, name in content[s]]
+        content = json.loads(text_of(file))
+        rows = [(s, str(path), label, str(name)) for s in ("train", "val", "test") for path, label, name in content[s]]
+        if not all(type(label) is int for _, _, label, _ in rows):
+            raise TypeError("labels are whole numbers")
     except (ValueError, KeyError, TypeError) as error:
         raise VlmlabError(
             f"{file} is no split file of CoOp (per split a list of path, label, class name); download it again"
         ) from error
-    names = {label: name for _, _, label, name in rows}
-    entries = [Entry(path, pictures / path, names[label], split) for split, path, label, _ in rows]
-    return _complete(entries, file.name), [names[label] for label in sorted(names)]
+    names: dict[int, str] = {}
+    labels: dict[str, int] = {}
+    splits: dict[str, str] = {}
+    entries = []
+    for split, path, label, name in rows:
+        if names.setdefault(label, name) != name:
+            raise VlmlabError(f"{file} calls label {label} both '{names[label]}' and '{name}'; download it again")
+        if labels.setdefault(name, label) != label:
+            raise VlmlabError(f"{file} gives '{name}' both the label {labels[name]} and {label}; download it again")
+        place = os.path.normpath(path_named(path))
+        if place in splits:
+            where = f"twice in {split}" if splits[place] == split else f"in {splits[place]} and in {split}"
+            raise VlmlabError(f"{file} names the image {path} {where}; download it again")
+        splits[place] = split
+        entries.append(Entry(spelled(path_named(path)), pictures / place, name, split))
+    ordered = [names[label] for label in sorted(names)]
+    return (entries if skip_missing else _complete(entries, file.name)), ordered
 
 
 # ------------------------------------------------------------------------------------------------ other layouts
