@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import open_clip
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vlmlab.backbones import load_backbone, loading
 from vlmlab.errors import VlmlabError
@@ -165,3 +168,131 @@ def test_tampered_embedded_weights(tmp_path, monkeypatch):
 def test_the_catalogue_needs_no_torch():
     code = "import sys, vlmlab.backbones.catalog as c; assert c.BACKBONES; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+# -- checkpoints as training programs save them
+
+WRAPPED = {
+    "model": lambda state: {"model": state, "optimizer": {"state": {}}, "epoch": 3},
+    "model_state_dict": lambda state: {"model_state_dict": state, "epoch": 3, "loss": 0.5},
+    "two wrappers": lambda state: {"state_dict": {"model": state}},
+    "_orig_mod.": lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+    "module._orig_mod.": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
+    "model.": lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}},
+    "towers compiled": lambda state: {k.replace("visual.", "visual._orig_mod."): v for k, v in state.items()},
+    "a fact beside": lambda state: state | {"epoch": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def state(checkpoints):
+    return load_file(checkpoints / "plain.safetensors")
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_weights_are_found_in_what_is_wrapped_around_them(checkpoints, state, tmp_path, kind):
+    torch.save(WRAPPED[kind](state), tmp_path / "w.pt")
+    model = load_backbone(f"tiny-test@{tmp_path / 'w.pt'}", device="cpu").model
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if key in state)
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_openai_s_marks_mean_quick_gelu_in_any_wrapper(checkpoints, state, tmp_path, kind):
+    marks = {mark: torch.tensor(1) for mark in loading.OPENAI_MARKS}
+    torch.save(WRAPPED[kind](state | marks), tmp_path / "w.pt")
+    model = load_backbone(f"tiny-test@{tmp_path / 'w.pt'}", device="cpu").model
+    assert any(isinstance(module, QuickGELU) for module in model.modules())
+
+
+def test_a_stranger_among_the_weights_is_named(checkpoints, state, tmp_path):
+    torch.save(
+        {"state_dict": {f"model.{k}": v for k, v in state.items()} | {"loss.weight": torch.ones(2)}}, tmp_path / "w.pt"
+    )
+    assert "have loss.weight, which" in message(f"tiny-test@{tmp_path / 'w.pt'}")
+
+
+def test_an_architecture_with_a_quick_gelu_twin_says_that_the_file_cannot_tell(checkpoints, state, tmp_path, recwarn):
+    load_backbone(f"tiny-test@{checkpoints / 'plain.safetensors'}", device="cpu")
+    assert not [w for w in recwarn if "QuickGELU" in str(w.message)]
+    (tmp_path / "tiny-test-quickgelu.json").write_text(json.dumps(TINY | {"quick_gelu": True}))
+    open_clip.add_model_config(tmp_path / "tiny-test-quickgelu.json")
+    try:
+        for file, said in (("plain.safetensors", 1), ("trained.pt", 1), ("openai.pt", 0)):
+            recwarn.clear()
+            load_backbone(f"tiny-test@{checkpoints / file}", device="cpu")
+            told = [str(w.message) for w in recwarn if "QuickGELU" in str(w.message)]
+            assert len(told) == said and all("tiny-test-quickgelu@" in text for text in told)
+        recwarn.clear()
+        load_backbone(f"tiny-test-quickgelu@{checkpoints / 'plain.safetensors'}", device="cpu")
+        assert not [w for w in recwarn if "QuickGELU" in str(w.message)]
+    finally:
+        open_clip.factory._MODEL_CONFIGS.pop("tiny-test-quickgelu")
+
+
+def test_a_logit_bias_as_siglip_trains_it_is_taken(checkpoints, state, tmp_path):
+    save_file(state | {"logit_bias": torch.tensor(-9.5)}, tmp_path / "biased.safetensors")
+    model = load_backbone(f"tiny-test@{tmp_path / 'biased.safetensors'}", device="cpu").model
+    assert float(model.logit_bias) == -9.5
+
+
+def test_weights_of_another_resolution_are_opened_at_theirs(checkpoints, tmp_path):
+    torch.manual_seed(1)
+    large = open_clip.model.CLIP(**TINY | {"vision_cfg": TINY["vision_cfg"] | {"image_size": 64}}).eval()
+    save_file(large.state_dict(), tmp_path / "large.safetensors")
+    with pytest.warns(UserWarning, match="opened at the 64 x 64 pixels"):
+        backbone = load_backbone(f"tiny-test@{tmp_path / 'large.safetensors'}", device="cpu")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert backbone.image_size == 64 and torch.allclose(
+            backbone.model.encode_image(images), large.encode_image(images), atol=1e-5
+        )
+
+
+def test_another_context_length_is_called_that(checkpoints, state, tmp_path):
+    save_file(state | {"positional_embedding": torch.zeros(248, 64)}, tmp_path / "long.safetensors")
+    assert "they are of another context length" in message(f"tiny-test@{tmp_path / 'long.safetensors'}")
+
+
+# -- the network
+
+
+def listening(answer: bytes):
+    """The address of a server that gives every caller this answer, and then says no more."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                caller, _ = server.accept()
+            except OSError:
+                return
+            caller.recv(4096)
+            caller.sendall(answer)
+            caller.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"nonsense\r\n\r\n"])
+def test_a_dead_proxy_costs_seconds_at_most(monkeypatch, answer):
+    server, proxy = listening(answer or b"")
+    if answer is None:
+        server.close()  # nobody listens
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(loading, "_cached", lambda facts: None)
+    monkeypatch.setattr(loading, "download_pretrained", lambda facts: pytest.fail("it tried to fetch"))
+    began = time.monotonic()
+    assert "cannot be reached" in message("ViT-B-32/openai")
+    assert time.monotonic() - began < 6
+    server.close()
+
+
+@pytest.mark.parametrize(("status", "there"), [("200 OK", True), ("404 Not Found", True), ("503 Unavailable", False)])
+def test_an_address_that_answers_is_reached(monkeypatch, status, there):
+    server, address = listening(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert loading._reachable(address) is there
+    server.close()

@@ -164,7 +164,10 @@ def set_to(part, place, **fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: (c["categories"][0].update(id=19), c["annotations"].clear()), "val2017.json calls the category 19 'dog', and .*train2017.json calls it 'nothing'"),
+        (
+            lambda c: (c["categories"][0].update(id=19), c["annotations"].clear()),
+            "val2017.json calls the category 19 'dog', and .*train2017.json calls it 'nothing'",
+        ),
         (lambda c: c.update(categories=[{"id": 1, "name": "dog"}, {"id": 18, "name": "person"}]), "calls the category 1 'dog'"),
         (lambda c: c["categories"].append({"id": 5, "name": "fish"}), "has the category 'fish', which"),
         (lambda c: c["categories"].append({"id": 5, "name": "dog"}), "two categories with the id .* or the name 'dog'"),

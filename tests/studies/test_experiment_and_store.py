@@ -79,7 +79,7 @@ def pets(tmp_path) -> Experiment:
     return Experiment("coop", str(folder))
 
 
-@pytest.mark.parametrize("change", ["added", "removed", "other size", "table"])
+@pytest.mark.parametrize("change", ["added", "removed", "other size", "same size", "table"])
 def test_a_result_on_a_folder_is_known_until_the_folder_changes(tmp_path, pets, change):
     folder = Path(pets.dataset)
     ResultStore(folder / "results").add(pets, {"a": 1})  # within the folder itself
@@ -91,6 +91,8 @@ def test_a_result_on_a_folder_is_known_until_the_folder_changes(tmp_path, pets, 
         (folder / "cat" / "1.png").unlink()
     elif change == "other size":
         (folder / "cat" / "1.png").write_bytes(b"another")
+    elif change == "same size":
+        (folder / "cat" / "1.png").write_bytes(b"two")
     else:
         (folder / "labels.csv").write_text("file,label\ncat/1.png,cat\n")
     store = ResultStore(folder / "results")
@@ -227,3 +229,95 @@ def test_a_dataset_of_vlmlab_is_not_hidden_by_a_folder_of_its_name(tmp_path, mon
 def test_a_seed_that_no_generator_takes_is_refused():
     with pytest.raises(VlmlabError, match="seed must be below"):
         Experiment("coop", "digits", seed=2**40)
+
+
+# -- what a result was made from lies elsewhere
+
+
+def replaced(file: Path, content: bytes) -> None:
+    """Other bytes of the same size."""
+    assert len(content) == file.stat().st_size and content != file.read_bytes()
+    file.write_bytes(content)
+
+
+def test_a_change_behind_a_link_is_noticed(tmp_path, pets):
+    folder = Path(pets.dataset)
+    (tmp_path / "real" / "dog").mkdir(parents=True)
+    (tmp_path / "real" / "dog" / "1.png").write_bytes(b"one")
+    (folder / "dog").symlink_to(tmp_path / "real" / "dog")
+    ResultStore(tmp_path / "store").add(pets, {"a": 1})
+    assert ResultStore(tmp_path / "store").get(pets) == {"a": 1}
+    (tmp_path / "real" / "dog" / "2.png").write_bytes(b"two")
+    assert ResultStore(tmp_path / "store").get(pets) is None
+
+
+@pytest.mark.parametrize("written", ["../elsewhere/1.png", "..\\elsewhere\\1.png", "{absolute}"])
+def test_a_change_of_what_a_table_names_outside_is_noticed(tmp_path, pets, written):
+    outside = tmp_path / "elsewhere" / "1.png"
+    outside.parent.mkdir()
+    outside.write_bytes(b"one")
+    text = f"file,label\n{written.format(absolute=outside)},cat\n"
+    (Path(pets.dataset) / "labels.csv").write_text(text)
+    ResultStore(tmp_path / "store").add(pets, {"a": 1})
+    assert ResultStore(tmp_path / "store").get(pets) == {"a": 1}
+    replaced(outside, b"two")
+    assert ResultStore(tmp_path / "store").get(pets) is None
+
+
+@pytest.mark.parametrize("changed", ["eurosat/split_zhou_EuroSAT.json", "eurosat/2750/Forest/1.jpg"])
+def test_a_standard_dataset_belongs_to_its_files_too(tmp_path, changed):
+    for name in ("eurosat/split_zhou_EuroSAT.json", "eurosat/2750/Forest/1.jpg", "dtd/images/1.jpg"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_bytes(b"one")
+    experiment = Experiment("coop", "eurosat", root=str(tmp_path / "root"))
+    ResultStore(tmp_path / "store").add(experiment, {"a": 1})
+    replaced(tmp_path / "root" / "dtd/images/1.jpg", b"two")  # another dataset
+    assert ResultStore(tmp_path / "store").get(experiment) == {"a": 1}
+    replaced(tmp_path / "root" / changed, b"two")
+    assert ResultStore(tmp_path / "store").get(experiment) is None
+    shutil.rmtree(tmp_path / "root")
+    assert ResultStore(tmp_path / "store").get(experiment) == {"a": 1}
+
+
+def test_the_places_of_the_standard_datasets_are_those_that_are_read():
+    from vlmlab.datasets.scenes import SCENES
+    from vlmlab.datasets.sources import PLACES
+    from vlmlab.datasets.standard import AIRCRAFT_OF_COOP, STANDARD
+
+    assert set(PLACES) == {*STANDARD, *SCENES}
+    for name, how in STANDARD.items():
+        assert how.layout.partition("/")[0] in PLACES[name]
+        assert how.coop is None or how.coop[0] in PLACES[name]
+    assert AIRCRAFT_OF_COOP in PLACES["fgvc-aircraft"]
+
+
+def test_what_changes_while_an_experiment_runs_was_not_measured(tmp_path, pets):
+    store = ResultStore(tmp_path / "store")
+    store.look(pets)
+    replaced(Path(pets.dataset) / "cat" / "1.png", b"two")
+    store.add(pets, {"a": 1})
+    assert ResultStore(tmp_path / "store").get(pets) is None
+
+
+def test_a_result_of_an_older_vlmlab_is_known_by_names_and_sizes(tmp_path, pets):
+    store = ResultStore(tmp_path / "store")
+    store.add(pets, {"a": 1})
+    file = store.folder / f"{pets.key}.json"
+    old = "8d41f3a9fd720718"  # what 0.1 wrote for this folder
+    content = json.loads(file.read_text())
+    content["made_from"] = {pets.dataset: old}
+    file.write_text(json.dumps(content))
+    assert ResultStore(tmp_path / "store").get(pets) == {"a": 1}
+    (Path(pets.dataset) / "cat" / "1.png").write_bytes(b"another")
+    assert ResultStore(tmp_path / "store").get(pets) is None
+
+
+def test_a_folder_whose_name_is_no_utf_8_has_results(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9"))
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "1.png").write_bytes(b"one")
+    experiment = Experiment("coop", str(folder))
+    ResultStore(tmp_path / "store").add(experiment, {"dataset": str(folder)})
+    assert ResultStore(tmp_path / "store").get(experiment) == {"dataset": str(folder)}
+    (folder / "cat" / "1.png").write_bytes(b"two")
+    assert ResultStore(tmp_path / "store").get(experiment) is None

@@ -6,13 +6,17 @@ carry code; embedded ones are checked against the SHA-256 that their manifest pi
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
+import math
+import os
 import pickle
-import socket
+import ssl
 import sys
-import urllib.parse
+import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import open_clip
@@ -28,8 +32,22 @@ from torch import Tensor
 from vlmlab.backbones.backbone import Backbone
 from vlmlab.backbones.catalog import BACKBONES, manifest
 from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import data_path, verified
+from vlmlab.files import data_path, expanded, verified
 from vlmlab.heap import keep_freed_memory
+
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "clip",
+    "net",
+    "network",
+    "weights",
+    "model_ema",
+    "ema",
+)
+"""Keys under which training programs keep the state dict, beside the optimiser and whatever else they need."""
 
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Entries that only OpenAI's own checkpoints have; such a model was trained with QuickGELU."""
@@ -120,35 +138,75 @@ def _photo() -> Backbone:
 
 
 def _checkpoint(name: str) -> Backbone:
-    """ARCH@FILE: a state dict in OpenAI's or open_clip's format.
+    """ARCH@FILE: a state dict in OpenAI's or open_clip's format, also inside of what training programs save around it.
 
     OpenAI's own files are TorchScript archives, which carry code and are not opened. A state dict that does not show
-    that it was trained with QuickGELU needs an ARCH that says so, such as ViT-B-32-quickgelu.
+    that it was trained with QuickGELU needs an ARCH that says so, such as ViT-B-32-quickgelu; a warning says that where
+    there is such an ARCH. Weights of another resolution are opened at theirs.
     """
     arch, _, file = name.partition("@")
     _known_arch(arch)
-    state = _state_dict(Path(file).expanduser())
+    state = _state_dict(expanded(file))
     openai = any(mark in state for mark in OPENAI_MARKS)
     state = {key: value for key, value in state.items() if key not in OPENAI_MARKS}
+    twin = f"{arch}-quickgelu"
+    if not openai and twin in open_clip.list_models():
+        warnings.warn(
+            f"{name} is opened with GELU, because the file does not say which activation its weights were trained with; weights of "
+            f"OpenAI, and those that began with them, need QuickGELU: name them {twin}@{file}",
+            stacklevel=2,
+        )
     # An OpenAI checkpoint means QuickGELU whether or not the name of the architecture says so.
-    model = _empty(name, arch, openai)
+    model = _empty(name, arch, openai, "logit_bias" in state)
+    side = _side_of(state, model)
+    if side != _side(model):
+        warnings.warn(
+            f"{name} is opened at the {side} x {side} pixels that its weights were trained with", stacklevel=2
+        )
+        model = _empty(name, arch, openai, "logit_bias" in state, side)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)  # a CLIP's weights for an architecture with a tower `text`
     _load(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, name)
     return _with_tokenizer(name, model, arch)
 
 
-def _empty(name: str, arch: str, quick_gelu: bool) -> torch.nn.Module:
-    """The architecture with random weights; open_clip's warning that they are random is not passed on."""
+def _empty(name: str, arch: str, quick_gelu: bool, bias: bool = False, side: int | None = None) -> torch.nn.Module:
+    """The architecture with random weights; open_clip's warning that they are random is not passed on.
+
+    `bias` says whether it has a logit bias, as SigLIP's loss needs it; `side` is the size of its images in pixels.
+    """
+    more = {"init_logit_bias": 0.0} if bias else {}
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        return open_clip.create_model(arch, force_quick_gelu=quick_gelu, pretrained_text=False)
+        return open_clip.create_model(
+            arch, force_quick_gelu=quick_gelu, force_image_size=side, pretrained_text=False, **more
+        )
     except OSError as error:  # some text towers take their configuration from the hub
         raise _not_here(name, f"the configuration of {arch}") from error
     finally:
         root.setLevel(level)
+
+
+def _side(model: torch.nn.Module) -> int:
+    size = model.visual.image_size
+    return size if isinstance(size, int) else size[0]
+
+
+def _side_of(state: dict[str, Tensor], model: torch.nn.Module) -> int:
+    """The size of the images, in pixels, that the weights of a CLIP were trained with: from the number of positions.
+
+    That of `model` if the weights do not tell.
+    """
+    for key in ("visual.positional_embedding", "visual.attnpool.positional_embedding"):
+        mine, theirs = model.state_dict().get(key), state.get(key)
+        if mine is None or theirs is None or theirs.ndim != 2 or mine.shape[1] != theirs.shape[1]:
+            continue
+        grid, own = math.isqrt(len(theirs) - 1), math.isqrt(len(mine) - 1)
+        if grid * grid == len(theirs) - 1 and own * own == len(mine) - 1:
+            return _side(model) * grid // own
+    return _side(model)
 
 
 def _with_tokenizer(name: str, model: torch.nn.Module, arch: str) -> Backbone:
@@ -172,10 +230,10 @@ def _known_arch(arch: str) -> None:
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise VlmlabError(f"there is no checkpoint {path}; name an existing file, as in ViT-B-32@weights.safetensors")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise VlmlabError(f"cannot read {path} ({error.strerror or error}); choose a file that you may read") from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
@@ -183,11 +241,38 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as plain weights (damaged, or an archive that carries code); "
             "save its state dict as safetensors"
         ) from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)  # open_clip's training checkpoints keep it under this key
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = _unwrapped(state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise VlmlabError(f"{path} holds no state dict of tensors; save one with torch.save(model.state_dict(), ...)")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return _without_prefix(state)
+
+
+def _unwrapped(content: object) -> object:
+    """The state dict inside of what a training program saved: the first of `WRAPPERS` whose value is a dict, at any depth."""
+    while isinstance(content, dict) and not (content and all(isinstance(value, Tensor) for value in content.values())):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            # Beside the tensors there may be plain facts, which are no part of the model.
+            tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+            plain = all(isinstance(value, (Tensor, int, float, str, bool, type(None))) for value in content.values())
+            return tensors if plain else content
+        content = inner
+    return content
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the model itself has them, without what wrappers put before (module., _orig_mod., model.).
+
+    The prefix is whatever stands before `logit_scale`, which every CLIP has one of. Tensors outside of it keep their
+    names, so that loading can say that they do not belong.
+    """
+    roots = sorted((key.removesuffix("logit_scale") for key in state if key.endswith("logit_scale")), key=len)
+    prefix = next((root for root in roots if root == "" or root.endswith(".")), "module.")
+    # torch.compile and DDP may also wrap the towers one by one.
+    return {
+        key.removeprefix(prefix).replace("_orig_mod.", "").replace(".module.", "."): value
+        for key, value in state.items()
+    }
 
 
 def _load(model: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
@@ -199,6 +284,14 @@ def _load(model: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
             raise VlmlabError(f"the weights of {name} lack {key}; they belong to another architecture")
         if key in state and state[key].shape != value.shape:
             found, right = list(state[key].shape), list(value.shape)
+            if "pos" in key and len(found) == len(right) and found[-1] == right[-1]:
+                what = (
+                    "context length" if key.endswith("positional_embedding") and "visual" not in key else "resolution"
+                )
+                raise VlmlabError(
+                    f"in the weights of {name}, {key} is {found} and not {right}: they are of another {what}; name the "
+                    "architecture that has it"
+                )
             raise VlmlabError(f"in the weights of {name}, {key} is {found} and not {right}: another architecture's")
     extra = next((key for key in state if key not in wanted), None)
     if extra is not None:
@@ -237,7 +330,7 @@ def _cached(facts: dict) -> Path | None:
         files = [str(Path(file).with_suffix(".safetensors")), file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
         found = (try_to_load_from_cache(repository, candidate) for candidate in files)
         return next((Path(path) for path in found if isinstance(path, str)), None)
-    path = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
+    path = expanded("~/.cache/clip") / Path(facts["url"]).name
     return path if path.is_file() else None
 
 
@@ -255,10 +348,14 @@ def _fetched(name: str, facts: dict) -> str:
 
 
 def _reachable(address: str) -> bool:
-    if urllib.request.getproxies():
-        return True  # the proxy knows names that this machine cannot resolve
+    """Whether anybody answers at an address, through the proxy if the environment names one; five seconds at most."""
     try:
-        socket.create_connection((urllib.parse.urlsplit(address).hostname, 443), timeout=5).close()
-    except OSError:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError as error:
+        return error.code not in (407, 502, 503, 504)  # what a proxy says that cannot reach the address
+    except urllib.error.URLError as error:
+        # A certificate that only this check does not know is for the download to judge.
+        return isinstance(error.reason, ssl.SSLCertVerificationError)
+    except (OSError, http.client.HTTPException, ValueError):
         return False
     return True

@@ -4,9 +4,9 @@ A file's name is its experiment's key. It is written to a temporary name and ren
 or does not exist; no index has to agree with it, so any number of processes and machines may share the folder. A
 failure has a file of its own (`KEY.failed.json`), which can never take the place of a result.
 
-A result that was made from a folder of images, a checkpoint or a file of descriptions is one from what lay there: once
-images were added, removed or changed in size, or a file holds something else, it is not known any more. What is gone
-leaves its results known.
+A result that was made from a folder of images, a standard dataset, a checkpoint or a file of descriptions is one from
+what lay there: once images, lists or annotations were added, removed or hold something else, behind links and outside of
+the folder too, it is not known any more. What is gone leaves its results known.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import json
 import os
 from pathlib import Path
 
+from vlmlab.datasets.listing import is_picture
+from vlmlab.datasets.sources import PLACES, digest_of, files_of_folder, files_of_standard
 from vlmlab.errors import VlmlabError
-from vlmlab.files import must_be_writable, remove_leftovers, sha256, write_atomically
+from vlmlab.files import cache_path, expanded, must_be_writable, remove_leftovers, sha256, write_atomically
 from vlmlab.studies.experiment import Experiment, is_path
 
+CONTENT = "content "  # before the hash of everything that a folder holds
 ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
 
 
@@ -29,7 +32,7 @@ class ResultStore:
     """Results by experiment, in `folder`, which is made when the first one is kept."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self._contents: dict[str, str] = {}
 
     def prepare(self) -> None:
@@ -60,9 +63,19 @@ class ResultStore:
         path = self._path(experiment)
         if not path.is_file():
             return None
-        content, now = _read(path, "result"), self._sources(experiment)
-        changed = any(now.get(source, then) != then for source, then in content.get("made_from", {}).items())
-        return None if changed else content["result"]
+        content = _read(path, "result")
+        now = self._sources(experiment)
+        for source, then in content.get("made_from", {}).items():
+            found = now.get(source, then)
+            if found.startswith(CONTENT) and not then.startswith(CONTENT):
+                found = _listing(Path(source))  # kept by an older vlmlab, which looked at names and sizes
+            if found != then:
+                return None
+        return content["result"]
+
+    def look(self, experiment: Experiment) -> None:
+        """Note what the experiment is about to be measured on: a change meanwhile must not count as what was measured."""
+        self._sources(experiment)
 
     def failure(self, experiment: Experiment) -> str | None:
         """The one-line reason why an experiment has failed and has no result yet, or None."""
@@ -88,13 +101,26 @@ class ResultStore:
 
     def _sources(self, experiment: Experiment) -> dict[str, str]:
         """What lies in the folders and files that an experiment names, looked at once per store."""
-        named = [name for name in (experiment.dataset, *experiment.targets) if is_path(name)]
-        settings = [value for _, value in experiment.config if isinstance(value, str)]
-        files = [str(Path(name).expanduser()) for name in (experiment.backbone.partition("@")[2], *settings) if name]
-        for source in (*filter(os.path.isdir, named), *filter(os.path.isfile, files)):
+        found: dict[str, str] = {}
+        for name in (experiment.dataset, *experiment.targets):
+            standard = not is_path(name) and name in PLACES
+            if not standard and not (is_path(name) and os.path.isdir(name)):
+                continue
+            root = Path(experiment.root) if experiment.root else cache_path("standard")
+            source = f"{name} in {root}" if standard else name
             if source not in self._contents:
-                self._contents[source] = _contents(Path(source)) if os.path.isdir(source) else _digest(source)
-        return {source: self._contents[source] for source in (*named, *files) if source in self._contents}
+                files = files_of_standard(name, root) if standard else files_of_folder(Path(name))
+                self._contents[source] = CONTENT + digest_of(files) if files else ""
+            if self._contents[source]:
+                found[source] = self._contents[source]
+        settings = [value for _, value in experiment.config if isinstance(value, str)]
+        for file in (experiment.backbone.partition("@")[2], *settings):
+            source = os.path.expanduser(file)
+            if file and os.path.isfile(source):
+                if source not in self._contents:
+                    self._contents[source] = _digest(source)
+                found[source] = self._contents[source]
+        return found
 
     def _keys(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.json") if "." not in path.stem)
@@ -106,10 +132,8 @@ class ResultStore:
         return self.folder / f"{experiment.key}.failed.json"
 
 
-def _contents(folder: Path) -> str:
-    """Hash over names and sizes of the images in a folder, and its tables; times would change with every copy."""
-    from vlmlab.datasets.folder import is_picture  # not above: it imports torch, which only the workers need
-
+def _listing(folder: Path) -> str:
+    """Hash over names and sizes of the images in a folder, and its tables, as it stands in results of an older vlmlab."""
     files = sorted(path for path in folder.rglob("*") if is_picture(path) or path.suffix.lower() in {".csv", ".txt"})
     files = [path for path in files if path.is_file()]  # no links to nothing
     digest = hashlib.sha256()

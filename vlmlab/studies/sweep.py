@@ -150,6 +150,7 @@ def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
     store = ResultStore(folder)
     result = store.get(experiment)  # another sweep may have been faster
     if result is None:
+        store.look(experiment)
         try:
             result = run_experiment(experiment, download=download, checkpoint=store.checkpoint(experiment))
         except ForeignCheckpoint:  # of images that have changed since, or of an older vlmlab: of no use any more
