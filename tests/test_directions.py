@@ -10,11 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vlmlab"
 
-ABOVE_NOTHING = ("errors", "files", "registry", "heap")
+ABOVE_NOTHING = ("errors", "files", "registry", "heap", "watch")
 BELOW = {
     "errors": (),
     "files": ("errors",),
     "heap": (),
+    "watch": (),
     "registry": ("errors",),
     "world": ABOVE_NOTHING,
     "backbones": ABOVE_NOTHING,

@@ -29,7 +29,8 @@ from vlmlab.widgets import (
     ViewSelection,
     tableau_pictures,
 )
-from vlmlab.widgets.panel import Panel, image_view, uploaded
+from vlmlab.widgets.clickable import Clickable, Thumbnails
+from vlmlab.widgets.panel import Panel, _all, image_view, uploaded
 from vlmlab.widgets.settings import Settings
 
 QUICK = {
@@ -285,9 +286,9 @@ def test_the_lens_shows_the_terms_of_the_equation(strict):
 def test_moving_the_cursor_computes_nothing_anew(strict, monkeypatch):
     playground = SegmentationPlayground(**tableau_pictures(2))
     monkeypatch.setattr(playground, "_see", lambda *a: pytest.fail("the backbone ran for a cursor"))
-    before = playground.winner.value
-    playground.row.value = 0.2
-    assert playground.winner.value != before
+    before = playground.note.value
+    playground.winner.place = (3, 20)  # a click on one of the two images moves the point in both
+    assert playground.shown.place == (3, 20) and playground.note.value != before
     playground.close()
 
 
@@ -386,5 +387,7 @@ def test_pseudo_labels_of_a_rule(strict):
 
 def test_every_picture_of_a_panel_is_described(strict):
     panel = PromptMicroscope()
-    assert "probability of each class name" in panel.box.children[-1].value
+    images = [w for w in _all(panel.box) if isinstance(w, Clickable | Thumbnails)]
+    assert len(images) == 2 and all(len(image.alt) > 10 for image in images)
+    assert "an image of" in panel.shown.alt and panel.chooser.name in panel.chooser.number.alt
     panel.close()

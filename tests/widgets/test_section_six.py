@@ -73,8 +73,8 @@ def test_a_frame_leaves_the_middle_alone_and_a_patch_moves(strict):
     side = len(changed)
     width = side // 8
     assert changed[:width].mean() > 0.8 and not changed[width:-width, width:-width].any()
-    board.board.children[-1].click()  # the last place: the lower right corner
-    assert board.kind.value == "patch" and (board.row.value, board.column.value) == (7, 7)
+    board.shown.place = (7, 7)  # a click on the last place: the lower right corner
+    assert board.kind.value == "patch" and board.map.place == (7, 7)
     changed = (board.answer["pixels"] != board.answer["plain"]).any(-1)
     assert not changed[: side // 2].any() and changed[-width:, -width:].mean() > 0.8
     place, word = board.answer["map"][7, 7], board.answer["watched"]
@@ -261,7 +261,7 @@ def test_what_a_system_does_not_have_is_not_on_the_board():
     ]
     with pytest.raises(VlmlabError, match="no shift"):
         board(some_table(), "parameters", "shift", 16)
-    with pytest.raises(VlmlabError, match="no figure 'beauty'"):
+    with pytest.raises(VlmlabError, match="no metric 'beauty'"):
         board(some_table(), "beauty", "accuracy", 16)
 
 
@@ -299,7 +299,7 @@ def test_the_section_board_lives_three_times(strict):
     assert panel.facts() == {"systems": 4, "highest": "coop", "frontier": ["coop", "cupl", "zero_shot"]}
     assert "CoOp, 75.0" in panel.static().alt
     names = {text.get_text() for text in panel.static().axes[0].texts}
-    assert names == {"", "CoOp", "CuPL", "VP"}, "zero-shot is named by the legend"
+    assert names == {"CoOp", "CuPL", "VP"}, "zero-shot is named by the legend"
     panel.ticks["text_prompt"].value = False
     assert panel.facts()["highest"] == "cupl"
     panel.ticks["text_prompt"].value = True
@@ -332,7 +332,8 @@ def test_a_figure_that_the_table_has_not_keeps_the_last_board(live):
     panel = SectionBoard(some_table())
     panel.wait()
     before = panel.chart.value
-    panel.y.value = "shift"
+    assert "shift" not in panel.y.options, "what the table does not have is not offered"
+    panel.ask(lambda cancelled: panel._see("parameters", "shift", 16, "", "micro-vit", ["adapter"]), panel._show)
     panel.wait()
     assert "no shift" in panel.error and panel.chart.value == before
     panel.close()

@@ -216,7 +216,8 @@ def _colours(cells: list[_Cell]) -> Iterator[str]:
 
 def palette() -> set[str]:
     """Every colour that vlmlab draws with."""
-    return {*style.OKABE_ITO, *style.CLASSES, *style.SPLITS.values(), style.INK, style.MUTED, style.GRID}
+    single = {style.INK, style.MUTED, style.GRID, style.LOSS, style.VALUE, style.RIGHT, style.WRONG}
+    return {*style.SYSTEMS, *style.CLASSES, *style.SPLITS.values(), *style.FAMILIES.values(), *single}
 
 
 def _strings(code: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -91,32 +91,52 @@ class FilePictures:
         self._identity: str | None = None
 
     def identity(self) -> str:
-        """Hash of every file's path, size and time of change."""
+        """Hash of every file's path, size and time of change, and of how transparent images are read."""
         if self._identity is None:
-            self._identity = files_identity(self.paths)
+            files = files_identity(self.paths)
+            self._identity = hashlib.sha256(f"{files}\ntransparent on white".encode()).hexdigest()[:32]
         return self._identity
 
     def read(self, positions: Sequence[int]) -> list[Pixels]:
         return [read_picture(self.paths[p]) for p in positions]
 
 
-def read_picture(path: Path) -> Pixels:
-    """Decode one file as a camera meant it to be seen: [H, W, 3], turned upright by its EXIF tag.
+def read_picture(source: Path | BinaryIO, longest: int | None = None) -> Pixels:
+    """Decode one image as it was meant to be seen: [H, W, 3], upright by its EXIF tag, what is transparent on white.
 
-    Raises `VlmlabError` that names the file if it cannot be decoded.
+    Folders and uploads are read by this function alone, so an image looks the same wherever it comes from.
+
+    Args:
+        source: a file, or a stream with its bytes.
+        longest: the most pixels that the longer side may have; a larger image is made smaller.
+
+    Raises:
+        VlmlabError: that names the file if it cannot be decoded.
     """
     try:
-        with Image.open(path) as picture:
-            picture = upright(decoded(picture))
-            if picture.mode.startswith("I"):
-                # 16-bit grey, which Pillow would clip at 255; the upper byte is what the eye sees.
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            return np.array(picture.convert("RGB"))  # a copy that may be written, as PyTorch wants it
+        with Image.open(source) as picture:
+            picture = on_white(upright(decoded(picture)))
+            if longest is not None:
+                picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+            return np.array(picture)  # a copy that may be written, as PyTorch wants it
     except BROKEN_PICTURE as error:
+        name = source if isinstance(source, Path) else getattr(source, "name", "")
         raise VlmlabError(
-            f"cannot read the image {path} ({reason_of(error)}); replace or remove it, or skip broken images "
+            f"cannot read the image {name} ({reason_of(error)}); replace or remove it, or skip broken images "
             "(skip_broken)"
         ) from error
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """`picture` in red, green and blue; what is transparent in it lies on white, as on a page."""
+    if picture.mode.startswith("I"):
+        # 16-bit grey, which Pillow would clip at 255; the upper byte is what the eye sees.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layers = picture.convert("RGBA")
+    page = Image.new("RGBA", layers.size, "white")
+    return Image.alpha_composite(page, layers).convert("RGB")
 
 
 def decoded(picture: Image.Image) -> Image.Image:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
+from vlmlab.watch import told
 
 PICTURES_AT_ONCE = 64  # bounds the memory of one pass through an image tower
 CROP_AREA = (0.08, 1.0)  # share of the image that a training view shows, as in CoOp's official configuration
@@ -161,4 +162,5 @@ def chunked(total: int, size: int, doing: str) -> Iterator[range]:
     starts = range(0, total, size)
     # tqdm's None: no bar unless standard error is a terminal.
     for start in tqdm(starts, doing, leave=False, disable=None if len(starts) > 4 else True):
+        told(doing, start, total)
         yield range(start, min(start + size, total))

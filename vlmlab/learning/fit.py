@@ -29,6 +29,7 @@ from vlmlab.features.bank import FeatureBank, augmented, evaluated, masks
 from vlmlab.files import write_atomically
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.method import Batch, Method
+from vlmlab.watch import told
 
 SAVE_EVERY = 30.0  # seconds between checkpoints: what a kill can cost
 
@@ -177,6 +178,7 @@ class _Run:
             while len(self.losses) < self.steps:
                 if should_stop and should_stop():
                     break
+                told("learning, step", len(self.losses), self.steps)
                 stage, step = self._at(len(self.losses))
                 if step == 0:
                     self._begin(stage)

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vlmlab.studies.table import spread
-from vlmlab.views.style import INK, MUTED, SPLITS, figure, system_label, system_style, tidy
+from vlmlab.views.style import INK, LOSS, MUTED, SPLITS, figure, system_label, system_style, tidy
 
 
 def few_shot_curves(results: Sequence[dict], metric: str = "accuracy") -> Figure:
@@ -124,12 +124,12 @@ def learning_curve(losses: Sequence[float], title: str = "") -> Figure:
     axes = fig.subplots()
     losses = np.asarray(losses, float)
     width = max(1, len(losses) // 20)
-    axes.plot(losses, color=SPLITS["train"], alpha=0.35, linewidth=1)
+    axes.plot(losses, color=LOSS, alpha=0.35, linewidth=1)
     if len(losses) >= width:
         axes.plot(
             np.arange(width - 1, len(losses)),
             np.convolve(losses, np.ones(width) / width, "valid"),
-            color=SPLITS["base"],
+            color=LOSS,
         )
     tidy(axes, title, "step", "loss")
     return fig

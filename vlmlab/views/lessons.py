@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vlmlab.views.names import write_names
-from vlmlab.views.style import GRID, INK, LINES, MARKERS, MUTED, OKABE_ITO, SPLITS, Still, figure, tidy
+from vlmlab.views.style import GRID, INK, LINES, MARKERS, MUTED, SPLITS, SYSTEMS, VALUE, Still, figure, tidy
 
 
 def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = "") -> Still:
@@ -15,10 +15,10 @@ def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = 
     fig = figure(6.6, 0.9 + 0.32 * len(rows))
     axes = fig.subplots()
     for y, (_, accuracy, half, chance) in enumerate(rows):
-        axes.barh(y, accuracy, xerr=half, color=SPLITS["base"], height=0.66, alpha=0.85, error_kw={"ecolor": INK})
-        axes.plot([chance, chance], [y - 0.42, y + 0.42], color=SPLITS["new"], linewidth=2.2)
+        axes.barh(y, accuracy, xerr=half, color=SPLITS["all"], height=0.66, alpha=0.85, error_kw={"ecolor": INK})
+        axes.plot([chance, chance], [y - 0.42, y + 0.42], color=INK, linewidth=2.2)
         axes.text(min(accuracy + half + 1.5, 101), y, f"{accuracy:.0f}", va="center", fontsize=8.5, color=INK)
-    axes.plot([], [], color=SPLITS["new"], linewidth=2.2, label="chance")
+    axes.plot([], [], color=INK, linewidth=2.2, label="chance")
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 108)
@@ -37,7 +37,7 @@ def dots(groups: Mapping[str, Mapping[str, float]], title: str = "", x: str = "a
     for y, points in enumerate(groups.values()):
         axes.plot([min(points.values()), max(points.values())], [y, y], color=GRID, linewidth=3, zorder=0)
     for k, label in enumerate(labels):
-        look = {"color": OKABE_ITO[k % len(OKABE_ITO)], "marker": MARKERS[k % len(MARKERS)], "markersize": 6}
+        look = {"color": SYSTEMS[k % len(SYSTEMS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 6}
         if label == star:
             look = {"color": INK, "marker": "*", "markersize": 11}
         values = [points[label] for points in groups.values()]
@@ -104,7 +104,7 @@ def lines(
         axes.axhline(level, color=INK, linestyle=style, linewidth=1.3, label=name)
     for k, (name, runs) in enumerate(curves.items()):
         colour, marker, line = (
-            OKABE_ITO[k // twins % len(OKABE_ITO)],
+            SYSTEMS[k // twins % len(SYSTEMS)],
             MARKERS[k // twins % len(MARKERS)],
             LINES[k % twins],
         )
@@ -123,7 +123,7 @@ def scatter(
     """Named points (name, x, y) in one panel per title, with a common vertical axis; `log` is the scale of x."""
     fig = figure(4.6 * len(panels) if len(panels) > 1 else 6.6, 3.9)
     for axes, (title, points) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        axes.scatter([p[1] for p in points], [p[2] for p in points], color=SPLITS["base"], s=26, zorder=2)
+        axes.scatter([p[1] for p in points], [p[2] for p in points], color=VALUE, s=34, zorder=2)
         tidy(axes, title, x, y if title == next(iter(panels)) else "")
         axes.set_xscale("log" if log else "linear")
         axes.margins(x=0.2, y=0.1)
@@ -139,8 +139,8 @@ def room(
     fig = figure(6.6, 1.2 + 0.32 * len(rows))
     axes = fig.subplots()
     for y, (_, low, high) in enumerate(rows):
-        axes.barh(y, max(low, high), color=SPLITS["train"], height=0.66, alpha=0.45, label=end if not y else None)
-        axes.barh(y, low, color=SPLITS["base"], height=0.66, alpha=0.9, label=start if not y else None)
+        axes.barh(y, max(low, high), color=SPLITS["all"], height=0.66, alpha=0.35, label=end if not y else None)
+        axes.barh(y, low, color=SPLITS["all"], height=0.66, alpha=0.9, label=start if not y else None)
         axes.text(max(low, high) + 1.5, y, f"{round(high - low):+d}", va="center", fontsize=8.5, color=INK)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -15,20 +15,36 @@ SHIFTS = (0, 11, -11, 22, -22, 33, -33, 44, -44, 55, -55)
 """How many pixels above its point a name may stand; from the second step on a thin line leads to it."""
 
 
-def write_names(axes: Axes, points: Sequence[tuple[str, float, float]], strong: Sequence[bool] | None = None) -> None:
+def write_names(
+    axes: Axes,
+    points: Sequence[tuple[str, float, float]],
+    strong: Sequence[bool] | None = None,
+    whiskers: Sequence[tuple[float, float]] = (),
+) -> None:
     """A name beside each point (name, x, y); `strong` ones are placed first and in dark, the others in grey.
+
+    A point without a name is only kept free, and so are its `whiskers`: half lengths (x, y) of error bars.
 
     The chart must be complete otherwise: places are those of the layout at this moment.
     """
     figure = axes.get_figure()
-    figure.draw_without_rendering()
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()  # the layout is known only then
+    else:
+        axes.apply_aspect()
     strong = np.ones(len(points), bool) if strong is None else np.asarray(strong, bool)
     scale = 72 / figure.dpi
     places = axes.transData.transform(np.array([(x, y) for _, x, y in points], float))
     taken = [(x - 6, x + 6, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
+    for (x, y), (_, across, up), (half_x, half_y) in zip(places, points, whiskers, strict=False):
+        far_x, far_y = axes.transData.transform((across + half_x, up + half_y))
+        taken.append((2 * x - far_x - 1, far_x + 1, y))
+        taken += [(x - 2, x + 2, y + step) for step in np.arange(-(far_y - y), far_y - y, 8)]
     end = min(axes.bbox.x1 + 60, figure.bbox.x1 - 3)
     for k in np.argsort(~strong, kind="stable"):
         (x, y), (name, across, up) = places[k], points[k]
+        if not name:
+            continue
         width = 5.6 * len(name) / scale * SIZE / 10
         # To the right of its point, to the left, and, from the second step on, right above or below.
         tries = [(side, shift) for shift in SHIFTS for side in (1, -1, 0) if side or shift]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from vlmlab.views.style import CLASSES, INK, MUTED, SPLITS, figure, picture, tidy
+from vlmlab.views.style import CLASSES, INK, MUTED, VALUE, figure, picture, tidy
 
 
 def resized(values: np.ndarray, height: int, width: int, smooth: bool = True) -> np.ndarray:
@@ -77,7 +77,7 @@ def word_predictions(
         axes = grid[row, 2 * column + 1]
         axes.set_axis_on()
         order = np.argsort(-probabilities[i])[:top][::-1]
-        axes.barh(range(len(order)), 100 * probabilities[i][order], color=SPLITS["base"], alpha=0.35)
+        axes.barh(range(len(order)), 100 * probabilities[i][order], color=VALUE, alpha=0.55)
         for y, k in enumerate(order):
             axes.text(2, y, f"{words[k]}  {100 * probabilities[i][k]:.0f} %", va="center", fontsize=8, color=INK)
         axes.set_xlim(0, 100)
@@ -140,7 +140,7 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, title: str = "", bi
             (edges[b] + edges[b + 1]) / 2,
             100 * correct[inside].mean(),
             0.9 / bins,
-            color=SPLITS["base"],
+            color=VALUE,
             alpha=0.25 + 0.75 * float(inside.mean()),
         )
     axes.plot([0, 1], [0, 100], color=MUTED, linestyle="--", linewidth=1)

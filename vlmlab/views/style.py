@@ -1,4 +1,4 @@
-"""How everything in vlmlab looks: one colour per system, one per split, for colour-blind readers too.
+"""How everything in vlmlab looks: a colour has one meaning in every figure, for colour-blind readers too.
 
 The colours are those of Okabe and Ito ("Color Universal Design", 2008), which stay apart under the common kinds of
 colour blindness; where there are more systems than colours, the marker and the line style change too, so that colour
@@ -8,14 +8,20 @@ never carries a meaning alone.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 
 from vlmlab.registry import registry, system_label  # noqa: F401 (figures take the name from here)
 
+DPI = 110
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#dddddd"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+SYSTEMS = ("#5D3A9B", "#1B7F79", "#C2185B", "#6B8E23", "#7B5141", "#0F4C5C", "#D4A017")
+"""Colours of systems, in order; none of them is one of `SPLITS`, so that blue is always the base classes."""
 COMPARED = ("cocoop", "coop", "maple", "tpt", "tip_adapter", "tip_adapter_f", "kgcoop")
 """The systems that stand side by side most often: each has a colour of its own among them."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -29,6 +35,20 @@ SPLITS = {
     "val": "#E69F00",
     "test": "#222222",
 }
+LOSS = "#8C6D1F"
+"""A loss, wherever one is drawn."""
+VALUE = "#6E8898"
+"""Bars of probabilities, cosines and counts, which belong to no split."""
+RIGHT, WRONG = "#117733", "#882255"
+"""An answer that is right, and one that is not."""
+FAMILIES = {
+    "text_prompt": "#AA4499",
+    "visual_prompt": "#999933",
+    "text_visual_prompt": "#44AA99",
+    "adapter": "#CC6677",
+    "other": "#332288",
+}
+"""The families of section 6 (Paul Tol's muted colours, which colour-blind readers tell apart)."""
 # Twenty colours for the classes of a segmentation: Okabe-Ito first, then lighter and darker companions.
 CLASSES = (
     "#0072B2",
@@ -63,9 +83,9 @@ def system_style(key: str) -> dict:
         return {"color": INK, "linestyle": "--", "marker": "", "linewidth": 1.4}
     order = [*COMPARED, *(k for k in registry() if k != "zero_shot" and k not in COMPARED)]
     position = order.index(key) if key in order else sum(map(ord, key))
-    row, column = divmod(position, len(OKABE_ITO))
+    row, column = divmod(position, len(SYSTEMS))
     return {
-        "color": OKABE_ITO[column],
+        "color": SYSTEMS[column],
         "marker": MARKERS[(row + column) % len(MARKERS)],
         "linestyle": LINES[row % len(LINES)],
         "linewidth": 1.8,
@@ -73,10 +93,31 @@ def system_style(key: str) -> dict:
     }
 
 
+WANTED_FONTS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "Droid Sans Fallback",
+    "PingFang SC", "Microsoft YaHei", "Arial Unicode MS", "Noto Emoji", "Symbola", "Segoe UI Emoji",
+)  # fmt: skip
+FONTS = [name for name in WANTED_FONTS if name in set(fontManager.get_font_names())]
+"""Fonts of this machine for letters that the first one does not have."""
+
+
 class Still(Figure):
-    """A figure that shows itself in a notebook; without pyplot, nothing else would tell IPython how to."""
+    """A figure that shows itself in a notebook; without pyplot, nothing else would tell IPython how to.
+
+    What stands in it is shown as it is written: a `$` in the name of a class is no formula.
+    """
 
     alt: str = ""
+    spots: Sequence[tuple[Axes, float, float, str]] = ()
+    """Points (axes, x, y) with what a page says of them to a reader who points there."""
+
+    def draw(self, renderer) -> None:
+        for text in self.findobj(Text):
+            if "\\mathdefault" not in text.get_text():  # the powers of ten of a logarithmic axis
+                text.set_parse_math(False)
+            if not text.get_text().isascii():
+                text.set_fontfamily(FONTS)
+        super().draw(renderer)
 
     def described(self, text: str) -> Still:
         """The same figure with a text for readers who do not see it."""
@@ -93,7 +134,7 @@ class Still(Figure):
 
 def figure(width: float = 6.4, height: float = 4.0) -> Still:
     """An empty figure in inches, made without pyplot, so that none stays open behind the reader's back."""
-    return Still(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    return Still(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
 def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Patch
 
-from vlmlab.views.style import INK, MUTED, SPLITS, Still, figure, tidy
+from vlmlab.views.style import GRID, INK, MUTED, RIGHT, VALUE, WRONG, Still, figure, tidy
 
-RIGHT, WRONG, KEPT = SPLITS["all"], SPLITS["new"], SPLITS["base"]
+KEPT = VALUE
 MOST_WORDS, MOST_CLASSES = 6, 16
 
 
@@ -44,7 +44,7 @@ def view_entropies(
     most = np.maximum(before, after)
     order = [k for k in np.argsort(-most)[:MOST_WORDS] if most[k] >= 0.005]
     for y, k in enumerate(order):
-        bars.barh(y - 0.2, 100 * before[k], 0.36, color=SPLITS["train"])
+        bars.barh(y - 0.2, 100 * before[k], 0.36, color=GRID)
         bars.barh(y + 0.2, 100 * after[k], 0.36, color=KEPT)
     bars.set_yticks(range(len(order)), [words[k] for k in order], fontsize=9)
     for label, k in zip(bars.get_yticklabels(), order, strict=True):
@@ -53,7 +53,7 @@ def view_entropies(
     bars.set_xlim(0, 100)
     tidy(bars, "prediction for the plain view", "probability (%)", "")
     bars.grid(axis="y", visible=False)
-    handles = [Patch(color=SPLITS["train"], label="before"), Patch(color=KEPT, label="after")]
+    handles = [Patch(color=GRID, label="before"), Patch(color=KEPT, label="after")]
     bars.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
     return fig
 

@@ -14,7 +14,7 @@ from vlmlab.views.pictures import heat, picture
 from vlmlab.views.style import figure
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
-SIDE = 300  # pixels of an image on the page
+SIDE = 286  # pixels of an image on the page
 
 
 def rollout(layers: list[torch.Tensor]) -> torch.Tensor:
@@ -59,45 +59,42 @@ class AttentionViewer(Panel):
         self.head = widgets.Dropdown(options=options, value=head, description="head", style=LABEL, layout=WIDE)
         self.asks = widgets.ToggleButtons(options=[("class token", "class"), ("a patch", "patch")])
         side = self.bank_backbone.image.grid(self.bank_backbone.image_size, self.bank_backbone.image_size)
-        self.row = widgets.IntSlider(side[0] // 2, 0, side[0] - 1, description="patch row", style=LABEL, layout=WIDE)
-        self.column = widgets.IntSlider(
-            side[1] // 2, 0, side[1] - 1, description="patch column", style=LABEL, layout=WIDE
-        )
         self.grid = side
-        cells = [
-            widgets.Button(layout=widgets.Layout(width="17px", height="17px", padding="0", margin="0"))
-            for _ in range(side[0] * side[1])
-        ]
-        for number, cell in enumerate(cells):
-            cell.tooltip = f"row {number // side[1]}, column {number % side[1]}"
-            cell.add_class(f"vlmlab-patch-{number}")
-            cell.on_click(self.guarded(lambda button, n=number: self.pick(*divmod(n, side[1]))))
-        template = widgets.Layout(
-            grid_template_columns=f"repeat({side[1]}, 17px)", grid_gap="2px", margin="4px 0 4px 120px"
-        )
-        self.board = widgets.GridBox(cells if len(cells) <= 256 else [], layout=template)
-        self.shown = image_view("the image with the asking place marked", SIDE)
-        self.map = image_view("where it looks", SIDE)
+        self.shown = image_view("the image; a click makes a patch ask", *side)
+        self.map = image_view("where it looks")
         self.note = widgets.HTML()
-        for name in ("layer", "head", "asks", "row", "column", "map"):
+        for name in ("layer", "head", "asks", "shown", "map"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.controls = [*self.chooser.widgets, self.layer, self.head, self.asks, self.row, self.column, self.board]
+        self.controls = [*self.chooser.widgets, self.layer, self.head, self.asks]
         self.views = [widgets.HBox([self.shown, self.map]), self.note]
         self.answer: dict[str, Any] = Waiting()
         self._kept: dict[int, list[torch.Tensor]] = {}
         super().__init__()
-        for control in (self.layer, self.head, self.asks, self.row, self.column):
+        for control in (self.layer, self.head, self.asks):
             control.observe(self.guarded(lambda change: self.look()), "value")
+        self.shown.observe(self.guarded(lambda change: self._picked()), "place")
         self.look()
 
     def pick(self, row: int, column: int) -> None:
         """Let the patch at (row, column) ask."""
-        self.asks.value = "patch"
-        self.row.value, self.column.value = row, column
+        self.shown.place = (row, column)
+
+    def _picked(self) -> None:
+        if self.shown.place == (-1, -1):
+            return
+        if self.asks.value == "patch":
+            self.look()
+        else:
+            self.asks.value = "patch"
 
     def look(self) -> None:
         """Ask for the view of what the controls say."""
-        state = (self.layer.value, self.head.value, self.asks.value, self.row.value, self.column.value)
+        if self.asks.value == "class":
+            self.shown.place = (-1, -1)
+        elif self.shown.place == (-1, -1):  # the middle, until another one is chosen
+            self.shown.place = (self.grid[0] // 2, self.grid[1] // 2)
+            return
+        state = (self.layer.value, self.head.value, self.asks.value, *self.shown.place)
         name, pixels = self.chooser.name, self.chooser.pixels
         self.ask(lambda cancelled: self._see(name, pixels, *state), self._show)
 
@@ -130,10 +127,13 @@ class AttentionViewer(Panel):
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
-        self.shown.value = jpeg(_marked(answer, self.grid), SIDE)
+        self.shown.value = jpeg(answer["pixels"], SIDE)  # the page draws the frame of the patch
         self.map.value = jpeg(heat(_enlarged(answer["pixels"]), answer["map"]), SIDE)
+        self.shown.alt = f"{answer['picture']}; asking: {self._asker()}"
+        self.map.alt = f"where the {self._asker()} looks, spread over about {answer['places']:.0f} places"
         self.note.value = (
-            f"<small>The attention is spread over about {answer['places']:.0f} of {answer['map'].size} places.</small>"
+            f"<small>The {self._asker()} asks (click a place of the image). The attention is spread over about "
+            f"{answer['places']:.0f} of {answer['map'].size} places.</small>"
         )
 
     def static(self) -> Figure:

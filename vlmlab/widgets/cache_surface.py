@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from vlmlab.views.style import INK, MUTED, figure, tidy
-from vlmlab.widgets.panel import Panel, Waiting, image_view, png
+from vlmlab.widgets.panel import Panel, Waiting, image_view
 from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
 STEPS = (24, 30)  # values of alpha and of beta
@@ -79,7 +79,7 @@ class CacheSurface(Panel):
 
     def _redraw(self) -> None:
         if self.answer:
-            self.chart.value = png(self.static())
+            self.paint(self.chart, self.static)
             self.note.value = f"<small>{self._told()}</small>"
             self._repaint_done()
 

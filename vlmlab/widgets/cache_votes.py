@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vlmlab.views.pictures import picture
-from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import Panel, PictureChooser, Waiting, image_view, png, sample_pictures
+from vlmlab.views.style import FAMILIES, INK, MUTED, figure, tidy
+from vlmlab.widgets.panel import Panel, PictureChooser, Waiting, image_view, sample_pictures
 from vlmlab.widgets.support import SLOW, cache_over, support_sliders
 
 ROWS = 12  # classes shown, those with the largest logits
@@ -79,7 +79,7 @@ class CacheVotes(Panel):
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
-        self.chart.value = png(self.static())
+        self.paint(self.chart, self.static)
         self.note.value = f"<small>{self._told()}</small>"
 
     def _told(self) -> str:
@@ -124,7 +124,7 @@ class CacheVotes(Panel):
         y = range(len(shown))
         zero = a["zero_shot"][shown] - floor
         right.barh(y, zero, color=MUTED, height=0.7, label="zero-shot, above the lowest")
-        right.barh(y, a["votes"][shown], left=zero, color=SPLITS["new"], height=0.7, label="votes, times alpha")
+        right.barh(y, a["votes"][shown], left=zero, color=FAMILIES["adapter"], height=0.7, label="votes, times alpha")
         right.set_yticks(y, names, fontsize=8.5)
         right.set_ylim(len(shown) - 0.5, -0.5)
         tidy(right, "", "logit", "").grid(axis="y", visible=False)

@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
-from vlmlab.views.style import LINES, OKABE_ITO, figure, system_label, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
+from vlmlab.views.style import LINES, SYSTEMS, figure, system_label, tidy
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet
 
 SNAPSHOTS = 12
 
@@ -80,7 +80,7 @@ class ContextMicroscope(Panel):
         self.snapshots = kept
         self.moment.max = len(kept) - 1
         self.moment.value = len(kept) - 1
-        self.chart.value = png(self.static())
+        self.paint(self.chart, self.static)
         self._at_moment()
 
     def _at_moment(self) -> None:
@@ -105,7 +105,7 @@ class ContextMicroscope(Panel):
             "<tr><th></th><th>nearest words, distance</th><th>of a random vector</th><th>norm</th><th>moved</th></tr>"
         )
         self.table.value = (
-            f"<table style='text-align:left'>{head}{''.join(rows)}</table>"
+            f"<table >{head}{''.join(rows)}</table>"
             f"<small>After step {step}. Where both distances are alike, the words say nothing about the vector.</small>"
         )
         self._repaint_done()
@@ -116,7 +116,7 @@ class ContextMicroscope(Panel):
         start = self.snapshots[0][1] if self.snapshots else None
         for m in range(len(start) if start is not None else 0):
             moved = [float((context[m] - start[m]).norm()) for _, context in self.snapshots]
-            colour, line = OKABE_ITO[m % len(OKABE_ITO)], LINES[m // len(OKABE_ITO) % len(LINES)]
+            colour, line = SYSTEMS[m % len(SYSTEMS)], LINES[m // len(SYSTEMS) % len(LINES)]
             axes.plot([s for s, _ in self.snapshots], moved, color=colour, linestyle=line, label=f"v{m + 1}")
         tidy(axes, f"{system_label(self.names[0])} on {self.names[1]}", "step", "distance from the start")
         if self.snapshots:

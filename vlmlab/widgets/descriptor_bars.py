@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
 from vlmlab.views.pictures import picture
-from vlmlab.views.style import INK, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, png, sample_pictures
+from vlmlab.views.style import INK, SYSTEMS, VALUE, figure, tidy
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, sample_pictures
 
 MOST = 12  # descriptors of a class that one can type
-COLOURS = (SPLITS["base"], SPLITS["new"])
+COLOURS = (VALUE, SYSTEMS[0])
 
 
 class DescriptorBars(Panel):
@@ -129,7 +129,7 @@ class DescriptorBars(Panel):
         self._filling = True
         self.own.value = "\n".join(self.method.own[self.method.classes.index(answer["names"][0])])
         self._filling = False
-        self.chart.value = png(self.static())
+        self.paint(self.chart, self.static)
         self.note.value = f"<small>{self._told()}</small>"
 
     def _told(self) -> str:

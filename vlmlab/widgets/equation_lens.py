@@ -7,6 +7,7 @@ import html
 import inspect
 import sys
 import textwrap
+import time
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,11 +16,13 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
-from vlmlab.registry import load_system, registry
-from vlmlab.views.style import SPLITS, figure, picture, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
+from vlmlab.registry import load_system
+from vlmlab.views.style import VALUE, figure, picture, tidy
+from vlmlab.widgets.menus import classifying, system_menu
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, sample_pictures, static_only
 
 MOST_CELLS = 128  # of a value that is drawn
+STEPS, SECONDS = 30, 1.0  # of learning at most: the terms need parameters, not good ones
 
 
 class Trace:
@@ -110,16 +113,14 @@ class EquationLens(Panel):
         seed: int = 1,
     ) -> None:
         self.names = (dataset, backbone, shots, seed)
-        keys = [k for k, i in registry().items() if "classification" in i.tasks and i.setup != "test-time"]
-        self.system = widgets.Dropdown(options=keys, value=system, description="system", style=LABEL, layout=WIDE)
+        self.system = system_menu(classifying("test-time"), system)
         self.term = widgets.Dropdown(options=["result"], description="term", style=LABEL, layout=WIDE)
         self.chooser = PictureChooser(sample_pictures(dataset, 10), self.look, self.guarded)
         for name in ("system", "term"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.shown = image_view("the image", 120)
         self.code = widgets.HTML()
         self.value = image_view("the values of the chosen term")
-        self.controls = [self.system, self.term, *self.chooser.widgets, self.shown]
+        self.controls = [self.system, self.term, *self.chooser.widgets]
         self.views = [self.code, self.value]
         self.answer: dict[str, Any] = Waiting()
         self.terms: list[dict[str, Any]] = []
@@ -146,9 +147,15 @@ class EquationLens(Panel):
             system = load_system(key)
             method = system(bank.backbone)
             task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
-            fit(method, task.seen_by(system.info.setup), None, cancelled, None, bank)
-            self._prepared[key] = method
-        method = self._prepared[key]
+            began, taken = time.monotonic(), []
+
+            def enough() -> bool:
+                late = len(taken) > 0 and not static_only() and time.monotonic() - began > SECONDS
+                return late or len(taken) >= STEPS or cancelled()
+
+            record = fit(method, task.seen_by(system.info.setup), lambda *step: taken.append(step), enough, None, bank)
+            self._prepared[key] = method, f"after {len(taken)} of {record.steps} steps of learning" if taken else ""
+        method, learned = self._prepared[key]
         images = bank.backbone.preprocess(pixels)
         with torch.no_grad():
             batch = Batch(images=images, features=bank.backbone.encode_image(images))
@@ -159,11 +166,11 @@ class EquationLens(Panel):
             "picture": name,
             "pixels": pixels,
             "classes": method.classes,
+            "learned": learned,
         }
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer, self.terms = answer, answer["terms"]
-        self.shown.value = jpeg(answer["pixels"], 120)
         old, names = self.term.value, [t["name"] for t in self.terms]
         self.term.options = names
         self.term.value = old if old in names else names[0]
@@ -178,14 +185,15 @@ class EquationLens(Panel):
         term = self._chosen()
         lines = []
         for number, line in enumerate(self.answer["source"], 1):
-            mark = "background:#FCE8B2;" if number == term["line"] else ""
-            lines.append(f"<span style='{mark}'>{html.escape(line.rstrip())}</span>")
+            mark = " class='vlmlab-hit'" if number == term["line"] else ""
+            lines.append(f"<span{mark}>{html.escape(line.rstrip())}</span>")
         shape = " x ".join(map(str, term["value"].shape)) or "one number"
+        learned = f", {self.answer['learned']}" if self.answer["learned"] else ""
         self.code.value = (
-            f"<pre style='line-height:1.35;font-size:12px'>{chr(10).join(lines)}</pre>"
-            f"<p><code>{html.escape(term['name'])}</code> has the shape {shape}</p>"
+            f"<pre style='line-height:1.35;font-size:12px;max-height:300px;overflow:auto'>{chr(10).join(lines)}</pre>"
+            f"<p><code>{html.escape(term['name'])}</code> has the shape {shape}{learned}</p>"
         )
-        self.value.value = png(self._drawn(term))
+        self.paint(self.value, lambda: self._drawn(term))
         self._repaint_done()
 
     def _drawn(self, term: dict[str, Any]) -> Figure:
@@ -195,14 +203,15 @@ class EquationLens(Panel):
         fig = figure(6.2, 1.5 + min(2.2, 0.12 * len(flat)))
         axes = fig.subplots()
         if len(flat) == 1 and flat.shape[1] == len(self.answer["classes"]):
-            axes.bar(range(flat.shape[1]), flat[0], color="#0072B2")
+            axes.bar(range(flat.shape[1]), flat[0], color=VALUE)
             axes.set_xticks(range(flat.shape[1]), self.answer["classes"], rotation=45, ha="right", fontsize=8)
         else:
             shown = axes.imshow(flat, aspect="auto", cmap="cividis", interpolation="nearest")
             fig.colorbar(shown, ax=axes)
             axes.set_yticks([])
-        axes.set_title(f"{term['name']}: {' x '.join(map(str, value.shape))}", loc="left", fontsize=9)
-        return fig
+        name, shape = textwrap.shorten(term["name"], 60, placeholder=" ..."), " x ".join(map(str, value.shape))
+        axes.set_title(f"{name}: {shape}", loc="left", fontsize=9)
+        return fig.described(f"the values of the term {term['name']}, {shape}")
 
     def static(self) -> Figure:
         pixels, term = self.answer["pixels"], self._chosen()
@@ -216,7 +225,7 @@ class EquationLens(Panel):
         if len(flat) == 1 and flat.shape[1] == len(self.answer["classes"]):
             classes = self.answer["classes"]
             tidy(two, "", "class", "value for the class")
-            two.bar(range(flat.shape[1]), flat[0], color=SPLITS["base"], width=0.7)
+            two.bar(range(flat.shape[1]), flat[0], color=VALUE, width=0.7)
             slanted = {} if max(map(len, classes)) <= 3 else {"rotation": 45, "ha": "right"}
             two.set_xticks(range(flat.shape[1]), classes, fontsize=8, **slanted)
         else:

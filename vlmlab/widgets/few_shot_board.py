@@ -14,7 +14,7 @@ from vlmlab.registry import registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.views.charts import few_shot_curves
 from vlmlab.views.style import figure, system_label
-from vlmlab.widgets.panel import Panel, image_view, jpeg, png
+from vlmlab.widgets.panel import Panel, image_view, jpeg
 from vlmlab.widgets.support import SHOTS, support_sliders
 
 TILE = 44  # pixels of one support image on the page
@@ -99,7 +99,7 @@ class FewShotBoard(Panel):
 
     def _show(self, results: list[dict]) -> None:
         if results:
-            self.chart.value = png(few_shot_curves(results))
+            self.paint(self.chart, self.static)
 
     def static(self) -> Figure:
         ticked = [key for key, tick in self.ticks.items() if tick.value]

@@ -11,11 +11,12 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.views.pictures import picture
-from vlmlab.views.style import INK, MUTED, figure, system_label
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
+from vlmlab.views.style import INK, MUTED, RIGHT, WRONG, figure, system_label
+from vlmlab.widgets.menus import system_menu
+from vlmlab.widgets.panel import Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
-SIDE = 200  # pixels of the image on the page
-GOOD, BAD, ASKED = "#0072B2", "#D55E00", "#BFBFBF"
+SIDE = 150  # pixels of the image on the page
+GOOD, BAD, ASKED = RIGHT, WRONG, "#BFBFBF"
 SYSTEMS = ("zero_shot", "coop", "protect")
 
 
@@ -23,7 +24,7 @@ class HierarchyTree(Panel):
     """One image, asked at every node: which of the children is it, and which of all leaves?
 
     A line leads from each node to the child that wins among its siblings. Nodes above the image's class have a right
-    answer: a full blue line, or a dashed orange one where it is wrong. A system is consistent on an image if all of these and
+    answer: a full green line, or a dashed wine-red one where it is wrong. A system is consistent on an image if all of these and
     the leaf are right. It contradicts itself if some node above the leaf that it names sends the image elsewhere.
     """
 
@@ -40,11 +41,9 @@ class HierarchyTree(Panel):
         """Raises `VlmlabError` (in the error line, or in strict mode) for a dataset without a tree."""
         self.names = (dataset, backbone, shots, seed)
         self.chooser = PictureChooser(sample_pictures(dataset, 24), self.look, self.guarded)
-        self.system = widgets.Dropdown(
-            options=list(SYSTEMS), value=system, description="system", style=LABEL, layout=WIDE
-        )
+        self.system = system_menu(SYSTEMS, system)
         self.system.add_class("vlmlab-system")
-        self.shown = image_view("the image", SIDE)
+        self.shown = image_view("the image")
         self.drawn = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.system]
         self.views = [widgets.HBox([self.shown, self.drawn])]

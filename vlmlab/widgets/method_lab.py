@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.backbones.catalog import BACKBONES
-from vlmlab.datasets.catalog import DATASETS
 from vlmlab.errors import VlmlabError
-from vlmlab.registry import load_system, registry
+from vlmlab.registry import load_system
 from vlmlab.views.live import fit_progress, run_label
-from vlmlab.views.style import system_label
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, png, static_only
+from vlmlab.views.style import SPLITS, system_label
+from vlmlab.widgets.menus import classifying, drawn_datasets, menu, system_menu
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, one_line, static_only
 from vlmlab.widgets.settings import Settings
 
 DRAW_EVERY = 0.3  # seconds between two drawings of a fit
@@ -40,13 +41,11 @@ class MethodLab(Panel):
         """The first choice of everything; `systems` limits the list (all that classify, if empty)."""
         self.runs: list[dict] = []
         self.losses: list[float] = []
-        self.steps, self.accuracies, self._drawn = 1, [], 0.0
-        offered = systems or tuple(key for key, info in registry().items() if "classification" in info.tasks)
-        names = [b.name for b in BACKBONES if b.offline]
-        drawn = [d.name for d in DATASETS if d.offline and "classification" in d.tasks and d.splits["train"]]
-        self.system = _choice("system", offered, system)
-        self.dataset = _choice("dataset", drawn, dataset)
-        self.backbone = _choice("backbone", names, backbone)
+        self.steps, self.accuracies, self._drawn_at = 1, [], 0.0
+        offered = systems or classifying()
+        self.system = system_menu(offered, system)
+        self.dataset = menu("dataset", drawn_datasets(), dataset)
+        self.backbone = menu("backbone", [b.name for b in BACKBONES if b.offline], backbone)
         self.shots = widgets.SelectionSlider(
             options=[1, 2, 4, 8, 16], value=shots, description="shots", style=LABEL, layout=WIDE
         )
@@ -55,25 +54,28 @@ class MethodLab(Panel):
             options=[("all classes", "all"), ("base to new", "base")], value=split, style={"button_width": "120px"}
         )
         self.fit = widgets.Button(description="fit", button_style="primary", icon="play")
-        self.stop = widgets.Button(description="stop", icon="stop", disabled=True)
-        self.clear = widgets.Button(description="clear runs", icon="trash")
+        self.stop = widgets.Button(description="Stop", icon="stop", disabled=True)
+        self.clear = widgets.Button(description="clear", icon="trash")
         self.progress = widgets.IntProgress(0, 0, 1, description="", layout=WIDE)
+        self.table = widgets.HTML()
         self.folded = widgets.Accordion(
             children=[widgets.VBox()], titles=("settings of the system",), selected_index=None, layout=WIDE
         )
-        self.chart = image_view("loss over steps, and the accuracy of the finished runs")
+        self.chart = image_view("training loss over the steps, and validation accuracy")
         for name in ("system", "dataset", "backbone", "shots", "seed", "split", "fit", "stop", "clear"):
             getattr(self, name).add_class(f"vlmlab-{name}")
+        for button in (self.fit, self.stop, self.clear):
+            button.layout = widgets.Layout(width="32%", margin="0 2px 0 0")
         buttons = widgets.HBox([self.fit, self.stop, self.clear])
         self.controls = [
-            self.system, self.dataset, self.backbone, self.shots, self.seed, self.split, self.folded, buttons, self.progress,
+            self.system, self.dataset, self.backbone, self.shots, self.seed, self.split, buttons, self.progress, self.folded,
         ]  # fmt: skip
-        self.views = [self.chart]
+        self.views = [self.chart, self.table]
+        self._learning = self._ends = False
         super().__init__()
         self.system.observe(self.guarded(lambda change: self._offer_settings()), "value")
         self.backbone.observe(self.guarded(lambda change: self._offer_settings()), "value")
         self.fit.on_click(self.guarded(lambda button: self.start()))
-        self.stop.on_click(self.guarded(lambda button: self.halt()))
         self.clear.on_click(self.guarded(lambda button: self._forget()))
         self._offer_settings()
         self._draw(force=True)
@@ -84,7 +86,7 @@ class MethodLab(Panel):
         """Fit with what the controls say."""
         self.losses, self.accuracies, self.steps = [], [], 1
         self.progress.value, self.progress.max = 0, 1
-        self._halted = False
+        self._learning = self._ends = False
         self.stop.disabled = False
         chosen = {
             name: getattr(self, name).value for name in ("system", "dataset", "backbone", "shots", "seed", "split")
@@ -101,8 +103,11 @@ class MethodLab(Panel):
         self.ask(work, self._finished)
 
     def halt(self) -> None:
-        """Stop the fit; what was learned so far is measured."""
-        self._halted = True
+        """Stop: while it learns, what was learned so far is measured; before and after that, the run ends without a result."""
+        if self._learning:
+            self._ends = True
+        else:
+            super().halt()
 
     def _forget(self) -> None:
         self.runs = []
@@ -137,9 +142,10 @@ class MethodLab(Panel):
 
         @torch.no_grad()
         def on_step(done: int, steps: int, loss: float) -> None:
+            self._learning = True
             self.losses.append(loss)
             self.steps = steps
-            if time.monotonic() - self._drawn < DRAW_EVERY and done < steps:
+            if time.monotonic() - self._drawn_at < DRAW_EVERY and done < steps:
                 return
             if checked:
                 logits = method.logits(Batch(features=bank.features(task.val)))
@@ -149,8 +155,16 @@ class MethodLab(Panel):
                 self.progress.max, self.progress.value = steps, done
                 self._draw()
 
-        record = fit(method, task.seen_by(system.info.setup), on_step, lambda: cancelled() or self._halted, None, bank)
-        run = {"label": run_label(chosen["system"], chosen["shots"], chosen["seed"]), "stopped": record.stopped}
+        seen = task.seen_by(system.info.setup)
+        record = fit(method, seen, on_step, lambda: cancelled() or self._ends, None, bank)
+        self._learning = self._ends = False
+        run: dict[str, Any] = {
+            "label": run_label(chosen["system"], chosen["shots"], chosen["seed"]),
+            "where": f"{chosen['dataset']}, {chosen['backbone']}",
+            "changed": ", ".join(f"{name}={value}" for name, value in changed.items()),
+            "stopped": f"stopped after {len(record.losses)} of {record.steps} steps" if record.stopped else "",
+            "missing": {},
+        }
         zero = load_system("zero_shot")(bank.backbone)
         parts = (
             {"accuracy": task} if chosen["split"] == "all" else {"base": task, "new": task.for_classes("new", shots=0)}
@@ -162,9 +176,10 @@ class MethodLab(Panel):
                 if name == "new":
                     method.set_classes(part.classes, part.templates)
                 run[name] = evaluate(method, part.test, bank, chosen["seed"])["accuracy"]
-            except VlmlabError:
+            except VlmlabError as error:
                 if name != "new":
-                    raise  # a system whose parameters belong to its classes has no accuracy on new ones
+                    raise
+                run["missing"][name] = one_line(error)  # its parameters belong to the classes that it learned
         run["seconds"] = time.monotonic() - began
         run["parameters"] = method.trainable_parameters
         return run
@@ -175,17 +190,59 @@ class MethodLab(Panel):
         self._draw(force=True)
 
     def _draw(self, force: bool = False) -> None:
-        self._drawn = time.monotonic()
+        self._drawn_at = time.monotonic()
         if static_only() and not force:
             return  # nobody watches; drawing would take longer than the fit
-        self.chart.value = png(self.static())
+        if self.losses:
+            self.paint(self.chart, self._curve)
+        self.chart.layout.display = "" if self.losses else "none"
+        self.table.value = self._table()
         if not force:
             self._repaint_done()
+
+    def _table(self) -> str:
+        """The finished runs, newest first: a bar per accuracy, a tick at zero-shot prediction."""
+        rows = []
+        for run in reversed(self.runs):
+            told = "; ".join(filter(None, (run["where"], run["changed"], run["stopped"], f"{run['seconds']:.1f} s")))
+            rows.append(
+                f"<p style='margin:8px 0 2px'><b>{html.escape(run['label'])}</b> <small>{html.escape(told)}</small></p>"
+            )
+            bars = []
+            for name in ("accuracy", "base", "new"):
+                if name in run:
+                    colour, zero = SPLITS["all" if name == "accuracy" else name], run[f"zero_{name}"]
+                    bars.append(
+                        f"<span class='word'>{'all classes' if name == 'accuracy' else name + ' classes'}</span>"
+                        f"<span class='bar'><i style='width:{run[name]:.1f}%;background:{colour}'></i>"
+                        f"<u class='zero' style='left:{zero:.1f}%'></u></span>"
+                        f"<span title='zero-shot: {zero:.1f} %'>{run[name]:.1f} %</span>"
+                    )
+                elif name in run["missing"]:
+                    bars.append(
+                        f"<span class='word'>{name} classes</span><small>no bar: {html.escape(run['missing'][name])}</small><span></span>"
+                    )
+            rows.append(f"<div class='vlmlab-bars'>{''.join(bars)}</div>")
+        if not rows:
+            return (
+                ""
+                if self.losses
+                else "<p>Choose a system and press <b>fit</b>. Finished runs stand here, to be compared.</p>"
+            )
+        return "".join(rows) + "<small>accuracy on the test images; tick: zero-shot prediction</small>"
+
+    def _title(self) -> str:
+        return f"{system_label(self.system.value)} on {self.dataset.value}"
+
+    def _curve(self) -> Figure:
+        return fit_progress(self.losses, self.steps, self.accuracies, [], self._title()).described(
+            f"training loss of {self._title()}: {self.losses[0]:.2f} at first, {self.losses[-1]:.2f} after {len(self.losses)} steps"
+        )
 
     # --- the other two lives ------------------------------------------------------------------------------------------
 
     def static(self) -> Figure:
-        title = f"{system_label(self.system.value)} on {self.dataset.value}"
+        title = self._title()
         fig = fit_progress(self.losses, self.steps, self.accuracies, self.runs, title)
         last = f"; last run {self.runs[-1]['label']}" if self.runs else ""
         return fig.described(
@@ -199,12 +256,3 @@ class MethodLab(Panel):
         run = self.runs[-1]
         kept = ("accuracy", "base", "new", "zero_accuracy", "zero_base", "zero_new")
         return {"run": run["label"], "parameters": run["parameters"]} | {k: round(run[k]) for k in kept if k in run}
-
-
-def _choice(name: str, options, value: str) -> widgets.Dropdown:
-    options = list(options)
-    if value not in options:
-        from vlmlab.errors import unknown
-
-        raise unknown(name, value, options)
-    return widgets.Dropdown(options=options, value=value, description=name, style=LABEL, layout=WIDE)

@@ -6,6 +6,9 @@ worker thread and returns at once. A newer request cancels the older one (`cance
 answer that arrives after a newer request is dropped. What `show` draws goes into widgets whose `value` changes; nothing is
 cleared, so nothing flickers.
 
+Work that takes longer than 300 ms says so: what is shown fades, and a line tells the step (what `vlmlab.watch` says) and the
+seconds. *Stop* ends it at the next chunk of images or step of learning.
+
 One panel has three lives: live widgets; `static()`, a matplotlib figure of the same state, which notebooks show
 where no widget can be; `facts()`, rounded numbers that nbval compares. In strict mode (VLMLAB_STRICT=1, as in tests and reports)
 the work runs in the calling thread and an error is raised; live, it becomes one line, and the last good image stays.
@@ -26,15 +29,22 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 from IPython.display import Markdown, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vlmlab.datasets.image_set import read_picture
 from vlmlab.errors import VlmlabError
+from vlmlab.watch import Stopped, watching
+from vlmlab.widgets.clickable import Clickable, Thumbnails
+from vlmlab.widgets.look import LOOK
 
-LABEL = {"description_width": "110px"}
-WIDE = widgets.Layout(width="360px")
+LABEL = {"description_width": "76px"}
+WIDE = widgets.Layout(width="100%")
 JPEG_QUALITY = 88
-UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"  # for screen readers only
+PATIENCE, TICK = 0.3, 0.5  # seconds until work says that it goes on, and between two words about it
+TALLEST = 570  # pixels of a live figure
+ROOM = 580  # pixels: the width that a figure is drawn for until the page has told its own
 
 
 def strict() -> bool:
@@ -70,24 +80,33 @@ class Panel:
 
     def __init__(self) -> None:
         self._requests = 0  # the number of the latest request
+        self._halted = 0  # the number of the request that the reader stopped
         self._lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
+        self._progress: tuple[str, int, int] | None = None  # what the work last said of itself
+        self._painted: dict[Clickable, tuple[Callable[[], Figure], int]] = {}
         self.revision = 0
         self.error = ""
         self._line = widgets.HTML()
         self._mark = widgets.HTML()
         self._closed = False
-        head = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
-        # Controls stand beside the images where there is room, else above them and side by side.
-        flow = {"flex_flow": "row wrap", "align_items": "flex-start", "min_width": "0"}
-        side = widgets.Box(self.controls, layout=widgets.Layout(flex="1 1 370px", align_content="flex-start", **flow))
-        shown = widgets.VBox(self.views, layout=widgets.Layout(flex="100 1 640px", min_width="0"))
-        row = widgets.Box([side, shown], layout=widgets.Layout(**flow))
-        told = "; ".join(view.alt for view in _all(row) if hasattr(view, "alt"))
-        spoken = widgets.HTML(f"<span style='{UNSEEN}'>{html.escape(f'Images: {told}') if told else ''}</span>")
-        self.box = widgets.VBox([head, row, self._line, self._mark, spoken])
+        self.busy = widgets.HTML()
+        self.busy.add_class("vlmlab-busy")
+        head = [widgets.HTML(f"{LOOK}<b>{html.escape(self.title)}</b>"), self.busy]
+        if not hasattr(self, "stop"):  # a panel may have one among its controls
+            self.stop = widgets.Button(description="Stop", icon="stop", disabled=True)
+            self.stop.add_class("vlmlab-stop")
+            head.append(self.stop)
+        side, self.shown_box = widgets.Box(self.controls), widgets.VBox(self.views)
+        row = widgets.Box([side, self.shown_box])
+        for box, name in ((row, "row"), (side, "controls"), (self.shown_box, "shown")):
+            box.add_class(f"vlmlab-{name}")
+        top = widgets.HBox(head)
+        top.add_class("vlmlab-head")
+        self.box = widgets.VBox([top, row, self._line, self._mark])
         self.box.add_class("vlmlab-panel")
         self.box.add_class(f"vlmlab-{type(self).__name__}")
+        self.stop.on_click(self.guarded(lambda button: self.halt()))
         self._repaint_done()
 
     # --- what a panel says of itself ----------------------------------------------------------------------------------
@@ -118,24 +137,67 @@ class Panel:
     def _run(self, number: int, work: Callable, show: Callable) -> None:
         if self._stale(number):
             return
+        self._progress, over = None, threading.Event()
+        clock = threading.Thread(target=self._tell_busy, args=(over,), name="vlmlab-clock", daemon=True)
+        clock.start()
         try:
-            answer = work(lambda: self._stale(number))
+            with watching(lambda *far: self._heard(number, far)):
+                answer = work(lambda: self._stale(number) or self._halted == number)
+            if self._halted == number:
+                raise Stopped
             if not self._stale(number):
                 show(answer)
                 self.say("")
+        except Stopped:
+            if not self._stale(number):
+                self.say(
+                    "Stopped; what is shown is from before." if self._shows() else "Stopped; nothing is shown yet."
+                )
         except Exception as error:
             if not self._stale(number):
                 self.say(one_line(error))
+        finally:
+            over.set()
+            clock.join()
         if not self._stale(number):
             self._repaint_done()
 
     def _stale(self, number: int) -> bool:
         return self._closed or number != self._requests
 
+    def _heard(self, number: int, far: tuple[str, int, int]) -> None:
+        """Note how far the work is; end it if nobody wants its answer."""
+        if self._stale(number) or self._halted == number:
+            raise Stopped
+        self._progress = far
+
+    def _tell_busy(self, over: threading.Event) -> None:
+        """After a moment say what goes on, and for how long, until it is over."""
+        began = time.monotonic()
+        if over.wait(PATIENCE):
+            return
+        self.stop.disabled = False
+        self.shown_box.add_class("vlmlab-old")
+        while not over.is_set():
+            doing, done, total = self._progress or ("computing", 0, 0)
+            step = f" {done} of {total}" if total else ""
+            self.busy.value = f"<span role='status'>{doing}{step}, {time.monotonic() - began:.0f} s</span>"
+            over.wait(TICK)
+        self.busy.value = ""
+        self.stop.disabled = True
+        self.shown_box.remove_class("vlmlab-old")
+
+    def _shows(self) -> bool:
+        return any(isinstance(view, Clickable) and view.value for view in _all(self.shown_box))
+
     def cancel(self) -> None:
         """Give up what is being computed; the last good image stays."""
         with self._lock:
             self._requests += 1
+
+    def halt(self) -> None:
+        """What the Stop button does: end the work at its next step, and say so."""
+        self._halted = self._requests
 
     def guarded(self, change: Callable[..., None]) -> Callable[..., None]:
         """A callback that shows an error in one line instead of losing it; in strict mode it is raised."""
@@ -166,9 +228,21 @@ class Panel:
     def say(self, message: str) -> None:
         """Show one line below the panel; an empty one removes it."""
         self.error = message
-        self._line.value = (
-            f"<span class='vlmlab-told' style='color:#8F3D00'>{html.escape(message)}</span>" if message else ""
-        )
+        self._line.value = f"<span class='vlmlab-told' role='alert'>{html.escape(message)}</span>" if message else ""
+
+    def paint(self, view: Clickable, make: Callable[[], Figure]) -> None:
+        """Show the figure that `make` returns, as wide as the page has room for it; a resized page has it drawn again."""
+        if view not in self._painted:
+            view.observe(self.guarded(lambda change: self._resized(view)), "room")
+        self._painted[view] = (make, view.room)
+        figure = make()
+        view.value, view.alt = png(figure, view.room or ROOM), getattr(figure, "alt", "") or view.alt
+        view.spots = [_spot(figure, *spot) for spot in getattr(figure, "spots", ())]
+
+    def _resized(self, view: Clickable) -> None:
+        make, room = self._painted[view]
+        if view.value and abs((room or ROOM) - view.room) > ROOM // 12:
+            self.paint(view, make)
 
     def _repaint_done(self) -> None:
         self.revision += 1
@@ -222,35 +296,31 @@ def jpeg(pixels: np.ndarray, side: int | None = None) -> bytes:
     return stream.getvalue()
 
 
-def png(figure: Figure) -> bytes:
-    """A matplotlib figure as PNG."""
+def png(figure: Figure, room: int | None = None) -> bytes:
+    """A matplotlib figure as PNG; one that is wider than `room` pixels is drawn for this width, with letters as large."""
+    width, height = figure.get_size_inches()
+    if room is not None and width * figure.dpi > room:
+        figure.set_size_inches(max(room, 300) / figure.dpi, min(height, TALLEST / figure.dpi))
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor="white")
     return stream.getvalue()
 
 
-def _transparent() -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGBA", (1, 1)).save(stream, "PNG")
-    return stream.getvalue()
+def _spot(figure: Figure, axes: Axes, x: float, y: float, text: str) -> dict[str, Any]:
+    """A point of a drawn figure in shares of its width and height, from the top left."""
+    across, up = axes.transData.transform((x, y))
+    return {"x": float(across / figure.bbox.width), "y": float(1 - up / figure.bbox.height), "text": text}
 
 
-NOTHING = _transparent()  # where a browser would show the sign of a broken image
-
-
-def image_view(alt: str, height: int | None = None) -> widgets.Image:
-    """An image widget, transparent at first, with a text for readers who do not see it."""
-    size = {"height": f"{height}px"} if height else {}
-    # In its own size, not stretched to the row's.
-    layout = widgets.Layout(max_width="100%", align_self="flex-start", flex="0 1 auto", **size)
-    view = widgets.Image(value=NOTHING, format="png", layout=layout)
-    view.alt = alt  # the panel reads it out; a tooltip would break the view of ipywidgets 8.1
-    return view
+def image_view(alt: str, rows: int = 1, columns: int = 1) -> Clickable:
+    """An image, empty at first, with a text for readers who do not see it; with cells, it can be clicked."""
+    return Clickable(alt=alt, rows=rows, columns=columns)
 
 
 # --- choosing an image ------------------------------------------------------------------------------------------------
 
 LARGEST_UPLOAD = 20 * 1024 * 1024  # bytes
+LONGEST = 1024  # pixels of the longer side of an upload
 
 
 def uploaded(content: bytes, name: str = "the file") -> np.ndarray:
@@ -261,15 +331,14 @@ def uploaded(content: bytes, name: str = "the file") -> np.ndarray:
     if len(content) > LARGEST_UPLOAD:
         raise VlmlabError(f"{name} has {len(content) / 2**20:.0f} MB; choose an image of at most 20 MB")
     try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise VlmlabError(f"{name} is no image that can be read; choose a JPEG or PNG") from error
-    image.thumbnail((1024, 1024))
-    return np.asarray(image).copy()
+        return read_picture(io.BytesIO(content), LONGEST)
+    except VlmlabError as error:
+        reason = str(error).partition("(")[2].partition(");")[0]
+        raise VlmlabError(f"{name} is no image that can be read ({reason}); choose a JPEG or PNG") from error
 
 
 class PictureChooser:
-    """A row of controls that choose an image: a dataset's test images by number, photographs, or one's own file.
+    """Thumbnails of which one is chosen, its name, and a button for one's own file.
 
     `on_change()` is called when another one was chosen; `pixels` [H, W, 3] and `name` are the present one.
     """
@@ -280,15 +349,15 @@ class PictureChooser:
         if not pictures:
             raise VlmlabError("there is no image to choose from; give at least one")
         self.pictures, self.on_change = list(pictures), on_change
-        self.number = widgets.IntSlider(
-            0, 0, len(pictures) - 1, description="picture", continuous_update=False, style=LABEL, layout=WIDE
-        )
+        self.number = Thumbnails([pixels for _, pixels in self.pictures])
         self.number.add_class("vlmlab-picture")
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")
+        self.label = widgets.HTML()
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own image")
         self.upload.add_class("vlmlab-upload")
-        self.number.observe(guarded(lambda change: self.on_change()), "value")
+        self.number.observe(guarded(lambda change: self._chosen()), "value")
         self.upload.observe(guarded(self._take), "value")
-        self.widgets = [self.number, self.upload]
+        self.widgets = [self.number, self.label, self.upload]
+        self._name()
 
     @property
     def name(self) -> str:
@@ -297,6 +366,17 @@ class PictureChooser:
     @property
     def pixels(self) -> np.ndarray:
         return self.pictures[self.number.value][1]
+
+    def _chosen(self) -> None:
+        self._name()
+        self.on_change()
+
+    def _name(self) -> None:
+        self.label.value = (
+            f"<span class='vlmlab-name'>image {self.number.value + 1} of {len(self.pictures)}: "
+            f"<b>{html.escape(self.name)}</b></span>"
+        )
+        self.number.alt = f"images to choose from; chosen: {self.name}"
 
     def _take(self, change) -> None:
         if not change["new"]:
@@ -307,8 +387,8 @@ class PictureChooser:
     def add(self, name: str, pixels: np.ndarray) -> None:
         """Append an image and choose it."""
         self.pictures.append((name, pixels))
-        self.number.max = len(self.pictures) - 1
-        self.number.value = len(self.pictures) - 1
+        self.number.show([pixels for _, pixels in self.pictures])
+        self.number.value = self.number.max
 
 
 def sample_pictures(dataset: str = "tableau", count: int = 8) -> list[tuple[str, np.ndarray]]:

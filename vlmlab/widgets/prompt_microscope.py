@@ -13,20 +13,21 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
-from vlmlab.views.live import similarity, word_bars
 from vlmlab.views.pictures import picture
-from vlmlab.views.style import figure
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
+from vlmlab.views.style import VALUE, figure
+from vlmlab.widgets.bars import cosine_table, word_bars
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 MOST_WORDS = 40
+SIDE = 170  # pixels of the image on the page
 
 
 def read_words(text: str, most: int = MOST_WORDS) -> list[str]:
-    """The words of a list separated by commas.
+    """The words of a list separated by commas or line breaks, each once.
 
     Raises `VlmlabError` if the list is empty, has an empty entry, or more than `most` of them.
     """
-    words = [word.strip() for word in text.split(",")]
+    words = [word.strip() for word in text.strip().replace("\n", ",").split(",")]
     if not any(words):
         raise VlmlabError("the list of words is empty; write some, separated by commas")
     if not all(words):
@@ -36,10 +37,19 @@ def read_words(text: str, most: int = MOST_WORDS) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+def doubled(text: str) -> str:
+    """A sentence about the words that a list has more than once; empty if there are none."""
+    words = [word.strip() for word in text.replace("\n", ",").split(",")]
+    twice = [word for word in dict.fromkeys(words) if words.count(word) > 1]
+    return f"Written more than once, used once: {', '.join(twice)}." if twice else ""
+
+
 def read_template(text: str) -> str:
-    """A prompt template; raises `VlmlabError` without a place for the class name."""
+    """A prompt template; raises `VlmlabError` without exactly one place for the class name, or with other braces."""
     if text.count("{}") != 1:
         raise VlmlabError("a template needs {} exactly once, where the class name goes: a photo of a {}.")
+    if "{" in (rest := text.replace("{}", "")) or "}" in rest:
+        raise VlmlabError("a template has no other { or } than the one {} for the class name: a photo of a {}.")
     return text
 
 
@@ -58,21 +68,21 @@ class PromptMicroscope(Panel):
         """`pictures` are (name, pixels); some of `objects` if none are given."""
         self.backbone_name = backbone
         found = pictures or sample_pictures("photographs" if backbone == "photo" else "objects", 12)
-        self.words = widgets.Text(
-            ", ".join(words), description="class names", continuous_update=False, style=LABEL, layout=WIDE
+        self.words = widgets.Textarea(
+            ", ".join(words), description="class names", continuous_update=False, rows=3, style=LABEL, layout=WIDE
         )
         self.template = widgets.Text(
             template, description="template", continuous_update=False, style=LABEL, layout=WIDE
         )
         self.chooser = PictureChooser(found, self.look, self.guarded)
         self.tokens = widgets.HTML()
-        self.shown = image_view("the chosen image", 180)
-        self.bars = image_view("probability of each class name")
-        self.alike = image_view("cosine similarity between the texts")
-        self.words.add_class("vlmlab-words")
-        self.template.add_class("vlmlab-template")
-        self.controls = [self.words, self.template, *self.chooser.widgets, self.shown]
-        self.views = [self.tokens, widgets.HBox([self.bars, self.alike], layout=widgets.Layout(flex_flow="row wrap"))]
+        self.shown = image_view("the chosen image")
+        self.bars, self.alike = widgets.HTML(), widgets.HTML()
+        for name in ("words", "template"):
+            getattr(self, name).add_class(f"vlmlab-{name}")
+            getattr(self, name).add_class("vlmlab-above")
+        self.controls = [self.words, self.template, *self.chooser.widgets]
+        self.views = [widgets.HBox([self.shown, self.bars]), self.tokens, self.alike]
         self.answer: dict[str, Any] = Waiting()
         self._before: dict[str, float] = {}
         super().__init__()
@@ -120,14 +130,12 @@ class PromptMicroscope(Panel):
         old = dict(zip(self.answer["words"], self.answer["probabilities"], strict=True)) if same else {}
         self._before = old if old.keys() >= set(answer["words"]) else {}
         self.answer = answer
-        self.shown.value = jpeg(answer["pixels"], 180)
-        self.tokens.value = _token_table(answer)
-        self.bars.value = png(self._bars())
-        self.alike.value = png(similarity(answer["words"], answer["similar"], "how alike the texts are (cosine)"))
-
-    def _bars(self) -> Figure:
-        before = [self._before[w] for w in self.answer["words"]] if self._before else None
-        return word_bars(self.answer["words"], self.answer["probabilities"], before)
+        self.shown.value, self.shown.alt = jpeg(answer["pixels"], SIDE), f"an image of {answer['picture']}"
+        twice = doubled(self.words.value)
+        self.tokens.value = _token_table(answer) + (f"<small> {html.escape(twice)}</small>" if twice else "")
+        before = [self._before[w] for w in answer["words"]] if self._before else None
+        self.bars.value = word_bars(answer["words"], answer["probabilities"], before)
+        self.alike.value = cosine_table(answer["words"], answer["similar"], "how alike the texts are (cosine)")
 
     def static(self) -> Figure:
         answer = self.answer
@@ -135,7 +143,7 @@ class PromptMicroscope(Panel):
         one, two, three = fig.subplots(1, 3, width_ratios=[0.8, 1.1, 1.2])
         picture(one, answer["pixels"], answer["picture"])
         order = np.argsort(answer["probabilities"])
-        two.barh(range(len(order)), [100 * answer["probabilities"][k] for k in order], color="#0072B2", height=0.7)
+        two.barh(range(len(order)), [100 * answer["probabilities"][k] for k in order], color=VALUE, height=0.7)
         two.set_yticks(range(len(order)), [answer["words"][k] for k in order])
         two.set_xlabel("probability (%)")
         two.set_title(f"template: {self.template.value}", fontsize=9, loc="left")
@@ -181,4 +189,4 @@ def _token_table(answer: dict[str, Any]) -> str:
         boxes.append(f"<tr><td><b>{html.escape(word)}</b></td><td>{marks}</td><td>{cosine:.3f}</td></tr>")
     head = "<tr><th>class name</th><th>tokens</th><th>cosine with the image</th></tr>"
     note = f"Probability is softmax of {answer['scale']:.0f} times the cosine."
-    return f"<table style='text-align:left'>{head}{''.join(boxes)}</table><small>{note}</small>"
+    return f"<table >{head}{''.join(boxes)}</table><small>{note}</small>"

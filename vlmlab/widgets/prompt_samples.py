@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from vlmlab.views.live import word_colour
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, sample_pictures
 
 MOST = 40  # samples
 
@@ -109,7 +109,7 @@ class PromptSamples(Panel):
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
-        self.chart.value = png(self.static())
+        self.paint(self.chart, self.static)
         self.note.value = f"<small>{self._told()}</small>"
 
     def _told(self) -> str:

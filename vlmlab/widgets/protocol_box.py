@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from vlmlab.datasets import PROTOCOLS, Task
 from vlmlab.datasets.catalog import DATASETS
 from vlmlab.datasets.task import SEES
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
-from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view, png
+from vlmlab.views.style import INK, MUTED, SPLITS, figure, system_label, tidy
+from vlmlab.watch import told
+from vlmlab.widgets.menus import classifying, drawn_datasets, menu, system_menu
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view
+
+SEEDS = range(1, 6)
+CHOSEN: dict[str, dict[str, Sequence[Any]]] = {
+    "clip_adapter": {"ratio": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)},
+    "linear_probe": {"c": (0.01, 0.1, 1.0, 10.0, 100.0)},
+    "taskres": {"alpha": (0.1, 0.3, 0.5, 1.0, 2.0)},
+}
+"""System -> the setting that is chosen, and the values that are tried; Tip-Adapter has a grid of its own."""
+RATES = (0.1, 0.3, 1.0, 3.0)
+"""Any other system that learns: multiples of its learning rate that are tried."""
 
 
 class ProtocolBox(Panel):
@@ -34,13 +49,15 @@ class ProtocolBox(Panel):
         seed: int = 1,
     ) -> None:
         self.backbone_name, self.number, self.seed = backbone, shots, seed
-        names = [d.name for d in DATASETS if d.offline and "classification" in d.tasks and d.splits["train"]]
-        keys = [key for key, info in registry().items() if "classification" in info.tasks]
         self.protocol = widgets.Dropdown(
-            options=list(PROTOCOLS), value=protocol, description="protocol", style=LABEL, layout=WIDE
+            options=[(one.title, key) for key, one in PROTOCOLS.items()],
+            value=protocol,
+            description="protocol",
+            style=LABEL,
+            layout=WIDE,
         )
-        self.dataset = widgets.Dropdown(options=names, value=dataset, description="dataset", style=LABEL, layout=WIDE)
-        self.system = widgets.Dropdown(options=keys, value=system, description="system", style=LABEL, layout=WIDE)
+        self.dataset = menu("dataset", drawn_datasets(), dataset)
+        self.system = system_menu(classifying(), system)
         self.flatter = widgets.Button(
             description="choose on test images", icon="warning", layout=widgets.Layout(width="auto")
         )
@@ -54,8 +71,13 @@ class ProtocolBox(Panel):
         self.flattered: list[tuple[float, float]] = []
         super().__init__()
         for control in (self.protocol, self.dataset, self.system):
-            control.observe(self.guarded(lambda change: self.look()), "value")
+            control.observe(self.guarded(lambda change: self._changed()), "value")
         self.flatter.on_click(self.guarded(lambda button: self.cheat()))
+        self.look()
+
+    def _changed(self) -> None:
+        """What was measured belongs to other choices; it goes."""
+        self.flattered, self.chart.value = [], b""
         self.look()
 
     def look(self) -> None:
@@ -102,13 +124,13 @@ class ProtocolBox(Panel):
         sees = ", ".join(words[s] for s in answer["sees"]) or "nothing before the test image"
         learned = answer["learned"]
         verdict = (
-            f"<p style='color:#8F3D00'>{html.escape(answer['refusal'])}</p>"
+            f"<p class='vlmlab-told'>{html.escape(answer['refusal'])}</p>"
             if answer["refusal"]
             else f"<p>A {answer['setup']} system may see: {sees}. Test images are hidden until the end.</p>"
         )
         names = ", ".join(map(html.escape, answer["classes"][:12])) + (" ..." if len(answer["classes"]) > 12 else "")
         self.table.value = (
-            f"<table style='text-align:left'><tr><td>learned on</td><td>{learned['classes']} classes, {learned['labelled']} "
+            f"<table ><tr><td>learned on</td><td>{learned['classes']} classes, {learned['labelled']} "
             f"labelled and {learned['validation']} validation images</td></tr>{judged}"
             f"<tr><td>classes</td><td>{names}</td></tr><tr><td>from</td><td>{html.escape(answer['paper'])}</td></tr></table>{verdict}"
         )
@@ -116,37 +138,36 @@ class ProtocolBox(Panel):
     # --- what choosing on the test set would flatter ------------------------------------------------------------------
 
     def cheat(self) -> None:
-        """Choose Tip-Adapter's alpha and beta on validation images, as one must, and on the test images, as one must not."""
-        name = self.dataset.value
-        self.ask(lambda cancelled: self._flatter(name, cancelled), self._show_flattery)
+        """Choose the system's settings on validation images, as one must, and on the test images, as one must not."""
+        name, key = self.dataset.value, self.system.value
+        self.ask(lambda cancelled: self._flatter(name, key), self._show_flattery)
 
-    @torch.no_grad()
-    def _flatter(self, name: str, cancelled) -> list[tuple[float, float]]:
-        from torch.nn.functional import normalize
-
+    def _flatter(self, name: str, key: str) -> list[tuple[float, float]]:
+        """Per seed the test accuracy (%) with the settings that validation images, and that test images chose."""
         from vlmlab.studies.run import shared_bank, shared_dataset
 
         bank, dataset = shared_bank(self.backbone_name), shared_dataset(name, None, False, False)
-        system, pairs = load_system("tip_adapter"), []
-        for seed in range(1, 6):
-            if cancelled():
-                break
+        tried, pairs = CHOSEN.get(key, {}), []
+        system = load_system(key)
+        config = system.configure(bank.backbone)
+        if not tried and hasattr(config, "lr"):
+            tried = {"lr": [times * config.lr for times in RATES]}
+        if not tried and key != "tip_adapter":
+            raise VlmlabError(
+                f"{system_label(key)} has no setting to choose; choose a system that learns, or Tip-Adapter"
+            )
+        for seed in SEEDS:
+            told("choosing, seed", seed, len(SEEDS))
             task = Task(bank.backbone, dataset, self.number, seed)
             if not len(task.val):
                 raise VlmlabError(f"{name} has no validation images to choose on; choose another dataset")
-            method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0, beta_steps=30))
-            method.prepare(task)
-            # Accuracy of every pair of settings, [betas, alphas], on either set.
-            on_val, on_test = (
-                100 * method.grid(normalize(bank.features(p), dim=-1), p.labels)[2].flatten()
-                for p in (task.val, task.test)
-            )
+            on_val, on_test = _grid(bank, task) if key == "tip_adapter" else _each(bank, task, key, tried)
             pairs.append((float(on_test[on_val.argmax()]), float(on_test.max())))
         return pairs
 
     def _show_flattery(self, pairs: list[tuple[float, float]]) -> None:
         self.flattered = pairs
-        self.chart.value = png(self.static())
+        self.paint(self.chart, self.static)
 
     def static(self) -> Figure:
         fig = figure(5.2, 2.8)
@@ -159,17 +180,22 @@ class ProtocolBox(Panel):
             axes.bar_label(axes.barh(list(bars), list(bars.values()), color=colours), padding=3, fontsize=8, color=INK)
             axes.margins(x=0.12)
             axes.invert_yaxis()
-            tidy(axes, f"{self.answer['protocol']}: {self.dataset.value}", "pictures", "")
+            tidy(axes, f"{self.answer['protocol']}: {self.dataset.value}", "images", "")
             return fig.described(f"images of the protocol {self.answer['protocol']} on {self.dataset.value}: {bars}")
         for n, (honest, flattered) in enumerate(self.flattered):
             axes.plot([honest, flattered], [n, n], color=MUTED, zorder=1)
             axes.scatter(honest, n, color=SPLITS["val"], zorder=2, label="chosen on validation" if not n else None)
             axes.scatter(flattered, n, color=SPLITS["test"], zorder=2, label="chosen on test" if not n else None)
         axes.set_yticks(range(len(self.flattered)), [f"seed {s + 1}" for s in range(len(self.flattered))])
-        tidy(axes, f"Tip-Adapter on {self.dataset.value}: what choosing on test flatters", "test accuracy (%)", "")
+        tidy(
+            axes,
+            f"{system_label(self.system.value)} on {self.dataset.value}: what choosing on test flatters",
+            "test accuracy (%)",
+            "",
+        )
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
         return fig.described(
-            "test accuracy of Tip-Adapter when its two settings are chosen on validation and on test images"
+            f"test accuracy of {system_label(self.system.value)} when its settings are chosen on validation and on test images"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -178,6 +204,33 @@ class ProtocolBox(Panel):
         if self.flattered:
             out["flattery"] = round(float(np.mean([b - a for a, b in self.flattered])), 1)
         return out
+
+
+def _grid(bank, task: Task) -> tuple[Tensor, Tensor]:
+    """Accuracy (%) of every alpha and beta of Tip-Adapter, on validation and on test images."""
+    system = load_system("tip_adapter")
+    method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0, beta_steps=30))
+    method.prepare(task)
+    with torch.no_grad():
+        on_val, on_test = (
+            100 * method.grid(normalize(bank.features(p), dim=-1), p.labels)[2].flatten() for p in (task.val, task.test)
+        )
+    return on_val, on_test
+
+
+def _each(bank, task: Task, key: str, tried: dict[str, Sequence[Any]]) -> tuple[Tensor, Tensor]:
+    """Accuracy (%) with every value of one setting, on validation and on test images; the system is fitted for each."""
+    from vlmlab.learning.evaluate import evaluate
+    from vlmlab.learning.fit import fit
+
+    system, rows = load_system(key), []
+    ((setting, values),) = tried.items()
+    for value in values:
+        method = system(bank.backbone, system.configure(bank.backbone, **{setting: value}))
+        fit(method, task.seen_by(system.info.setup), None, None, None, bank)
+        rows.append([evaluate(method, part, bank)["accuracy"] for part in (task.val, task.test)])
+    on_val, on_test = torch.tensor(rows).T
+    return on_val, on_test
 
 
 def _targets(protocol: str, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from vlmlab.datasets.catalog import DATASETS
 from vlmlab.errors import VlmlabError
 from vlmlab.views.without_labels import pseudo_label_quality
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view, png
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, Waiting, image_view
 
 
 class PseudoLabels(Panel):
@@ -98,7 +98,7 @@ class PseudoLabels(Panel):
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
-        self.chart.value = png(self.static())
+        self.paint(self.chart, self.static)
         share, missing = self._share(), self._missing()
         self.note.value = (
             f"<small>Labelled with the one sentence <i>{html.escape(answer['sentence'])}</i>. "

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
 
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import registry
 from vlmlab.studies.table import read_table
 from vlmlab.views.names import write_names
-from vlmlab.views.style import INK, MARKERS, OKABE_ITO, figure, system_label, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
+from vlmlab.views.style import DPI, FAMILIES, INK, MARKERS, figure, system_label, tidy
+from vlmlab.widgets.panel import LABEL, ROOM, WIDE, Panel, image_view, nothing_yet
 
 METRICS = {
     "accuracy": ("accuracy, all classes (%)", "all", "mean", "sd"),
@@ -27,7 +29,7 @@ METRICS = {
     "harmonic mean": ("harmonic mean of base and new (%)", "base", "harmonic_mean", "harmonic_mean_sd"),
     "before shift": ("accuracy on the images learned on (%)", "shift", "mean", "sd"),
     "shift": ("accuracy under shift (%)", "shift", "shift", "shift_sd"),
-    "parameters": ("parameters", "all", "trainable_parameters", ""),
+    "parameters": ("learned parameters", "all", "trainable_parameters", ""),
     "seconds": ("processor seconds to adapt and evaluate", "all", "seconds", ""),
     "memory": ("peak memory (MB)", "all", "peak_mb", ""),
 }
@@ -39,7 +41,6 @@ FAR = 3.0
 """Beyond so many times the distance of the quartiles (Tukey's outer fence) a point is not drawn, but listed over the chart."""
 CROWD = 16
 """A board of fewer points has room for all of them."""
-FAMILIES = ("text_prompt", "visual_prompt", "text_visual_prompt", "adapter", "other")
 
 
 def board(
@@ -60,7 +61,7 @@ def board(
     """
     for name in (x, y):
         if name not in METRICS:
-            raise VlmlabError(f"there is no figure '{name}' on the board; choose among {', '.join(METRICS)}")
+            raise VlmlabError(f"there is no metric '{name}' on the board; choose among {', '.join(METRICS)}")
     columns = {}
     used: dict[str, list[str]] = {}
     for axis, name in (("x", x), ("y", y)):
@@ -115,6 +116,32 @@ def far_out(values: np.ndarray) -> np.ndarray:
     return (values < low - room) | (values > high + room)
 
 
+def _has(rows: pd.DataFrame, name: str) -> bool:
+    """Whether the table has any value of a metric."""
+    _, split, column, _ = METRICS[name]
+    column = "mean" if column == "gain" else column
+    return bool(rows[rows.split == split][column].notna().any())
+
+
+def _logarithmic(axes: Axes, axis: Axis, name: str) -> None:
+    """A logarithmic axis with ticks that a person would write; parameters may be none at all."""
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("symlog" if name == "parameters" else "log")
+    if name == "parameters":
+        axis.set_major_locator(FixedLocator([0, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]))
+        axis.set_major_formatter(lambda value, _: _short(value))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if value >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g}"
+
+
 class SectionBoard(Panel):
     """Choose what stands on the axes, the shots and the datasets; every system is a point in its family's colour."""
 
@@ -146,8 +173,12 @@ class SectionBoard(Panel):
             if value and value not in known:
                 raise VlmlabError(f"the table has no {what} '{value}'; it has {', '.join(known)}")
         options = {"style": LABEL, "layout": WIDE}
-        self.x = widgets.Dropdown(options=list(METRICS), value=x, description="across", **options)
-        self.y = widgets.Dropdown(options=list(METRICS), value=y, description="up", **options)
+        for name in (x, y):
+            if name not in METRICS:
+                raise VlmlabError(f"there is no metric '{name}' on the board; choose among {', '.join(METRICS)}")
+        there = [name for name in METRICS if name in (x, y) or _has(rows, name)]
+        self.x = widgets.Dropdown(options=there, value=x, description="across", **options)
+        self.y = widgets.Dropdown(options=there, value=y, description="up", **options)
         self.shots = widgets.SelectionSlider(
             options=[int(k) for k in many], value=int(shots or many[-1]), description="shots", **options
         )
@@ -157,7 +188,7 @@ class SectionBoard(Panel):
         self.backbone = widgets.Dropdown(
             options=backbones, value=backbone or backbones[0], description="backbone", **options
         )
-        families = [f for f in FAMILIES if any(i.family == f for i in registry().values())]
+        families = [f for f in FAMILIES if any(registry()[k].family == f for k in set(rows.system) if k in registry())]
         self.ticks = {f: widgets.Checkbox(True, description=f.replace("_", " "), indent=False) for f in families}
         for name in ("x", "y", "shots", "dataset", "backbone"):
             getattr(self, name).add_class(f"vlmlab-{name}")
@@ -189,14 +220,17 @@ class SectionBoard(Panel):
 
     def _show(self, points: pd.DataFrame) -> None:
         self.points = points
-        self.chart.value = png(self.static())
-        self.note.value = f"<small>{self._told()}</small>"
+        self.paint(self.chart, lambda: self._chart((self.chart.room or ROOM) / DPI, 4.6, live=True))
+        self.note.value = f"<small>{html.escape(self._told())}</small>"
 
     def _told(self) -> str:
         p, (x, y) = self.points, self.points.attrs["axes"]
         best = p.loc[p.y.idxmax()]
         over = {name: ", ".join(p.attrs[axis]) for axis, name in (("x", x), ("y", y))}
-        means = "; ".join(f"{name}: mean over {sets}" for name, sets in over.items())
+        same = len(set(over.values())) == 1
+        means = (
+            f"Mean over {over[x]}" if same else "; ".join(f"{name}: mean over {sets}" for name, sets in over.items())
+        )
         beyond = " Hollow marks over the chart lie beyond its axes." if self._far().any() else ""
         return f"{len(p)} systems. Highest {y}: {best['name']}, {best.y:.1f}. {means}.{beyond}"
 
@@ -213,14 +247,20 @@ class SectionBoard(Panel):
         return frontier(p.x.to_numpy(float), p.y.to_numpy(float), x in LOGARITHMIC)
 
     def static(self) -> Figure:
+        return self._chart(8.6, 6.0)
+
+    def _chart(self, width: float, height: float, live: bool = False) -> Figure:
+        """The board in inches; live, only the frontier is named, because hovering tells the others' names."""
         if self.points.empty:
             raise nothing_yet()
         p, (x, y) = self.points, self.points.attrs["axes"]
-        fig = figure(8.6, 6.0)
+        fig = figure(width, height)
         axes = fig.subplots()
-        best = self._frontier()
-        far = self._far()
-        for k, family in enumerate(FAMILIES):
+        if live:  # solving for the best layout costs more than all the drawing
+            fig.set_layout_engine(None)
+            fig.subplots_adjust(left=0.11, right=0.985, top=0.86 if self._far().any() else 0.97, bottom=0.24)
+        best, far = self._frontier(), self._far()
+        for k, (family, colour) in enumerate(FAMILIES.items()):
             own = ((p.family == family) & (p.index != "zero_shot")).to_numpy() & ~far
             if own.any():
                 axes.errorbar(
@@ -230,7 +270,7 @@ class SectionBoard(Panel):
                     p.x_sd[own] if x not in LOGARITHMIC else None,
                     linestyle="",
                     marker=MARKERS[k],
-                    color=OKABE_ITO[k],
+                    color=colour,
                     markersize=6.5,
                     elinewidth=0.8,
                     alpha=0.85,
@@ -240,37 +280,47 @@ class SectionBoard(Panel):
             zero = p.loc["zero_shot"]
             axes.plot(zero.x, zero.y, "X", color=INK, markersize=9, label="zero-shot")
             axes.axhline(zero.y, color=INK, linewidth=1, linestyle="--", zorder=0)
+        tidy(axes, "", METRICS[x][0], METRICS[y][0])
+        axes.margins(0.09)
         for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
             if name in LOGARITHMIC:
-                (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)(
-                    "symlog" if name == "parameters" else "log"
-                )
-        axes.margins(0.09)
-        tidy(axes, "", METRICS[x][0], METRICS[y][0])
-        for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
-            if name in LOGARITHMIC[1:]:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_major_formatter("{x:g}")
-                axis.set_minor_formatter(NullFormatter())
+                _logarithmic(axes, axis, name)
         if far.any():
-            self._list_beyond(axes, p[far])
+            self._list_beyond(axes, p[far], 3 if live else 5)
+        handles, labels = axes.get_legend_handles_labels()
+        if live:
+            small = {"columnspacing": 1.0, "handletextpad": 0.3}
+            fig.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=8.5, **small)
+        else:
+            fig.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
         # The legend names zero-shot, and its line would cross a name.
-        names = ["" if key == "zero_shot" else name for key, name in zip(p.index, p["name"], strict=True)]
+        told = best if live else np.ones(len(p), bool)
+        names = [name if told[i] and p.index[i] != "zero_shot" else "" for i, name in enumerate(p["name"])]
         near = np.flatnonzero(~far)
-        write_names(axes, [(names[i], p.x.iloc[i], p.y.iloc[i]) for i in near], best[near])
-        fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
+        whiskers = [(0.0 if x in LOGARITHMIC else p.x_sd.iloc[i], p.y_sd.iloc[i]) for i in near]
+        write_names(axes, [(names[i], p.x.iloc[i], p.y.iloc[i]) for i in near], best[near], whiskers)
+        fig.spots = [
+            (axes, q.x, q.y, f"{q.name}\n{x}: {q.x:,.4g}\n{y}: {q.y:.1f} \u00b1 {q.y_sd:.1f}")
+            for q in p[~far].itertuples()
+        ]
         return fig.described(f"{METRICS[y][0]} over {METRICS[x][0]} of every system. {self._told()}")
 
-    def _list_beyond(self, axes: Axes, far: pd.DataFrame) -> None:
+    def _list_beyond(self, axes: Axes, far: pd.DataFrame, columns: int) -> None:
         """What is not drawn, as a strip over the chart."""
         marks = []
         for point in far.itertuples():
-            k = FAMILIES.index(point.family)
-            hollow = {"marker": MARKERS[k], "color": OKABE_ITO[k], "markerfacecolor": "white", "linestyle": ""}
+            look = {"marker": MARKERS[list(FAMILIES).index(point.family)], "color": FAMILIES[point.family]}
+            hollow = look | {"markerfacecolor": "white", "linestyle": ""}
             marks.append(Line2D([], [], **hollow, label=f"{point.name} ({point.x:.1f}, {point.y:.1f})"))
         small = {"fontsize": 8, "title": "beyond the axes (across, up)", "title_fontsize": 8, "alignment": "left"}
         axes.legend(
-            handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, handletextpad=0.2, **small
+            handles=marks,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=columns,
+            frameon=False,
+            handletextpad=0.2,
+            **small,
         )
 
     def facts(self) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from vlmlab.views.live import word_colour
 from vlmlab.views.pictures import heat, labelled, picture, resized
 from vlmlab.views.style import figure
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
-from vlmlab.widgets.prompt_microscope import read_template, read_words
+from vlmlab.widgets.prompt_microscope import doubled, read_template, read_words
 
-SIDE = 260  # pixels of an image on the page
+SIDE, WIDEST = 250, 284  # most pixels of an image on the page, down and across
+SMALL = 92  # pixels of the map of one word
+POINTS = 25  # rows and columns of points that can be asked about
 MOST_WORDS = 20  # as many as there are colours
 DENSE_SIDE = 448  # what a photograph's short side is brought to, so that a map has enough places
 
@@ -54,35 +56,45 @@ class SegmentationPlayground(Panel):
             0.6, min=0.0, max=1.0, step=0.1, description="tint", continuous_update=False, style=LABEL, layout=WIDE
         )
         self.chooser = PictureChooser(found, self.look, self.guarded)
-        self.row = widgets.FloatSlider(
-            0.5, min=0, max=1, step=0.02, description="cursor down", style=LABEL, layout=WIDE, continuous_update=False
-        )
-        self.column = widgets.FloatSlider(
-            0.5, min=0, max=1, step=0.02, description="cursor right", style=LABEL, layout=WIDE, continuous_update=False
-        )
-        self.shown = image_view("the image", SIDE)
-        self.winner = image_view("the word that wins at every place", SIDE)
+        self.shown = image_view("the image; a click moves the point that is asked about", POINTS, POINTS)
+        self.winner = image_view("the word that wins at every place; a click moves the point", POINTS, POINTS)
+        self.shown.place = self.winner.place = (POINTS // 2, POINTS // 2)
         self.maps = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
         self.note = widgets.HTML()
-        for name in ("words", "template", "kind", "strength", "row", "column"):
+        for name in ("words", "template", "kind", "strength", "shown", "winner"):
             getattr(self, name).add_class(f"vlmlab-{name}")
+        for control in (self.words, self.template):
+            control.add_class("vlmlab-above")
         self.controls = [
             self.words,
             self.template,
             self.kind,
             *self.chooser.widgets,
             self.strength,
-            self.row,
-            self.column,
         ]
         self.views = [widgets.HBox([self.shown, self.winner]), self.note, self.maps]
         self.answer: dict[str, Any] = Waiting()
         super().__init__()
         for control in (self.words, self.template, self.kind):
             control.observe(self.guarded(lambda change: self.look()), "value")
-        for control in (self.strength, self.row, self.column):  # what is computed already is only drawn again
-            control.observe(self.guarded(lambda change: self._redraw()), "value")
+        # What is computed already is only drawn again.
+        self.strength.observe(self.guarded(lambda change: self._redraw()), "value")
+        for view in (self.shown, self.winner):
+            view.observe(self.guarded(lambda change: self.point(*change["new"])), "place")
         self.look()
+
+    def point(self, row: int, column: int) -> None:
+        """Ask about the point in this row and column, of POINTS x POINTS."""
+        changed = self.shown.place != self.winner.place
+        self.shown.place = self.winner.place = (row, column)
+        if changed:
+            self._redraw()
+
+    @property
+    def _at(self) -> tuple[float, float]:
+        """The point, in shares of the image's height and width."""
+        row, column = self.shown.place
+        return (row + 0.5) / POINTS, (column + 0.5) / POINTS
 
     def look(self) -> None:
         """Ask for the view of what the controls say."""
@@ -112,39 +124,43 @@ class SegmentationPlayground(Panel):
         if not answer:
             return
         pixels, words = answer["pixels"], answer["words"]
-        self.shown.value = jpeg(self._cursor(pixels), SIDE)
-        self.winner.value = jpeg(self._cursor(labelled(pixels, answer["winner"], self.strength.value)), SIDE)
+        self.shown.value = jpeg(pixels, self._side(pixels))
+        self.winner.value = jpeg(labelled(pixels, answer["winner"], self.strength.value), self._side(pixels))
         if len(self.maps.children) != len(words):
             for box in self.maps.children:
                 for child in box.children:
                     child.close()
                 box.close()
-            self.maps.children = [
-                widgets.VBox([widgets.HTML(), image_view("where this word lies", 110)]) for _ in words
-            ]
+            self.maps.children = [widgets.VBox([widgets.HTML(), image_view("where this word lies")]) for _ in words]
         cosines = self._at_cursor()
         for k, (box, word) in enumerate(zip(self.maps.children, words, strict=True)):
             label, view = box.children
             mark = f"<span style='color:{word_colour(k)}'>&#9632;</span>"
             label.value = f"{mark} {html.escape(word)} <small>{cosines[k]:.2f}</small>"
-            view.value = jpeg(self._cursor(heat(pixels, answer["scores"][k])), 110)
+            view.value = jpeg(self._cursor(heat(pixels, answer["scores"][k])), min(SMALL, self._side(pixels)))
         best = words[int(np.argmax(cosines))]
-        line = f"At the cursor: <b>{html.escape(best)}</b>."
+        self.winner.alt = f"the word that wins at every place; at the point: {best}"
+        line = f"At the point (click another): <b>{html.escape(best)}</b>."
         if self._iou():
             line += " IoU: " + ", ".join(f"{html.escape(w)} {100 * v:.0f} %" for w, v in self._iou().items())
-        self.note.value = line
+        self.note.value = f"{line} {html.escape(doubled(self.words.value))}"
         self._repaint_done()
+
+    def _side(self, pixels: np.ndarray) -> int:
+        """The height of an image on the page, so that two stand side by side."""
+        height, width = pixels.shape[:2]
+        return min(SIDE, round(WIDEST * height / width))
 
     def _at_cursor(self) -> np.ndarray:
         scores = self.answer["scores"]
-        row = min(int(self.row.value * scores.shape[1]), scores.shape[1] - 1)
-        column = min(int(self.column.value * scores.shape[2]), scores.shape[2] - 1)
+        row = min(int(self._at[0] * scores.shape[1]), scores.shape[1] - 1)
+        column = min(int(self._at[1] * scores.shape[2]), scores.shape[2] - 1)
         return scores[:, row, column]
 
     def _cursor(self, pixels: np.ndarray) -> np.ndarray:
         drawn = pixels.copy()
         height, width = pixels.shape[:2]
-        y, x = (min(round(v * n), n - 1) for v, n in ((self.row.value, height), (self.column.value, width)))
+        y, x = (min(round(v * n), n - 1) for v, n in zip(self._at, (height, width), strict=True))
         arm = max(2, height // 24)
         for line in ((slice(max(0, y - arm), y + arm + 1), x), (y, slice(max(0, x - arm), x + arm + 1))):
             drawn[line] = 255 - drawn[line]

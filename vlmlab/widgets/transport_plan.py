@@ -52,8 +52,8 @@ class TransportPlan(Panel):
         )
         for name in ("of_class", "moment", "eps"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.shown = image_view("the image", SIDE)
-        self.winner = image_view("which prompt gets the largest share of every place", SIDE)
+        self.shown = image_view("the image")
+        self.winner = image_view("which prompt gets the largest share of every place")
         self.maps = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
         self.note = widgets.HTML()
         self.controls = [*self.chooser.widgets, self.of_class, self.moment, self.eps]
@@ -160,8 +160,7 @@ class TransportPlan(Panel):
         self.winner.value = jpeg(_winners(answer), SIDE)
         if len(self.maps.children) != len(share):
             self.maps.children = [
-                widgets.VBox([widgets.HTML(), image_view(f"the share of prompt {n + 1}", SMALL)])
-                for n in range(len(share))
+                widgets.VBox([widgets.HTML(), image_view(f"the share of prompt {n + 1}")]) for n in range(len(share))
             ]
         for n, box in enumerate(self.maps.children):
             mark = f"<span style='color:{word_colour(n)}'>&#9632;</span>"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlmlab.views.style import picture
 from vlmlab.views.without_labels import view_entropies
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 COLUMNS, TILE = 16, 46  # of the sheet of views, in pixels of the page
 FRAME = (0, 114, 178)
@@ -48,12 +48,12 @@ class ViewSelection(Panel):
         self.seed = widgets.IntSlider(1, 0, 9, description="seed", style=LABEL, layout=WIDE, continuous_update=False)
         for name in ("share", "steps", "seed"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.shown = image_view("the image", 120)
+        self.shown = image_view("the image")
         self.sheet = image_view("the views, surest first; the kept ones have a frame")
         self.chart = image_view("entropy of the views, and the prediction before and after")
         self.note = widgets.HTML()
-        self.controls = [*self.chooser.widgets, self.share, self.steps, self.seed, self.shown]
-        self.views = [self.sheet, self.chart, self.note]
+        self.controls = [*self.chooser.widgets, self.share, self.steps, self.seed]
+        self.views = [widgets.HBox([self.shown, self.sheet]), self.chart, self.note]
         self.answer: dict[str, Any] = Waiting()
         self.method: Any = None
         self._seen: dict[tuple[int, int], tuple[np.ndarray, torch.Tensor]] = {}
@@ -125,7 +125,7 @@ class ViewSelection(Panel):
         self.answer = answer
         self.shown.value = jpeg(answer["pixels"], 120)
         self.sheet.value = jpeg(_sheet(answer))
-        self.chart.value = png(self._chart())
+        self.paint(self.chart, self._chart)
         low, high = answer["loss"]
         first = [html.escape(self.method.classes[int(answer[k].argmax())]) for k in ("before", "after")]
         self.note.value = (

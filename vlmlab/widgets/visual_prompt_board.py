@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlmlab.errors import VlmlabError
-from vlmlab.views.live import word_bars
 from vlmlab.views.pictures import heat, picture
-from vlmlab.views.style import INK, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, png, sample_pictures
+from vlmlab.views.style import INK, VALUE, figure, tidy
+from vlmlab.widgets.bars import word_bars
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
 SIDE = 260  # pixels of an image on the page
 PLACES = 8  # rows and columns of places that a patch can be put to
@@ -52,53 +52,44 @@ class VisualPromptBoard(Panel):
         self.strength = widgets.FloatSlider(
             1.0, min=0.0, max=2.0, step=0.1, description="strength", continuous_update=False, style=LABEL, layout=WIDE
         )
-        self.row, self.column = (
-            widgets.IntSlider(
-                0, 0, PLACES - 1, description=f"patch {name}", continuous_update=False, style=LABEL, layout=WIDE
-            )
-            for name in ("row", "column")
-        )
-        cells = [
-            widgets.Button(layout=widgets.Layout(width="22px", height="18px", padding="0", margin="0"))
-            for _ in range(PLACES**2)
-        ]
-        for number, cell in enumerate(cells):
-            cell.tooltip = f"put the patch to row {number // PLACES}, column {number % PLACES}"
-            cell.add_class(f"vlmlab-place-{number}")
-            cell.on_click(self.guarded(lambda button, n=number: self.put(*divmod(n, PLACES))))
-        template = widgets.Layout(grid_template_columns=f"repeat({PLACES}, 24px)", grid_gap="1px")
-        self.board = widgets.GridBox(cells, layout=template)
-        self.shown = image_view("the image with the prompt on it", SIDE)
-        self.map = image_view("how probable the true class is with the patch at every place", SIDE)
-        self.bars = image_view("probabilities with the prompt; ticks without it")
+        self.shown = image_view("the image with the prompt on it; a click puts the patch there", PLACES, PLACES)
+        self.map = image_view("how probable the true class is with the patch at every place", PLACES, PLACES)
+        self.bars = widgets.HTML()
         self.note = widgets.HTML()
-        for name in ("kind", "pattern", "strength", "row", "column"):
+        for name in ("kind", "pattern", "strength", "shown", "map"):
             getattr(self, name).add_class(f"vlmlab-{name}")
-        self.controls = [
-            *self.chooser.widgets,
-            self.kind,
-            self.pattern,
-            self.strength,
-            self.row,
-            self.column,
-            self.board,
-        ]
+        self.controls = [*self.chooser.widgets, self.kind, self.pattern, self.strength]
         self.views = [widgets.HBox([self.shown, self.map]), self.note, self.bars]
         self.answer: dict[str, Any] = Waiting()
+        self._asked = (-1, -1)
         self._fitted: dict[str, Any] = {}  # kind -> VP, learned
         super().__init__()
-        for control in (self.kind, self.pattern, self.strength, self.row, self.column):
+        for control in (self.kind, self.pattern, self.strength):
             control.observe(self.guarded(lambda change: self.look()), "value")
+        for view in (self.shown, self.map):
+            view.observe(self.guarded(lambda change: self.put(*change["new"])), "place")
         self.look()
 
     def put(self, row: int, column: int) -> None:
-        """Move the patch to one of PLACES x PLACES places."""
-        self.kind.value = "patch"
-        self.row.value, self.column.value = row, column
+        """Put the patch at one of PLACES x PLACES places; (-1, -1) is none, for a frame."""
+        if self.shown.place == self.map.place == (row, column) and self._asked == (row, column):
+            return
+        self._asked = self.shown.place = self.map.place = (row, column)
+        if row < 0:
+            return
+        if self.kind.value == "patch":
+            self.look()
+        else:
+            self.kind.value = "patch"
 
     def look(self) -> None:
         """Ask for the view of what the controls say."""
-        state = (self.kind.value, self.pattern.value, self.strength.value, self.row.value, self.column.value)
+        if self.kind.value == "frame":
+            self.put(-1, -1)
+        elif self.shown.place == (-1, -1):
+            self.put(0, 0)  # which looks
+            return
+        state = (self.kind.value, self.pattern.value, self.strength.value, *self.shown.place)
         self.ask(
             lambda cancelled: self._see(self.chooser.name, self.chooser.pixels, *state, cancelled=cancelled), self._show
         )
@@ -169,7 +160,7 @@ class VisualPromptBoard(Panel):
         self.answer = answer
         self.shown.value = jpeg(answer["pixels"], SIDE)
         self.map.value = jpeg(self._map(answer), SIDE)
-        self.bars.value = png(word_bars(answer["classes"], answer["after"], answer["before"]))
+        self.bars.value = word_bars(answer["classes"], answer["after"], answer["before"])
         self.note.value = f"<small>{self._told()}</small>"
 
     def _map(self, answer: dict[str, Any]) -> np.ndarray:
@@ -196,9 +187,9 @@ class VisualPromptBoard(Panel):
         picture(two, self._map(a), "without it" if a["map"] is None else f"'{word}' with the patch at every place")
         order = np.argsort(-a["after"])[:10]
         for y, k in enumerate(order):
-            bars.barh(y, 100 * a["after"][k], color=SPLITS["base"], height=0.7, alpha=0.85)
-            bars.plot([100 * a["before"][k]] * 2, [y - 0.4, y + 0.4], color=SPLITS["new"], linewidth=2)
-        bars.plot([], [], color=SPLITS["new"], linewidth=2, label="without it")
+            bars.barh(y, 100 * a["after"][k], color=VALUE, height=0.7, alpha=0.85)
+            bars.plot([100 * a["before"][k]] * 2, [y - 0.4, y + 0.4], color=INK, linewidth=2)
+        bars.plot([], [], color=INK, linewidth=2, label="without it")
         bars.set_yticks(range(len(order)), [a["classes"][k] for k in order], fontsize=8.5)
         bars.set_ylim(len(order) - 0.5, -0.5)
         bars.set_xlim(0, 100)

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
-from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
-from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet, png
+from vlmlab.views.style import INK, MUTED, SPLITS, SYSTEMS, figure, tidy
+from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet
 
 ALPHAS = tuple(round(k / 10, 1) for k in range(11))
 
@@ -101,7 +101,7 @@ class WiseFTFrontier(Panel):
 
     def _redraw(self) -> None:
         if self.rows:
-            self.chart.value = png(self.static())
+            self.paint(self.chart, self.static)
             self.told.value = self._table()
             self._repaint_done()
 
@@ -115,7 +115,7 @@ class WiseFTFrontier(Panel):
         lines = [(f"{self.names[0]}, the kind that was learned", row["same"])]
         lines += [(name, row[name]) for name in self.names[1]]
         cells = "".join(f"<tr><td>{name}</td><td>&nbsp;{value:.1f} %</td></tr>" for name, value in lines)
-        return f"<table style='text-align:left'>{cells}</table>"
+        return f"<table >{cells}</table>"
 
     def static(self) -> Figure:
         if not self.rows:
@@ -131,12 +131,10 @@ class WiseFTFrontier(Panel):
                 name, (x[k], y[k]), (0, offset), textcoords="offset points", ha="center", fontsize=8.5, color=INK
             )
         plane.margins(0.18)
-        over.plot(alphas, x, color=SPLITS["base"], marker="o", markersize=4, label=f"{dataset} (learned)")
-        over.plot(alphas, y, color=SPLITS["new"], marker="s", markersize=4, label=f"mean of {', '.join(shifted)}")
+        over.plot(alphas, x, color=SPLITS["all"], marker="o", markersize=4, label=f"{dataset} (learned)")
+        over.plot(alphas, y, color=SYSTEMS[0], marker="s", markersize=4, label=f"mean of {', '.join(shifted)}")
         if row is not None:
-            plane.plot(
-                row["same"], row["shifted"], "*", color=SPLITS["new"], markeredgecolor=INK, markersize=15, zorder=2
-            )
+            plane.plot(row["same"], row["shifted"], "*", color=SYSTEMS[0], markeredgecolor=INK, markersize=15, zorder=2)
             over.axvline(row["alpha"], color=INK, linewidth=1.2, linestyle="--")
         tidy(plane, "the frontier", f"accuracy on {dataset} (%)", "accuracy under shift (%)")
         tidy(over, "along the line", "alpha: 0 zero-shot, 1 fine-tuned", "accuracy (%)")
