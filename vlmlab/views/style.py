@@ -108,11 +108,13 @@ class Still(Figure):
     """
 
     alt: str = ""
+    foreign: bool = True
+    """Whether names stand in it that may hold any letters; looking for them takes 50 ms."""
     spots: Sequence[tuple[Axes, float, float, str]] = ()
     """Points (axes, x, y) with what a page says of them to a reader who points there."""
 
     def draw(self, renderer) -> None:
-        for text in self.findobj(Text):
+        for text in self.findobj(Text) if self.foreign else ():
             if "\\mathdefault" not in text.get_text():  # the powers of ten of a logarithmic axis
                 text.set_parse_math(False)
             if not text.get_text().isascii():

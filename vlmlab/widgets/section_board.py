@@ -258,6 +258,7 @@ class SectionBoard(Panel):
         axes = fig.subplots()
         if live:  # solving for the best layout costs more than all the drawing
             fig.set_layout_engine(None)
+            fig.foreign = False
             fig.subplots_adjust(left=0.11, right=0.985, top=0.86 if self._far().any() else 0.97, bottom=0.24)
         best, far = self._frontier(), self._far()
         for k, (family, colour) in enumerate(FAMILIES.items()):
