@@ -10,12 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vlmlab"
 
-ABOVE_NOTHING = ("errors", "files", "registry", "heap", "watch")
+ABOVE_NOTHING = ("errors", "files", "registry", "heap", "watch", "randomness")
 BELOW = {
     "errors": (),
     "files": ("errors",),
     "heap": (),
     "watch": (),
+    "randomness": ("errors",),
     "registry": ("errors",),
     "world": ABOVE_NOTHING,
     "backbones": ABOVE_NOTHING,

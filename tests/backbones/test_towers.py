@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import open_clip
 import pytest
@@ -99,7 +101,9 @@ def test_a_hugging_face_text_tower():
     assert (shared - model.text(tokens)).abs().max() < 1e-5
     deep = text.forward(embeddings[:2], end[:2], deep=[torch.ones(1, 32)])
     assert (deep - shared[:2]).abs().max() > 1e-3
-    assert not any(block._forward_pre_hooks for block in text.blocks)
+    with text._deep_prompts([torch.ones(1, 32)]), ThreadPoolExecutor(1) as another:  # the blocks are everybody's
+        assert another.submit(text.forward, embeddings[:2], end[:2]).result().equal(shared[:2])
+    assert text.forward(embeddings[:2], end[:2]).equal(shared[:2])
     assert (text.encode(tokens) - model.text(tokens)).abs().max() < 1e-5
 
 

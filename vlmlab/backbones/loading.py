@@ -34,6 +34,7 @@ from vlmlab.backbones.catalog import BACKBONES, manifest
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import data_path, expanded, verified
 from vlmlab.heap import keep_freed_memory
+from vlmlab.randomness import LocalRandom
 
 WRAPPERS = (
     "state_dict",
@@ -69,30 +70,34 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
     """
     target = _device(device)
     kind = _precision(precision, target)
-    embedded = manifest()
-    if name in embedded:
-        backbone = _embedded(name, embedded[name])
-    elif name == "photo":
-        backbone = _photo()
-    elif "@" in name:
-        backbone = _checkpoint(name)
-    elif "/" in name:
-        backbone = _hub(name)
-    else:
-        if any(info.name == name for info in BACKBONES):
-            raise VlmlabError(
-                f"{data_path('backbones')} has no weights of {name}; get the repository's data/ again, or name a copy "
-                "with VLMLAB_DATA"
-            )
-        known = [*embedded, "photo", *(info.name for info in BACKBONES)]
-        raise unknown("backbone", name, dict.fromkeys(known))
-    if target.type == "cpu" and name not in embedded:  # whose blocks are small, and are reused anyway
+    with LocalRandom(0):  # open_clip fills a model with random numbers before the weights come
+        backbone = _opened(name)
+    if target.type == "cpu" and name not in manifest():  # whose blocks are small, and are reused anyway
         keep_freed_memory()
     scale = backbone.model.logit_scale.data.float()
     backbone.to(device=target, dtype=kind)
     # About 4.6: in half precision its exponential would be one per cent off.
     backbone.model.logit_scale.data = scale.to(target)
     return backbone
+
+
+def _opened(name: str) -> Backbone:
+    embedded = manifest()
+    if name in embedded:
+        return _embedded(name, embedded[name])
+    if name == "photo":
+        return _photo()
+    if "@" in name:
+        return _checkpoint(name)
+    if "/" in name:
+        return _hub(name)
+    if any(info.name == name for info in BACKBONES):
+        raise VlmlabError(
+            f"{data_path('backbones')} has no weights of {name}; get the repository's data/ again, or name a copy "
+            "with VLMLAB_DATA"
+        )
+    known = [*embedded, "photo", *(info.name for info in BACKBONES)]
+    raise unknown("backbone", name, dict.fromkeys(known))
 
 
 def _device(device: str) -> torch.device:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -251,6 +253,21 @@ def _attend_after_prefix(
     return (on_prefix.flatten(2, 3) @ prefix_v).unflatten(2, q.shape[2:4]) + on_own @ v
 
 
+class _Deep(threading.local):
+    rows: ClassVar[dict[int, tuple[int, Tensor]]] = {}
+
+
+_deep = _Deep()
+"""Of the thread that asks: id of a block -> (first row, rows) that take their place in its input. Threads share the blocks."""
+
+
+def _put_deep_prompts(block: nn.Module, args: tuple) -> tuple | None:
+    if id(block) not in _deep.rows:
+        return None
+    first, rows = _deep.rows[id(block)]
+    return replace_rows(args[0], first, rows), *args[1:]
+
+
 class HuggingFaceTextTower(TextTower):
     """A text encoder of the transformers library behind open_clip's adapter, such as the sentence encoder of `photo`.
 
@@ -264,6 +281,8 @@ class HuggingFaceTextTower(TextTower):
         self.context_length = getattr(tokenizer, "context_length", None) or self.text.context_length
         self.depth = len(self.blocks)
         self.causal = False
+        for block in self.blocks:
+            block.register_forward_pre_hook(_put_deep_prompts)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -308,19 +327,13 @@ class HuggingFaceTextTower(TextTower):
 
     @contextlib.contextmanager
     def _deep_prompts(self, deep: Sequence[Tensor] | None) -> Iterator[None]:
-        """While active, `deep[j]` replaces the prompt's rows at the input of block j+1; nothing of it stays behind."""
-        first, handles = self.special if deep else 0, []
-
-        def put(rows: Tensor) -> Callable:
-            return lambda block, args: (replace_rows(args[0], first, rows), *args[1:])
-
+        """While active, `deep[j]` replaces the prompt's rows at the input of block j+1, for this thread alone."""
+        before = _deep.rows
+        _deep.rows = {id(b): (self.special, rows) for b, rows in zip(self.blocks[1:], deep or (), strict=False)}
         try:
-            for block, rows in zip(self.blocks[1:], deep or (), strict=False):
-                handles.append(block.register_forward_pre_hook(put(rows)))
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            _deep.rows = before
 
 
 class ClosedTextTower(TextTower):

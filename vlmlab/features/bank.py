@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
+from vlmlab.randomness import LocalRandom
 from vlmlab.watch import told
 
 PICTURES_AT_ONCE = 64  # bounds the memory of one pass through an image tower
@@ -94,7 +95,8 @@ class FeatureBank:
     def _write(self, key: str, features: Tensor, transform: str) -> None:
         if self._folder is None:
             return
-        content = save({"features": features.contiguous()}, {"backbone": self.backbone.name, "transform": transform})
+        # One entry: safetensors writes several in no particular order, and equal features are to be equal files.
+        content = save({"features": features.contiguous()}, {"of": f"{self.backbone.name}, {transform}"})
         try:
             write_atomically(self._folder / f"{key}.safetensors", content)
         except VlmlabError as error:
@@ -143,10 +145,8 @@ def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int
         ]
     )
     ready = []
-    # torchvision draws from the CPU's global generator, which belongs to the caller; a GPU's is not touched.
-    with torch.random.fork_rng(devices=[]):
-        for position, picture in zip(positions, pictures.images(positions), strict=True):
-            torch.default_generator.manual_seed(name_seed(pictures.ids[position], seed, view))
+    for position, picture in zip(positions, pictures.images(positions), strict=True):
+        with LocalRandom(name_seed(pictures.ids[position], seed, view)):
             ready.append(crop(torch.as_tensor(picture).permute(2, 0, 1)).permute(1, 2, 0))
     return backbone.preprocess(torch.stack(ready)).to(backbone.device)
 

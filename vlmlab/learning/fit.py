@@ -29,6 +29,7 @@ from vlmlab.features.bank import FeatureBank, augmented, evaluated, masks
 from vlmlab.files import write_atomically
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.method import Batch, Method
+from vlmlab.randomness import LocalRandom
 from vlmlab.watch import told
 
 SAVE_EVERY = 30.0  # seconds between checkpoints: what a kill can cost
@@ -65,8 +66,8 @@ def fit(
     A system that learns in stages (MVLPT: source tasks, then the target) has the whole recipe in each; steps and losses
     count through.
 
-    Random numbers come from `task.seed` alone, and the caller's generators are left as they were: the same call gives
-    the same result. On a GPU the forward pass is in bfloat16 (autocast), on a CPU in float32.
+    Random numbers come from `task.seed` alone (see `LocalRandom`): the same call gives the same result, whatever else the
+    process computes meanwhile. On a GPU the forward pass is in bfloat16 (autocast), on a CPU in float32.
 
     Args:
         on_step: called after every step with the steps done, the steps in all and the loss of the last.
@@ -84,16 +85,17 @@ def fit(
     bank = bank or FeatureBank(method.backbone, disk=False)
     method.bank = bank
     clocks = _Clocks()
-    cuda = [method.backbone.device] if torch.device(method.backbone.device).type == "cuda" else []
-    with PeakMemory() as memory, torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(task.seed)
-        method.prepare(task)
+    random = LocalRandom(task.seed)
+    with PeakMemory() as memory:
+        with random:
+            method.prepare(task)
         losses, steps, stopped = [], 0, False
         if next(method.parameters(), None) is not None:
-            run = _Run(method, task, bank, views, clocks)
+            run = _Run(method, task, bank, views, clocks, random)
             stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
             losses, steps = run.losses, run.steps
-        method.finish(task)
+        with random:
+            method.finish(task)
     seconds, cpu_seconds = clocks.read()
     return FitRecord(losses, steps, stopped, round(seconds, 3), round(cpu_seconds, 3), memory.peak_mb)
 
@@ -160,9 +162,12 @@ class _Stage:
 class _Run:
     """The state of one training run: everything that a checkpoint must hold."""
 
-    def __init__(self, method: Method, task, bank: FeatureBank, views: int, clocks: _Clocks) -> None:
-        self.method, self.task, self.views, self.clocks = method, task, views, clocks
-        self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
+    def __init__(
+        self, method: Method, task, bank: FeatureBank, views: int, clocks: _Clocks, random: LocalRandom
+    ) -> None:
+        self.method, self.task, self.views, self.clocks, self.random = method, task, views, clocks, random
+        with random:
+            self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
         self.steps = sum(stage.steps for stage in self.stages)
         self.losses: list[float] = []
         self._begin(self.stages[0])
@@ -183,10 +188,12 @@ class _Run:
                 if step == 0:
                     self._begin(stage)
                 self.optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+                # Around what may draw, and not around what the caller is told: its own random numbers are not ours.
+                with self.random, torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
                     loss = self.method.loss(stage.batch(step))
                 loss.backward()
-                self.method.before_step()
+                with self.random:
+                    self.method.before_step()
                 self.optimizer.step()
                 self.schedule.step()
                 self.losses.append(self._finite(loss))
@@ -248,8 +255,8 @@ class _Run:
             "schedule": self.schedule.state_dict(),
             "losses": self.losses,
             "seconds": self.clocks.read(),
-            "generator": torch.get_rng_state(),
-            "gpu_generator": torch.cuda.get_rng_state(self.method.backbone.device) if on_gpu else None,
+            "generator": self.random.generator().get_state(),
+            "gpu_generator": self.random.generator(self.method.backbone.device).get_state() if on_gpu else None,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -273,6 +280,6 @@ class _Run:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["generator"])
+        self.random.generator().set_state(state["generator"])
         if state["gpu_generator"] is not None and torch.device(device).type == "cuda":
-            torch.cuda.set_rng_state(state["gpu_generator"], device)
+            self.random.generator(device).set_state(state["gpu_generator"])

@@ -43,6 +43,7 @@ from vlmlab.backbones.image_tower import ResNetTower
 from vlmlab.backbones.token_table import token_vectors
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import cache_path, data_path, sha256, write_atomically
+from vlmlab.randomness import LocalRandom
 from vlmlab.world.captions import caption
 from vlmlab.world.domains import DOMAINS
 from vlmlab.world.mixture import draw
@@ -420,27 +421,31 @@ class Trainer:
     """One build under way: model, optimiser, and the random streams that make a resumed run equal an unbroken one."""
 
     def __init__(self, name: str, recipe: Recipe, pool: Pool, out: Path) -> None:
-        torch.manual_seed(0)
         self.recipe, self.pool, self.step = recipe, pool, 0
         self.texts = Texts()
-        self.model = new_model(recipe)
-        self.is_vit = hasattr(self.model.visual, "conv1") and hasattr(self.model.visual, "transformer")
-        if not self.is_vit:
-            self.model.visual.to(memory_format=torch.channels_last)
-            self.tower = ResNetTower(self.model.visual, name)
-        self.teacher = None
-        if recipe.locked_text:
-            self._lock(out)
-        else:
-            del self.model.token_embedding
-            self.words = Words(_seen_tokens(self.texts, pool), self.model.positional_embedding.shape[1])
-            self.learned = nn.ModuleDict({"model": self.model, "words": self.words})
+        with LocalRandom(0):
+            self._build(name, out)
         named = [(n, p) for n, p in self.learned.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.ndim >= 2 and "embedding" not in n and "correction" not in n]
         others = [p for n, p in named if not (p.ndim >= 2 and "embedding" not in n and "correction" not in n)]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), eps=1e-6)
         self.parameters = [p for _, p in named]
+
+    def _build(self, name: str, out: Path) -> None:
+        """The model that learns, and what it learns from."""
+        self.model = new_model(self.recipe)
+        self.is_vit = hasattr(self.model.visual, "conv1") and hasattr(self.model.visual, "transformer")
+        if not self.is_vit:
+            self.model.visual.to(memory_format=torch.channels_last)
+            self.tower = ResNetTower(self.model.visual, name)
+        self.teacher = None
+        if self.recipe.locked_text:
+            self._lock(out)
+        else:
+            del self.model.token_embedding
+            self.words = Words(_seen_tokens(self.texts, self.pool), self.model.positional_embedding.shape[1])
+            self.learned = nn.ModuleDict({"model": self.model, "words": self.words})
 
     def _lock(self, out: Path) -> None:
         """Take text tower and teacher from a finished micro-vit; the image tower of a finer ViT starts from the teacher's."""
@@ -464,10 +469,13 @@ class Trainer:
         self.learned = nn.ModuleDict({"model": self.model})
 
     def train_step(self) -> dict[str, float]:
-        """One batch; returns the losses."""
+        """One batch; returns the losses. What it draws depends on the step alone."""
+        with LocalRandom(1000 + self.step):
+            return self._train_step()
+
+    def _train_step(self) -> dict[str, float]:
         r = self.recipe
         rng = np.random.default_rng([7, self.step])  # batch and captions depend on the step alone
-        torch.manual_seed(1000 + self.step)
         order = np.random.default_rng([11, self.step * r.batch // len(self.pool)]).permutation(len(self.pool))
         at = self.step * r.batch % len(self.pool)
         index = np.sort(order[at : at + r.batch])

@@ -38,6 +38,7 @@ from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.cocoop import CoCoOp
 from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
@@ -150,8 +151,7 @@ def _full_length(tower: nn.Module, p: Prompts, context: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def _step() -> _Step:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with LocalRandom(0):
         # Random weights: the time and the equality of gradients do not depend on them, and nothing is downloaded.
         tower = open_clip.transformer.TextTransformer(width=512, heads=8, layers=12, output_dim=512)
         text = open_text_tower(tower.requires_grad_(False).eval(), open_clip.get_tokenizer("ViT-B-32"), "ViT-B-32")

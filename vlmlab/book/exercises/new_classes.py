@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, number, same_shape
+from vlmlab.randomness import LocalRandom
 
 
 def shifted(f, context, down, up):
@@ -26,8 +27,7 @@ def shifted(f, context, down, up):
     "with CLIP ViT-B/16 (e = d = 512) 33,312 numbers beside the 2,048 of the context.",
 )
 def _meta_net(answer) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+    with LocalRandom(3):
         down, up = torch.nn.Linear(8, 3), torch.nn.Linear(3, 6)
     f, context = (
         F.normalize(torch.randn(5, 8, generator=generator(1)), dim=-1),

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 
@@ -59,8 +60,7 @@ class CLIPAdapter(Method):
         self.shots = task.shots
         self.set_classes(task.classes, task.templates)
         e = self.backbone.embed_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             narrow, wide = (
                 nn.Linear(*s, bias=False) for s in ((e, e // self.config.reduction), (e // self.config.reduction, e))
             )

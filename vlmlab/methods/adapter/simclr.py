@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vlmlab.errors import VlmlabError
+from vlmlab.randomness import LocalRandom
 
 PROJECTION = (512, 128)
 """Widths of the projector's hidden layer and of its output E."""
@@ -86,8 +87,7 @@ def pretrain(
     """Train `encoder` by (2) on images `pixels` [N, 3, H, W] in 0 to 1, and leave it in evaluation mode.
 
     SGD with momentum 0.9, weight decay 5e-4 and a cosine to zero at every step, from `lr` times batch over 256. Random
-    numbers come from `seed` alone; the caller's generators are left as they were. A bar on the terminal shows
-    the passes. Gives the loss of every step.
+    numbers come from `seed` alone (see `LocalRandom`). A bar on the terminal shows the passes. Gives the loss of every step.
 
     Raises `VlmlabError` for fewer than two images: there would be nothing to tell apart.
     """
@@ -95,10 +95,8 @@ def pretrain(
         raise VlmlabError("self-supervised learning tells images apart; give at least two")
     batch_size = min(batch_size, len(pixels))
     batches = len(pixels) // batch_size
-    cuda = [pixels.device] if pixels.device.type == "cuda" else []
     losses: list[float] = []
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad():
-        torch.manual_seed(seed)
+    with LocalRandom(seed), torch.enable_grad():
         projector = nn.Sequential(nn.Linear(encoder.width, PROJECTION[0]), nn.ReLU(), nn.Linear(*PROJECTION)).to(
             pixels.device
         )  # p

@@ -41,6 +41,7 @@ from vlmlab.methods.adapter.simclr import ResNet50Encoder, SmallEncoder, pretrai
 from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.upl import surest
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 ALPHAS = torch.arange(21) / 20
@@ -98,8 +99,7 @@ class SVLAdapter(Method):
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
         self.encoder = [self._encoder(task.unlabelled)]  # in a list: it has learned already and is no parameter
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             layers = (
                 nn.Linear(self.encoder[0].width, self.config.hidden),
                 nn.Linear(self.config.hidden, len(task.classes)),
@@ -198,8 +198,7 @@ class SVLAdapter(Method):
         settings = (config.encoder, config.pretrained, config.side, config.ssl_epochs, config.ssl_batch, config.ssl_lr)
         key = (pictures.fingerprint(), frozen.fingerprint(), str(frozen.device), *settings, config.ssl_seed)
         if key not in LEARNED:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(config.ssl_seed)
+            with LocalRandom(config.ssl_seed):
                 encoder = SmallEncoder() if config.encoder == "small" else ResNet50Encoder(config.pretrained)
             encoder = encoder.to(frozen.device).eval().requires_grad_(True)
             if config.ssl_epochs:

@@ -39,6 +39,7 @@ from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalF
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 
@@ -148,8 +149,7 @@ class TipAdapter(Method):
             crops = [augment(torch.from_numpy(np.array(p)).movedim(-1, 0)) for p in pictures]
             return self.preprocess([crop.movedim(0, -1) for crop in crops])
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with LocalRandom(seed):
             return torch.stack([self.encode(support, augmented) for _ in range(self.config.passes)]).mean(0)
 
 

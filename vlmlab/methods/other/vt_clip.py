@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 
@@ -67,8 +68,7 @@ class VTCLIP(Method):
             )
         image = self.backbone.image
         width = image.width if image.kind == "resnet" else e  # D
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             layers = {"q": nn.Linear(e, e, False), "k": nn.Linear(width, e, False), "v": nn.Linear(width, e, False)}
             self.attention = nn.ModuleDict(layers | {"o": nn.Linear(e, e, False)}).to(self.backbone.device)
         nn.init.zeros_(self.attention["o"].weight)

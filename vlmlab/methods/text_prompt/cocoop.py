@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 PROMPTS_AT_ONCE = 2048  # image-class pairs in one pass without gradients: bounds the memory
@@ -61,8 +62,7 @@ class CoCoOp(Method):
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
         d, e = self.backbone.text.width, self.backbone.embed_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             start = self.prompts.words.float() if self.config.init else 0.02 * torch.randn(self.config.n_ctx, d)
             net = nn.Sequential(nn.Linear(e, e // 16), nn.ReLU(), nn.Linear(e // 16, d))
         self.context = nn.Parameter(start.clone().to(self.backbone.device))  # v [M, d]

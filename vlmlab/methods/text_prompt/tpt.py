@@ -33,6 +33,7 @@ from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalF
 
 from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, option
 from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 
@@ -106,8 +107,7 @@ class TPT(Method):
     def _views(self, picture, seed: int) -> Tensor:
         pixels = torch.as_tensor(picture).movedim(-1, 0)  # uint8 [3, H, W]
         augment = Compose([RandomResizedCrop(self.backbone.image_size, antialias=True), RandomHorizontalFlip()])
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with LocalRandom(seed):
             crops = [augment(pixels) for _ in range(self.config.n_views - 1)]
             views = [self._augmix(crop) for crop in crops] if self.config.augmix else [self._ready(crops)]
         return torch.cat([self.preprocess([picture]), *views])

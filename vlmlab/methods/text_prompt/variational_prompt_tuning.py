@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 PROMPTS_AT_ONCE = 4096  # image-sample-class triples in one pass without gradients: bounds the memory
@@ -82,8 +83,7 @@ class VariationalPromptTuning(Method):
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
         d, e, device = self.backbone.text.width, self.backbone.embed_dim, self.backbone.device
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             start = self.prompts.words.float() if self.config.init else 0.02 * torch.randn(self.config.n_ctx, d)
             self.context = nn.Parameter(start.clone().to(device))  # v [M, d]
             if self.config.conditional:

@@ -42,6 +42,7 @@ from vlmlab.backbones.image_tower import Prompts
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 KEYS, KEY_WIDTH = 10, 32  # learned extra keys of (4), and the width that queries and keys meet in
@@ -96,8 +97,7 @@ class CAVPT(Method):
         config, image, d = self.config, self.backbone.image, self.backbone.text.width
         width = image.width
         free = image.depth - config.last if config.class_aware else image.depth
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             self.context = nn.Parameter(0.02 * torch.randn(config.n_ctx, d))  # v [M, d]
             self.visual = nn.Parameter(0.02 * torch.randn(free, config.n_visual, width))  # (3)
             self.makers = nn.ModuleList(

@@ -39,6 +39,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 
@@ -87,8 +88,7 @@ class UPT(Method):
         self.set_classes(task.classes, task.templates)
         config, device = self.config, self.backbone.device
         m, h = config.n_ctx, config.hidden
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             if self.in_text:
                 d = self.backbone.text.width
                 self.context = nn.Parameter(0.02 * torch.randn(m, d))  # P

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.retrieval import Neighbours, Store, interpolated
 from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 HARDEST = 5.0  # -log q_y of an image without a neighbour of its class, which would be infinite
@@ -88,8 +89,7 @@ class RePrompt(Method):
         self.values = torch.cat([self.store.keys, self.classifier[self.store.labels]], dim=-1)  # [g_i ; w_(y_i)] of (3)
         self.in_training = config.retrieval and task.shots > 1
         self.register_buffer("share", torch.tensor(config.share or 0.0))  # lambda, to be saved with what was learned
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.seed)
+        with LocalRandom(task.seed):
             self.visual = nn.Parameter(0.02 * torch.randn(image.depth, config.n_ctx, image.width))  # V [L, n, D]
             if self.in_training:
                 self.maker = nn.Sequential(
