@@ -29,7 +29,7 @@ report: $(READY)           ## adapt a VLM and write the report (OUT=folder)
 	$(BIN)/vlmlab report --out $(OUT)
 
 lab: $(READY)              ## open the book in JupyterLab
-	$(BIN)/jupyter lab "--ServerApp.tornado_settings={'websocket_max_message_size': 104857600}" notebooks/00_start_here.ipynb
+	$(BIN)/vlmlab lab
 
 book: $(READY)            ## execute all chapters and write them back
 	$(BIN)/vlmlab book --workers $(WORKERS)

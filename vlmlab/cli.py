@@ -24,6 +24,7 @@ import typer
 
 from vlmlab import __version__
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.files import installed
 
 # typer hands on click's errors (from click, or from a copy of its own, depending on its version).
 UsageError = typer.BadParameter.__base__
@@ -65,6 +66,12 @@ TestPictures = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
+EXTRAS = {
+    **dict.fromkeys(("IPython", "ipywidgets", "jupyterlab", "nbclient", "nbconvert", "nbformat", "papermill"), "book"),
+    "distributed": "sweep",
+}
+"""Packages that are only there with an extra of the installation, and its name."""
+
 STOPPED = 130
 """Exit code of a command that the user ended."""
 
@@ -86,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(f"{error.format_message()} (see vlmlab {_command_of(error)}--help)")
     except (typer.Abort, KeyboardInterrupt):
         return _refused("stopped", code=STOPPED)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _refused(f"this needs the package {error.name}; install it with: pip install 'vlmlab[{extra}]'")
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -428,6 +440,13 @@ def book(
     workers: Annotated[
         int, typer.Option(min=1, help="Chapters at a time; with more than one, each has one thread.")
     ] = 1,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the chapters; those that it lacks are copied there. Default: notebooks/ of a checkout, "
+            "./vlmlab-book where vlmlab was installed."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Execute chapters of the book and write them back.
@@ -437,8 +456,10 @@ def book(
     """
     with _work():
         from vlmlab.book.execute import book as run_chapters
+        from vlmlab.book.lab import chapters_folder
 
-        found = run_chapters(chapters or (), on_start=_say, workers=workers)
+        own = folder is not None or installed()
+        found = run_chapters(chapters or (), _say, workers, chapters_folder(folder) if own else None)
         done = sorted(found, key=lambda one: one.chapter)
     for one in done:
         for line in (one.failure, *one.faults, *one.close):
@@ -448,6 +469,30 @@ def book(
     _show([dataclasses.asdict(one) | {"ok": one.ok} for one in done], json_, names)
     if not all(one.ok for one in done):
         raise typer.Exit(1)
+
+
+@app.command()
+def lab(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the chapters; those that it lacks are copied there. Default: notebooks/ of a checkout, "
+            "./vlmlab-book where vlmlab was installed."
+        ),
+    ] = None,
+    copy_only: Annotated[bool, typer.Option("--copy-only", help="Copy the chapters and open nothing.")] = False,
+) -> None:
+    """Open the book in JupyterLab.
+
+    Chapters that one has changed are left as they are.
+    """
+    from vlmlab.book.lab import chapters_folder
+    from vlmlab.book.lab import lab as open_lab
+
+    place = chapters_folder(folder)
+    if copy_only:
+        return print(place)
+    raise typer.Exit(open_lab(place))
 
 
 @app.command()

@@ -15,12 +15,24 @@ from vlmlab.errors import VlmlabError
 LEFTOVER = 3600  # seconds after which no write is under way any more
 
 
+def shipped(folder: str) -> Path:
+    """`data/` or `notebooks/`: at the top of a checkout, inside the package where it was installed from a wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def installed() -> bool:
+    """Whether this package was installed from a wheel, so that its folders belong to the environment."""
+    return (Path(__file__).resolve().parent / "notebooks").is_dir()
+
+
 def data_path(*parts: str) -> Path:
     """A file of the project's `data/` folder; the environment variable VLMLAB_DATA names another folder.
 
     Raises `VlmlabError` if there is no such folder (the package was copied without its data).
     """
-    folder = expanded(os.environ.get("VLMLAB_DATA") or Path(__file__).resolve().parent.parent / "data")
+    folder = Path(os.environ.get("VLMLAB_DATA") or shipped("data"))
     if not folder.is_dir():
         raise VlmlabError(
             f"the folder {folder} with vlmlab's embedded data is missing; set VLMLAB_DATA to a copy of data/"

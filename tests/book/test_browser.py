@@ -7,7 +7,6 @@ promised, it is measured; ten times as long is allowed, and VLMLAB_SLACK=1 holds
 
 import json
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -22,6 +21,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from vlmlab.book.lab import OPTIONS
 from vlmlab.book.normalise import METADATA
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,12 +100,6 @@ def chromium():
     return os.environ.get("VLMLAB_CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
 
 
-def lab_options():
-    """The options with which `make lab` starts JupyterLab."""
-    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t$(BIN)/jupyter lab")]
-    return [word for word in shlex.split(line) if word.startswith("--")]
-
-
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -147,7 +141,7 @@ def server(tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}",
         f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
-        "--LabApp.expose_app_in_browser=True", *lab_options(),
+        "--LabApp.expose_app_in_browser=True", *OPTIONS,
     ]  # fmt: skip
     with open(own / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -20,11 +20,11 @@ from typing import TypeVar
 from vlmlab.book.normalise import normalise
 from vlmlab.book.recipe import faults
 from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import write_atomically
+from vlmlab.files import shipped, write_atomically
 
 T = TypeVar("T")
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = shipped("notebooks")
 TIMEOUT = 600  # seconds of one cell
 STILL = {"VLMLAB_STATIC": "1", "VLMLAB_STRICT": "1"}
 """Environment in which panels are images and their errors fail the cell; nbval needs the same."""
@@ -63,19 +63,19 @@ class Executed:
         return not self.failure and not self.faults
 
 
-def chapters() -> dict[str, Path]:
-    """The chapters by name, in order; the templates of reports are none."""
-    return {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+def chapters(folder: Path | None = None) -> dict[str, Path]:
+    """The chapters of `folder` (default: those that come with vlmlab) by name, in order."""
+    return {path.stem: path for path in sorted((folder or NOTEBOOKS).glob("*.ipynb"))}
 
 
-def chosen(names: Sequence[str]) -> dict[str, Path]:
+def chosen(names: Sequence[str], folder: Path | None = None) -> dict[str, Path]:
     """The chapters of these names (all, if there are none); the beginning of a name is enough.
 
     Raises `VlmlabError` for a name that fits no chapter.
     """
-    known = chapters()
+    known = chapters(folder)
     if not known:
-        raise VlmlabError(f"there are no chapters in {NOTEBOOKS}; get the repository's notebooks/ again")
+        raise VlmlabError(f"there are no chapters in {folder or NOTEBOOKS}; get the repository's notebooks/ again")
     found: dict[str, Path] = {}
     for name in names:
         asked = Path(name).name.removesuffix(".ipynb")
@@ -87,13 +87,16 @@ def chosen(names: Sequence[str]) -> dict[str, Path]:
 
 
 def book(
-    names: Sequence[str] = (), on_start: Callable[[str], None] | None = None, workers: int = 1
+    names: Sequence[str] = (),
+    on_start: Callable[[str], None] | None = None,
+    workers: int = 1,
+    folder: Path | None = None,
 ) -> Iterator[Executed]:
-    """Execute chapters and write them back in their committed form, in the order in which they end.
+    """Execute chapters of `folder` and write them back in their committed form, in the order in which they end.
 
-    With several `workers`, so many chapters run at once, with one thread each. See `chosen` for the names and errors.
+    Without a folder they are those of `notebooks/`. With several `workers`, so many chapters run at once, with one thread each. See `chosen` for the names and errors.
     """
-    return at_once(execute, chosen(names).values(), on_start, workers)
+    return at_once(execute, chosen(names, folder).values(), on_start, workers)
 
 
 def at_once(

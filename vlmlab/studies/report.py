@@ -22,11 +22,11 @@ from typing import Any
 from vlmlab.backbones.catalog import BACKBONES
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.errors import KINDS, VlmlabError, unknown
-from vlmlab.files import write_atomically
+from vlmlab.files import shipped, write_atomically
 from vlmlab.registry import registry, unknown_system
 from vlmlab.studies.experiment import is_path
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "notebooks" / "reports"
+TEMPLATES = shipped("notebooks") / "reports"
 PAGE = "main { max-width: 1040px; margin: 0 auto; padding: 0 16px 48px } img { max-width: 100% }"
 """CSS of the web page: a column that one can read."""
 
