@@ -94,7 +94,8 @@ def book(
 ) -> Iterator[Executed]:
     """Execute chapters of `folder` and write them back in their committed form, in the order in which they end.
 
-    Without a folder they are those of `notebooks/`. With several `workers`, so many chapters run at once, with one thread each. See `chosen` for the names and errors.
+    Without a folder they are those of `notebooks/`. With several `workers`, so many chapters run at once, with one thread
+    each. See `chosen` for the names and errors.
     """
     return at_once(execute, chosen(names, folder).values(), on_start, workers)
 
