@@ -67,7 +67,20 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 EXTRAS = {
-    **dict.fromkeys(("IPython", "ipywidgets", "jupyterlab", "nbclient", "nbconvert", "nbformat", "papermill"), "book"),
+    **dict.fromkeys(
+        (
+            "IPython",
+            "anywidget",
+            "ipywidgets",
+            "jupyterlab",
+            "nbclient",
+            "nbconvert",
+            "nbformat",
+            "papermill",
+            "traitlets",
+        ),
+        "book",
+    ),
     "distributed": "sweep",
 }
 """Packages that are only there with an extra of the installation, and its name."""
