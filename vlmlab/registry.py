@@ -26,8 +26,18 @@ SETUPS = (
     "test-time",
     "transductive",
     "text-only",
+    "open-vocabulary",
+    "weakly supervised",
 )
-WITHOUT_SHOTS = ("zero-shot", "test-time", "unsupervised", "transductive", "text-only")
+WITHOUT_SHOTS = (
+    "zero-shot",
+    "test-time",
+    "unsupervised",
+    "transductive",
+    "text-only",
+    "open-vocabulary",
+    "weakly supervised",
+)
 """Setups that learn from no labelled image: what they do does not depend on the shots, unless a setting changes that, as
 `labelled` of TransCLIP does."""
 STATUSES = ("complete", "extra", "planned")

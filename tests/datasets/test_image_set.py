@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from tests.datasets.conftest import save_picture
-from vlmlab.datasets.image_set import NOTHING, Annotation, ArrayPictures, FilePictures, ImageSet, read_picture
+from vlmlab.datasets.image_set import ArrayPictures, FilePictures, ImageSet, read_picture
+from vlmlab.datasets.truth import NOTHING, UNLABELLED, Truth
 from vlmlab.errors import VlmlabError
 
 
@@ -71,21 +72,21 @@ def test_of_classes_of_several_labels_keeps_all_pictures_and_chooses_columns():
 
 
 def test_of_classes_renumbers_boxes_and_masks_too():
-    semantic = np.array([[0, 1], [2, NOTHING]], np.uint8)
+    semantic = np.array([[0, 1], [2, NOTHING]], np.int16)
     instances = np.stack([semantic == k for k in range(3)])
-    truth = Annotation(np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 2]), instances, semantic)
+    truth = Truth(np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 2]), instances, semantic)
     kept = numbered(1, [[1, 1, 1]], lambda i: truth).of_classes([2, 0])
     boxes, labels = kept.boxes(0)
     masks, pixels = kept.masks(0)
     assert labels.tolist() == [1, 0]
     assert boxes[:, 0].tolist() == [0, 8]
     assert (masks[1] == instances[2]).all()
-    assert pixels.tolist() == [[1, NOTHING], [0, NOTHING]]
+    assert pixels.tolist() == [[1, UNLABELLED], [0, NOTHING]]  # class 1 is there, and not granted
 
 
 def test_annotations_follow_subsets():
     def annotate(i):
-        return Annotation(np.full((1, 4), i, np.float32), np.array([0]))
+        return Truth(np.full((1, 4), i, np.float32), np.array([0]))
 
     assert numbered(4, annotate=annotate).subset([3, 2]).boxes(1)[0][0, 0] == 2
 

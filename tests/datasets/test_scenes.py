@@ -89,7 +89,7 @@ def test_voc2012_has_masks_of_objects_and_background_as_stuff(voc2012):
     instances, semantic = dataset.test.masks(0)
     cat = dataset.classes.index("cat")
     assert instances.shape == (2, HEIGHT, WIDTH) and instances.sum() == 18
-    assert set(np.unique(semantic)) == {cat, 20, 255} and (semantic[7] == 255).all()
+    assert set(np.unique(semantic)) == {cat, 20, -1} and (semantic[7] == -1).all()
     boxes, labels = dataset.test.boxes(0)
     assert boxes.tolist() == [[1, 2, 4, 5], [6, 2, 9, 5]] and labels.tolist() == [cat, cat]
     assert dataset.with_stuff().classes[20] == "background"
@@ -124,7 +124,7 @@ def test_coco_has_masks_with_the_smaller_object_in_front(coco):
     assert boxes.tolist() == [[0, 0, 11, 9], [2, 2, 5, 5]] and labels.tolist() == [0, 1]
     instances, semantic = dataset.test.masks(1)
     assert instances.shape == (2, HEIGHT, WIDTH)
-    assert semantic[3, 3] == 1 and semantic[6, 6] == 0 and semantic[9, 11] == 255
+    assert semantic[3, 3] == 1 and semantic[6, 6] == 0 and semantic[9, 11] == -1
     assert dataset.test.labels.tolist() == [[1, 1]] * 2
 
 

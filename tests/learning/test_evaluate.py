@@ -4,9 +4,11 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from tests.learning.conftest import Probe, coloured
-from vlmlab.datasets.image_set import Annotation, ArrayPictures, ImageSet
+from vlmlab.datasets.image_set import ArrayPictures, ImageSet
+from vlmlab.datasets.truth import NOTHING, Truth
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.evaluate import evaluate, harmonic_mean, predict
+from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Method
 from vlmlab.registry import SystemInfo
 
@@ -89,7 +91,7 @@ def test_one_class_that_pictures_show_is_enough_for_average_precision(backbone):
     assert measured["per_class"] == {"a": 50.0} and measured["map"] == 50.0
 
 
-class LeftRight(Method):
+class LeftRight(Segmenter):
     """Says class 0 on the left half of every image, class 1 on the right."""
 
     info = SystemInfo("halves", "Halves", "", 2020, "0", "other", "training-free", "nothing", ("segmentation",))
@@ -102,12 +104,12 @@ class LeftRight(Method):
 
 
 def test_intersection_over_union_by_hand(backbone):
-    semantic = np.full((64, 64), 255, np.uint8)
+    semantic = np.full((64, 64), NOTHING, np.int16)
     semantic[:, :16], semantic[:, 16:32], semantic[:, 32:48] = 0, 1, 1  # the last quarter is not annotated
     semantic[0, :] = 7  # a class that the method does not know: ignored as well
 
     def annotate(i):
-        return Annotation(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, semantic)
+        return Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, semantic)
 
     method = LeftRight(backbone)
     method.classes = ["sky", "sea"]

@@ -17,9 +17,10 @@ import torch
 
 from vlmlab.backbones.backbone import Backbone
 from vlmlab.datasets.dataset import Dataset
-from vlmlab.datasets.image_set import Annotation, ArrayPictures, ImageSet
+from vlmlab.datasets.image_set import ArrayPictures, ImageSet
 from vlmlab.datasets.multi_task import with_companions
 from vlmlab.datasets.task import Task
+from vlmlab.datasets.truth import Truth
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
 from vlmlab.learning.evaluate import predict
@@ -53,7 +54,7 @@ def pictures(name: str, labels: list, count: int) -> ImageSet:
     tint = torch.tensor(labels).reshape(len(labels), -1)[:, 0].numpy()
     pixels[..., 0] += (60 * tint / count).astype(np.uint8)[:, None, None]
     semantic = np.repeat(np.uint8([[0], [1]]), SIDE * SIDE // 2, 1).reshape(SIDE, SIDE)
-    dense = Annotation(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, semantic)
+    dense = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, semantic)
     ids = [f"{name}/{i}" for i in range(len(labels))]
     return ImageSet(ArrayPictures(lambda: pixels, name), labels, ids, lambda position: dense)
 

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmlab.datasets.dataset import Dataset, load_dataset
-    from vlmlab.datasets.image_set import Annotation, ImageSet
+    from vlmlab.datasets.image_set import ImageSet
     from vlmlab.datasets.multi_task import MultiTask
     from vlmlab.datasets.protocol import PROTOCOLS, Protocol
     from vlmlab.datasets.splits import base_new, few_shot
     from vlmlab.datasets.task import Task
+    from vlmlab.datasets.truth import Truth
 
 _HOMES = {
-    "Annotation": "image_set",
     "Dataset": "dataset",
     "ImageSet": "image_set",
     "MultiTask": "multi_task",
     "PROTOCOLS": "protocol",
     "Protocol": "protocol",
     "Task": "task",
+    "Truth": "truth",
     "base_new": "splits",
     "few_shot": "splits",
     "load_dataset": "dataset",
@@ -32,12 +33,12 @@ _HOMES = {
 
 __all__ = [
     "PROTOCOLS",
-    "Annotation",
     "Dataset",
     "ImageSet",
     "MultiTask",
     "Protocol",
     "Task",
+    "Truth",
     "base_new",
     "few_shot",
     "load_dataset",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import LongTensor, Tensor
 
+from vlmlab.datasets.truth import Truth
 from vlmlab.errors import VlmlabError
 from vlmlab.files import files_identity
 
@@ -31,26 +31,6 @@ TURNS = dict(zip(range(2, 9), (
     Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
 ), strict=True))  # fmt: skip
 """EXIF orientation -> what brings an image upright."""
-
-NOTHING = 255
-"""Value of a semantic mask where no class is annotated."""
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """What dense ground truth says about one image.
-
-    Attributes:
-        boxes: [n, 4] float, x0, y0, x1, y1 in pixels, upper left corner included, lower right excluded.
-        labels: [n] class index of each box and instance.
-        instances: [n, H, W] bool, the visible pixels of each object; None where only boxes are known.
-        semantic: [H, W] uint8, class index per pixel, stuff classes counted on after the objects', NOTHING elsewhere.
-    """
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    instances: NDArray[np.bool_] | None = None
-    semantic: NDArray[np.uint8] | None = None
 
 
 class Pictures(Protocol):
@@ -177,15 +157,18 @@ class ImageSet:
         pictures: Pictures,
         labels: Tensor | Sequence[int],
         ids: Sequence[str],
-        annotate: Callable[[int], Annotation] | None = None,
+        annotate: Callable[[int], Truth] | None = None,
         positions: NDArray[np.int64] | None = None,
+        caption: Callable[[int], str] | None = None,
     ) -> None:
-        """Images `pictures.read(positions)` (all, in order, by default); `annotate(position)` gives dense truth."""
+        """Images `pictures.read(positions)` (all, in order, by default); `annotate(position)` gives dense ground truth,
+        `caption(position)` a sentence about the image."""
         self._pictures = pictures
         self._labels = torch.as_tensor(labels, dtype=torch.long)
         self._hidden = False
         self.ids = list(ids)
         self._annotate = annotate
+        self._caption = caption
         self._positions = np.arange(len(self.ids)) if positions is None else positions
         if not len(self._labels) == len(self.ids) == len(self._positions):
             raise ValueError("an ImageSet needs as many labels as names and positions")
@@ -261,21 +244,51 @@ class ImageSet:
         """Whether boxes or masks are known."""
         return self._annotate is not None
 
-    def annotation(self, i: int) -> Annotation:
-        """Boxes, instance masks and semantic mask of image `i`; `VlmlabError` if the set has none."""
+    def truth(self, i: int) -> Truth:
+        """Boxes, instance masks and semantic mask of image `i`; `VlmlabError` if the set has none, or if they are hidden."""
         if self._annotate is None:
             raise VlmlabError("these images have no boxes or masks; choose tableau, which does")
         return self._annotate(int(self._positions[i]))
 
     def boxes(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """(boxes [n, 4] as x0 y0 x1 y1 in pixels, class indices [n]) of image `i`."""
-        annotation = self.annotation(i)
-        return annotation.boxes, annotation.labels
+        truth = self.truth(i)
+        return truth.boxes.numpy(), truth.labels.numpy()
 
-    def masks(self, i: int) -> tuple[NDArray[np.bool_] | None, NDArray[np.uint8] | None]:
-        """(instance masks [n, H, W], semantic mask [H, W]) of image `i`; see `Annotation`."""
-        annotation = self.annotation(i)
-        return annotation.instances, annotation.semantic
+    def masks(self, i: int) -> tuple[NDArray[np.bool_] | None, NDArray[np.int16] | None]:
+        """(instance masks [n, H, W], semantic mask [H, W]) of image `i`; see `Truth`."""
+        truth = self.truth(i)
+        instances, semantic = truth.instances, truth.semantic
+        return None if instances is None else instances.numpy(), None if semantic is None else semantic.numpy()
+
+    @property
+    def captioned(self) -> bool:
+        """Whether there is a sentence about every image."""
+        return self._caption is not None
+
+    def caption(self, i: int) -> str:
+        """A sentence about image `i`; `VlmlabError` if the set has none."""
+        if self._caption is None:
+            raise VlmlabError("these images have no captions; choose tableau, which does")
+        return self._caption(int(self._positions[i]))
+
+    def granting(self, classes: Sequence[int]) -> ImageSet:
+        """The same images of which only these classes are known, in their old numbers: labels of others become -1 (unknown),
+        their boxes are left out and their pixels become UNLABELLED."""
+        labels = self._labels.clone()
+        hidden = [c for c in range(labels.shape[1]) if c not in set(classes)] if self.multi_label else []
+        if hidden:
+            labels[:, hidden] = -1
+        annotate = self._annotate
+        return self._with(
+            labels, self.ids, self._positions, annotate and (lambda position: annotate(position).only(classes))
+        )
+
+    def without_truth(self) -> ImageSet:
+        """The same images with their labels alone: boxes and masks are out of reach."""
+        bare = self._with(self._labels, self.ids, self._positions)
+        bare._annotate = None
+        return bare
 
     def fingerprint(self) -> str:
         """Hash of which images these are and what they hold: the key under which their features are cached."""
@@ -287,9 +300,9 @@ class ImageSet:
         labels: Tensor,
         ids: Sequence[str],
         positions: NDArray[np.int64],
-        annotate: Callable[[int], Annotation] | None = None,
+        annotate: Callable[[int], Truth] | None = None,
     ) -> ImageSet:
-        new = ImageSet(self._pictures, labels, ids, annotate or self._annotate, positions)
+        new = ImageSet(self._pictures, labels, ids, annotate or self._annotate, positions, self._caption)
         new._hidden = self._hidden
         return new
 
@@ -302,19 +315,6 @@ def _index(indices: slice | Sequence[int] | Tensor) -> slice | NDArray[np.int64]
     return np.asarray(list(indices), dtype=np.int64)
 
 
-def _renumbered(annotate: Callable[[int], Annotation], classes: list[int]) -> Callable[[int], Annotation]:
-    """Annotations with only these classes, renumbered in this order; other pixels become NOTHING."""
-    table = np.full(256, NOTHING, dtype=np.uint8)
-    table[classes] = np.arange(len(classes))
-
-    def chosen(position: int) -> Annotation:
-        full = annotate(position)
-        kept = np.isin(full.labels, classes)
-        return Annotation(
-            boxes=full.boxes[kept],
-            labels=table[full.labels[kept]].astype(np.int64),
-            instances=None if full.instances is None else full.instances[kept],
-            semantic=None if full.semantic is None else table[full.semantic],
-        )
-
-    return chosen
+def _renumbered(annotate: Callable[[int], Truth], classes: list[int]) -> Callable[[int], Truth]:
+    """Ground truth with only these classes, renumbered in this order."""
+    return lambda position: annotate(position).of_classes(classes)

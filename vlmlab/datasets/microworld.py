@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
-from vlmlab.datasets.image_set import Annotation, ArrayPictures, ImageSet, Pixels
+from vlmlab.datasets.image_set import ArrayPictures, ImageSet, Pixels
+from vlmlab.datasets.truth import NOTHING, Truth
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
+from vlmlab.world.captions import caption
 from vlmlab.world.domains import DOMAINS
 from vlmlab.world.objects import HIERARCHY, KNOWN, NOVEL, RARE, UNSEEN, WITHHELD
 from vlmlab.world.painter import render
@@ -169,6 +171,9 @@ def _above(classes: tuple[str, ...]) -> dict[str, dict[str, tuple[str, ...]]]:
 # --------------------------------------------------------------------------------------------------------- tableau
 
 
+UNDRAWN = 255  # value of a drawn mask where there is no class
+
+
 def _tableau(size: int, seed: int) -> Dataset:
     """Scenes of two to four objects with boxes and masks; the novel categories are the world's own."""
     info = BY_NAME["tableau"]
@@ -195,23 +200,28 @@ def _tableau(size: int, seed: int) -> Dataset:
 
         stored = cache(lambda: kept(f"tableau-{split}-{size}-{seed}", make))
 
-        def annotate(i: int) -> Annotation:
+        def annotate(i: int) -> Truth:
             arrays = stored()
             boxes = arrays["boxes"][i][: len(casts[i])].astype(np.float32)
             # An object may be hidden behind later ones, or leave the image: there is nothing of it to find then.
             visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-            return Annotation(
+            return Truth(
                 boxes=boxes[visible],
                 labels=np.array([number[casts[i][k]] for k in visible], dtype=np.int64),
                 instances=arrays["instances"][i] == (visible + 1)[:, None, None],
-                semantic=arrays["semantic"][i],
+                semantic=np.where(arrays["semantic"][i] == UNDRAWN, NOTHING, arrays["semantic"][i].astype(np.int16)),
             )
 
         labels = np.zeros((len(keys), len(classes)), dtype=np.int64)
         for i, cast in enumerate(casts):
             labels[i, [number[label] for label in cast]] = 1
         pictures = ArrayPictures(lambda: stored()["pixels"], f"{program()} tableau {split} {size} {seed}")
-        return ImageSet(pictures, labels, keys, annotate)
+
+        def say(i: int) -> str:
+            scene = sample_scene(generator(keys[i], seed), categories=casts[i], style="photo")
+            return caption(scene, generator(f"{keys[i]}/caption", seed))
+
+        return ImageSet(pictures, labels, keys, annotate, caption=say)
 
     return Dataset(
         name="tableau",

@@ -27,6 +27,8 @@ NEEDS: dict[str, frozenset[str]] = {
     "unsupervised": frozenset({"unlabelled images"}),
     "transductive": frozenset({"all test images at once"}),
     "text-only": frozenset({"captions"}),
+    "open-vocabulary": frozenset({"boxes or masks of base classes"}),
+    "weakly supervised": frozenset({"image labels"}),
 }
 """Setup of a system -> what it cannot do without."""
 
@@ -112,6 +114,7 @@ def _other_pictures(learned: Task, source: Dataset, targets: Sequence[Dataset]) 
     return _other_datasets(learned, source, targets)
 
 
+BOXES, IMAGE_LABELS = frozenset({"boxes or masks of base classes"}), frozenset({"image labels"})
 LABELS, UNLABELLED = frozenset({"labels"}), frozenset({"unlabelled images"})
 TOGETHER, CAPTIONS = frozenset({"all test images at once"}), frozenset({"captions"})
 
@@ -153,6 +156,15 @@ PROTOCOLS: dict[str, Protocol] = {
             "transductive", "Transductive", "nothing beforehand; the class names",
             "all test images together, without labels: each prediction may use the others",
             TOGETHER, "TransCLIP, arXiv 2406.01837", _itself,
+        ),
+        Protocol(
+            "open-vocabulary", "Open vocabulary", "training images with boxes or masks of base classes",
+            "objects or pixels of base and new classes, all names competing",
+            BOXES, "ViLD, arXiv 2104.13921", _itself,
+        ),
+        Protocol(
+            "weak-supervision", "Weak supervision", "training images with the names of what they show",
+            "pixels of the same classes", IMAGE_LABELS, "CLIP-ES, arXiv 2212.09506", _itself,
         ),
         Protocol(
             "text-only", "Text only", "captions that name the classes; no image",

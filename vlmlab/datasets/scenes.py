@@ -32,9 +32,10 @@ from PIL import Image, ImageDraw
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.folder import Entry, readable
-from vlmlab.datasets.image_set import NOTHING, Annotation, FilePictures, ImageSet
+from vlmlab.datasets.image_set import FilePictures, ImageSet
 from vlmlab.datasets.listing import counted, path_named, some, spelled
 from vlmlab.datasets.splits import held_out
+from vlmlab.datasets.truth import NOTHING, Truth
 from vlmlab.errors import VlmlabError
 
 VAL_SHARE = 0.1
@@ -62,7 +63,7 @@ class _Picture:
     path: Path
     split: str
     shown: frozenset[int]
-    annotate: Callable[[], Annotation]
+    annotate: Callable[[], Truth]
 
 
 def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, skip_broken: bool = False) -> Dataset:
@@ -193,7 +194,7 @@ def _voc_boxes(folder: Path, number: str, split: str) -> _Picture:
             raise VlmlabError(f"{file} has a box without an area in the image, {x0:g} {y0:g} {x1:g} {y1:g}; correct it")
         boxes.append(cut[0])
         labels.append(list(VOC_NAMES).index(kind))
-    annotation = Annotation(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64))
+    annotation = Truth(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64))
     path = folder / "JPEGImages" / f"{number}.jpg"
     return _Picture(f"{split}/{number}.jpg", path, split, frozenset(labels), lambda: annotation)
 
@@ -210,13 +211,15 @@ def _voc_masks(folder: Path, number: str, split: str) -> _Picture:
     if shown and max(shown) >= len(VOC_NAMES):
         raise VlmlabError(f"{files[0]} shows class {max(shown) + 1} of {len(VOC_NAMES)}; unpack its archive again")
 
-    def annotate() -> Annotation:
+    def annotate() -> Truth:
         kinds, objects = (np.asarray(Image.open(file)) for file in files)
         numbers = [n for n in np.unique(objects).tolist() if n not in (0, 255)]
         instances = np.stack([objects == n for n in numbers]) if numbers else np.zeros((0, *objects.shape), bool)
         labels = [int(np.bincount(kinds[m]).argmax()) - 1 for m in instances]
-        semantic = np.where(kinds == 0, len(VOC_NAMES), np.where(kinds == 255, NOTHING, kinds - 1)).astype(np.uint8)
-        return Annotation(_extents(instances), np.array(labels, np.int64), instances, semantic)
+        semantic = np.where(
+            kinds == 0, len(VOC_NAMES), np.where(kinds == 255, NOTHING, kinds.astype(np.int16) - 1)
+        ).astype(np.int16)
+        return Truth(_extents(instances), np.array(labels, np.int64), instances, semantic)
 
     path = folder / "JPEGImages" / f"{number}.jpg"
     return _Picture(f"{split}/{number}.jpg", path, split, frozenset(shown), annotate)
@@ -394,7 +397,7 @@ def _mask(segmentation: object, width: int, height: int) -> np.ndarray:
     return np.asarray(drawn)
 
 
-def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -> Annotation:
+def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -> Truth:
     """Boxes and masks of one image; where objects overlap, the smaller one is in front.
 
     There are no masks where one of the objects has none: what it covers would count as nothing.
@@ -403,14 +406,14 @@ def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -
     labels = np.array([number[entry["category_id"]] for entry in own], np.int64)
     boxes, _ = _in_image([(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in own)], width, height)
     if not all(entry.get("segmentation") for entry in own):
-        return Annotation(boxes, labels)
+        return Truth(boxes, labels)
     instances = np.zeros((len(own), height, width), bool)
     for mask, entry in zip(instances, own, strict=True):
         mask[:] = _mask(entry["segmentation"], width, height)
-    semantic = np.full((height, width), NOTHING, np.uint8)
+    semantic = np.full((height, width), NOTHING, np.int16)
     for k in np.argsort(-instances.sum((1, 2)), kind="stable"):
         semantic[instances[k]] = labels[k]
-    return Annotation(boxes, labels, instances, semantic)
+    return Truth(boxes, labels, instances, semantic)
 
 
 def _warn(message: str) -> None:

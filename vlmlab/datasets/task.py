@@ -30,12 +30,19 @@ SEES: dict[str, frozenset[str]] = {
     "unsupervised": frozenset({"unlabelled"}),
     "transductive": frozenset({"support", "val"}),
     "text-only": frozenset({"captions"}),
+    "open-vocabulary": frozenset({"train", "val", "unlabelled"}),
+    "weakly supervised": frozenset({"train", "val", "unlabelled"}),
 }
-"""Setup of a system -> what it may look at before it is measured. Test images are in none: a transductive system meets
+"""Setup of a system -> what it may look at before it is measured. An open-vocabulary system sees boxes and masks of base
+classes only, in training and in validation images; a weakly supervised one sees which classes a training image shows, and
+no boxes or masks but those of the validation images. Test images are in none: a transductive system meets
 them when it predicts, all together and without labels. A text-only system reads captions and sees no image."""
 
 
-LOOKS = ("support", "val", "unlabelled", "captions", "test")
+LOOKS = ("support", "train", "val", "unlabelled", "captions", "test")
+
+DENSE = ("open-vocabulary", "weakly supervised")
+"""Setups that learn from all training images of a dataset with boxes or masks, and have no shots."""
 
 
 class Task:
@@ -92,6 +99,7 @@ class Task:
             val = self._train.subset([i for i in range(len(self._train)) if i not in taken])
         self._val = val.subset(at_most(val, min(shots, VAL_SHOTS), seed))
         self._test = self._of(dataset.test)
+        self._setup = ""
 
     @property
     def support(self) -> ImageSet:
@@ -99,9 +107,34 @@ class Task:
         return self._allowed("support")
 
     @property
+    def train(self) -> ImageSet:
+        """All training images, with what the setup grants: see `SEES`."""
+        whole = self._allowed("train")
+        return whole.without_truth() if self._setup == "weakly supervised" else self._granted(whole)
+
+    @property
+    def base(self) -> list[int]:
+        """Class indices whose boxes and masks an open-vocabulary system may learn from, in the order of `classes`."""
+        new = set(self.new)
+        return [c for c in range(len(self.classes)) if c not in new]
+
+    @property
+    def new(self) -> list[int]:
+        """Class indices of which no box or mask is granted: the dataset's novel ones, or CoCoOp's second half."""
+        names = {self.dataset.classes[c] for c in chosen(self.dataset, "new")}
+        return [c for c, name in enumerate(self.classes) if name in names]
+
+    @property
     def val(self) -> ImageSet:
-        """Up to min(shots, 4) images of every class to choose settings on; none of them is in the support or test."""
-        return self._allowed("val")
+        """Up to min(shots, 4) images of every class to choose settings on; none of them is in the support or test.
+
+        For an open-vocabulary or weakly supervised system: all validation images, the former's with base classes only.
+        """
+        own = self._allowed("val")
+        if self._setup not in DENSE:
+            return own
+        whole = self._of(self.dataset.val)
+        return self._granted(whole) if self._setup == "open-vocabulary" else whole
 
     @property
     def unlabelled(self) -> ImageSet:
@@ -139,6 +172,7 @@ class Task:
         if setup not in SEES:
             raise unknown("setup", setup, SEES)
         seen = copy.copy(self)
+        seen._setup = setup
         seen._forbidden = {what: setup for what in LOOKS if what not in SEES[setup]}
         return seen
 
@@ -153,6 +187,9 @@ class Task:
 
     def _of(self, images: ImageSet) -> ImageSet:
         return images if self.split == "all" else images.of_classes(self._chosen)
+
+    def _granted(self, images: ImageSet) -> ImageSet:
+        return images.granting(self.base)
 
     def _refuse(self, what: str) -> None:
         """Raises `VlmlabError` if the setup forbids it."""

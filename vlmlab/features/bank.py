@@ -16,9 +16,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -33,7 +31,6 @@ from vlmlab.watch import told
 
 PICTURES_AT_ONCE = 64  # bounds the memory of one pass through an image tower
 CROP_AREA = (0.08, 1.0)  # share of the image that a training view shows, as in CoOp's official configuration
-UNKNOWN_PIXEL = 255  # value of a mask where no class is known
 FIT = "resize, centre crop"  # the transform of evaluation, by name
 
 
@@ -112,24 +109,6 @@ def evaluated(backbone, pictures, positions: Sequence[int]) -> Tensor:
         # One by one through open_clip's own transform, so that no image's feature depends on its neighbours' sizes.
         raw = [Image.fromarray(picture) for picture in raw]
     return backbone.preprocess(raw).to(backbone.device)
-
-
-def masks(pictures, positions: Sequence[int], side: int) -> Tensor:
-    """Semantic masks [n, side, side], cut and scaled as evaluation cuts and scales the images; on the CPU.
-
-    Raises `VlmlabError` if the images have no masks.
-    """
-    ready = []
-    for i in positions:
-        _, semantic = pictures.masks(i)
-        if semantic is None:
-            raise VlmlabError("these images have boxes but no masks; segmentation needs masks, as tableau has them")
-        height, width = semantic.shape
-        short = min(height, width)
-        top, left = (height - short) // 2, (width - short) // 2
-        square = torch.from_numpy(np.ascontiguousarray(semantic[top : top + short, left : left + short]))
-        ready.append(F.interpolate(square[None, None].float(), size=(side, side), mode="nearest")[0, 0].long())
-    return torch.stack(ready)
 
 
 def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int) -> Tensor:

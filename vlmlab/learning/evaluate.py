@@ -7,45 +7,57 @@ Dimensions: N images, B batch, C classes, S image side, H x W a mask.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torchmetrics.classification import (
     MulticlassCalibrationError,
     MulticlassConfusionMatrix,
-    MulticlassJaccardIndex,
 )
 from torchmetrics.functional.classification import binary_average_precision
 
 from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
-from vlmlab.features.bank import UNKNOWN_PIXEL, FeatureBank, chunked, evaluated, masks, name_seed
+from vlmlab.features.bank import FeatureBank, chunked, evaluated, name_seed
+from vlmlab.learning.dense import Groups, detection, harmonic_mean, segmentation
+from vlmlab.methods.dense.detector import Detector
+from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Method
+
+__all__ = ["evaluate", "evaluate_hierarchy", "harmonic_mean", "main_metric", "predict"]
 
 AT_ONCE = {"features": 1024, "images": 64}  # images per call of `logits`: bounds the memory
 PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per image and class in memory
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599)
 
 
-def evaluate(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> dict[str, float | dict]:
+def evaluate(
+    method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0, groups: Groups | None = None
+) -> dict[str, float | dict]:
     """Measure `method` on an ImageSet whose labels count its classes; everything in percent.
 
     One label per image: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
     Several labels per image: {"map" (mean average precision over classes), "per_class": {class: precision}}.
-    A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}.
-    A class that no image shows has no entry in "per_class" and no part in a mean (mmsegmentation counts the IoU of one
-    that is predicted nevertheless as 0). A label of -1 is unknown and takes no part in the precision of its class.
+    A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}, and one that
+    detects: {"ap50", "ap", "per_class": {class: AP50}}, both also by group; see `learning.dense`.
+    A class that no image shows has no entry in "per_class" and no part in a mean.
+    A label of -1 is unknown and takes no part in the precision of its class.
 
     Args:
         bank: where frozen features are kept; one in memory if None.
         seed: of the random views of a test-time system.
+        groups: "base" and "new" class indices, for a system that detects or segments.
 
     Raises:
         VlmlabError: the set is empty, a segmentation system meets images without masks, or a score is not a number.
     """
     if not len(pictures):
         raise VlmlabError("there is no image to evaluate on")
-    if method.info.tasks[0] == "segmentation":
-        return _segmentation(method, pictures)
+    if isinstance(method, Segmenter):
+        return segmentation(method, pictures, groups or {})
+    if isinstance(method, Detector):
+        return detection(method, pictures, groups or {})
     logits, labels = predict(method, pictures, bank, seed), pictures.labels
     return _several_labels(logits, labels, method.classes) if labels.ndim == 2 else _one_label(logits, labels, method)
 
@@ -129,9 +141,9 @@ def evaluate_hierarchy(
     }
 
 
-def harmonic_mean(base: float, new: float) -> float:
-    """H = 2 base new / (base + new), in percent like its arguments; 0 if both are (CoCoOp, arXiv 2203.05557)."""
-    return 2 * base * new / (base + new) if base + new else 0.0
+def main_metric(measured: Mapping[str, float | dict]) -> str:
+    """The name of the main metric among those of a result."""
+    return next(name for name in ("ap50", "miou", "map", "accuracy") if name in measured)
 
 
 def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, float | dict]:
@@ -159,33 +171,3 @@ def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[
         rank = logits[:, c].unique(return_inverse=True)[1] / len(logits)
         per_class[classes[c]] = 100 * float(binary_average_precision(rank, labels[:, c], ignore_index=-1))
     return {"map": sum(per_class.values()) / len(per_class), "per_class": per_class}
-
-
-@torch.no_grad()
-def _segmentation(method: Method, pictures) -> dict[str, float | dict]:
-    """Masks are compared at the size of the images, over the pixels whose class is known and among the method's."""
-    overlap, right, known = None, 0, 0
-    classes = len(method.classes)
-    present = torch.zeros(classes, dtype=torch.bool)
-    for positions in chunked(len(pictures), AT_ONCE["images"], f"{method.info.key}: evaluating"):
-        images = evaluated(method.backbone, pictures, positions)
-        logits = method.logits(Batch(images=images, index=torch.tensor(positions))).float().cpu()
-        truth = masks(pictures, positions, images.shape[-1])
-        truth[truth >= classes] = UNKNOWN_PIXEL
-        predicted = logits.argmax(1)
-        if overlap is None:
-            overlap = MulticlassJaccardIndex(classes, average="none", ignore_index=UNKNOWN_PIXEL)
-        overlap.update(predicted, truth)
-        counted = truth != UNKNOWN_PIXEL
-        right += int((predicted == truth)[counted].sum())
-        known += int(counted.sum())
-        present[truth[counted].unique()] = True
-    if not known:
-        raise VlmlabError("no pixel of these images has a known class; choose a dataset with masks, such as tableau")
-    values = overlap.compute()
-    per_class = {method.classes[c]: 100 * float(values[c]) for c in present.nonzero().flatten().tolist()}
-    return {
-        "miou": sum(per_class.values()) / len(per_class),
-        "pixel_accuracy": 100 * right / known,
-        "per_class": per_class,
-    }

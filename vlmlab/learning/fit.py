@@ -25,9 +25,10 @@ from tqdm import tqdm
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import ForeignCheckpoint, VlmlabError
-from vlmlab.features.bank import FeatureBank, augmented, evaluated, masks
+from vlmlab.features.bank import FeatureBank, augmented, evaluated
 from vlmlab.files import write_atomically
 from vlmlab.learning.memory import PeakMemory
+from vlmlab.methods.dense.dense import Dense
 from vlmlab.methods.method import Batch, Method
 from vlmlab.randomness import LocalRandom
 from vlmlab.watch import told
@@ -117,9 +118,9 @@ class _Stage:
     def __init__(self, method: Method, pictures, seed: int, bank: FeatureBank, views: int) -> None:
         if not len(pictures):
             raise VlmlabError(f"{method.info.key} learns from images; ask for at least one shot")
-        if views and method.info.tasks[0] == "segmentation":
+        if views and isinstance(method, Dense):
             raise VlmlabError(
-                f"{method.info.key} learns from masks, which are not cropped with the images; use views=0"
+                f"{method.info.key} learns from {method.grounded}, which are not cropped with the images; use views=0"
             )
         self.method, self.pictures, self.seed, self.views = method, pictures, seed, views
         device = method.backbone.device
@@ -146,6 +147,8 @@ class _Stage:
         batch = Batch(labels=self.labels[there], index=index, tasks=None if self.tasks is None else self.tasks[there])
         if isinstance(self.pictures, CaptionSet):
             return batch  # the system has read its captions, and knows them by their positions
+        if isinstance(self.method, Dense):
+            return self._dense(batch, index.tolist())
         view = epoch % self.views if self.views else 0
         if self.features is not None:
             batch.features = self.features[view][there]
@@ -154,8 +157,20 @@ class _Stage:
             batch.cropped = True
         else:
             batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
-        if self.method.info.tasks[0] == "segmentation":
-            batch.masks = masks(self.pictures, index.tolist(), batch.images.shape[-1]).to(batch.images.device)
+        return batch
+
+    def _dense(self, batch: Batch, positions: list[int]) -> Batch:
+        """With the ground truth that the setup grants, in pixels of the batch's images: those of the network's input, or of the
+        images themselves for a system that eats regions."""
+        device, pictures = self.method.backbone.device, self.pictures
+        truths = [pictures.truth(i) for i in positions] if pictures.dense else None
+        if self.method.eats != "regions":
+            batch.images, frames = self.method.framed([pictures.images(i) for i in positions])
+            truths = truths and [frame.truth(truth) for frame, truth in zip(frames, truths, strict=True)]
+        batch.truths = truths and [truth.to(device) for truth in truths]
+        if truths and self.method.eats != "regions" and all(truth.semantic is not None for truth in truths):
+            batch.masks = torch.stack([truth.semantic for truth in batch.truths]).long()
+        batch.captions = [pictures.caption(i) for i in positions] if pictures.captioned else None
         return batch
 
 

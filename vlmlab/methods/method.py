@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmlab.datasets.truth import Truth
 from vlmlab.errors import KINDS, VlmlabError, unknown
 
 PICTURES_AT_ONCE = 128  # bounds the memory of one pass through an image tower
@@ -38,7 +39,9 @@ class Batch:
     cropped: whether the images are random crops;
     tasks [B] the task that each image belongs to, and whose classes its label counts, where a system learns several
     tasks at once (`datasets.multi_task`), or None;
-    masks [B, S, S] class index of every pixel, 255 where it is not known, for a system that learns to segment, or None.
+    masks [B, S, S] class index of every pixel, negative where it is not known (see `Truth`), or None;
+    truths: per image, what is known of its objects and pixels, in pixels of `images`, for a system that detects or segments,
+    or None; captions: a sentence per image, where a system learns from them, or None.
     """
 
     images: Tensor | None = None
@@ -48,6 +51,8 @@ class Batch:
     cropped: bool = False
     tasks: Tensor | None = None
     masks: Tensor | None = None
+    truths: list[Truth] | None = None
+    captions: list[str] | None = None
 
     @property
     def whole(self) -> bool:
@@ -128,7 +133,9 @@ class Method(nn.Module):
         """A system without settings."""
 
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
-    eats: str = "features"  # what a Batch must carry: "features", "images" or "views"
+    # What a Batch must carry: "features", "images" or "views"; or "regions": its `index` alone, by which a system finds what it
+    # keeps of the images' regions.
+    eats: str = "features"
     batches: int = 1  # in a pass over the training images: `fit` sets it
     bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of an image
 

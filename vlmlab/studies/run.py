@@ -16,13 +16,16 @@ from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
 from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.datasets.multi_task import with_companions
 from vlmlab.datasets.splits import at_most
+from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
-from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean
+from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean, main_metric
 from vlmlab.learning.fit import FitRecord, fit
 from vlmlab.learning.memory import PeakMemory
+from vlmlab.methods.dense.dense import Dense
+from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.method import Method
-from vlmlab.registry import SystemInfo, load_system
+from vlmlab.registry import SystemInfo, load_system, registry
 from vlmlab.studies.experiment import Experiment
 
 
@@ -44,6 +47,7 @@ def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
 
 FIGURES = (
     "accuracy", "ece", "map", "miou", "pixel_accuracy", "base", "new", "harmonic_mean", "shift", "hca", "mta", "targets",
+    *(f"{name}{group}" for name in ("ap50", "ap", "miou", "recall", "teacher") for group in ("", "_base", "_new")),
 )  # fmt: skip
 """Names that a result's `metrics` may have; the others are those of datasets."""
 
@@ -81,6 +85,10 @@ def adapt(
     config = system.configure(bank.backbone, **dict(experiment.config))
     size = min(bank.backbone.image_size, LARGEST_DRAWN)
     segments = system.info.tasks[0] == "segmentation"
+    if system.info.setup in DENSE and experiment.split != "all":
+        raise VlmlabError(
+            f"{system.info.key} is measured on all classes at once, base and new apart; leave out --split {experiment.split}"
+        )
     dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken, size, segments)
     refuse(system.info, dataset)
     if experiment.split == "shift":
@@ -135,8 +143,8 @@ def run_experiment(
     """
     adapted = adapt(experiment, device, download, on_step, should_stop, checkpoint)
     method, bank, record = adapted.method, adapted.bank, adapted.record
-    baseline = load_system("zero_shot")(bank.backbone)
-    baseline.prepare(adapted.task)
+    baseline = load_system(_baseline(method))(bank.backbone)
+    baseline.prepare(adapted.task.seen_by(baseline.info.setup) if isinstance(baseline, Dense) else adapted.task)
     # Zero-shot first: it leaves the test images' features in the bank, so that the clock below counts the system.
     zero_shot = _measured(baseline, adapted, experiment)
     began, used = time.perf_counter(), time.process_time()
@@ -165,6 +173,11 @@ def run_experiment(
     }
 
 
+def _baseline(method: Method) -> str:
+    """What a system is compared with: for one that detects, the frozen backbone that names the proposals."""
+    return "region_clip" if isinstance(method, Detector) and "region_clip" in registry() else "zero_shot"
+
+
 def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
     """The numbers of one method on the experiment's split; it is left on the classes that it learned."""
     learned = adapted.task
@@ -175,7 +188,7 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
         tested = some(learned.test, experiment.test_pictures)
         found = evaluate_hierarchy(method, tested, tree, adapted.bank, experiment.seed)
         base |= {name: round(found[name], 4) for name in ("hca", "mta")}
-    main = next(iter(base))
+    main = main_metric(base)
     if experiment.targets:
         base |= _on_targets(method, adapted, experiment, main)
     if experiment.split in ("all", "hierarchy"):
@@ -240,7 +253,9 @@ def _versions_of(name: str) -> list[str]:
 
 def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
     """What `evaluate` measured, without the table per class."""
-    measured = evaluate(method, some(pictures, experiment.test_pictures), adapted.bank, experiment.seed)
+    task = adapted.task
+    groups = {"base": task.base, "new": task.new} if task.dataset.novel and task.split == "all" else {}
+    measured = evaluate(method, some(pictures, experiment.test_pictures), adapted.bank, experiment.seed, groups)
     return {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)}
 
 

@@ -39,7 +39,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmlab.methods.method import Batch, Method, option
+from vlmlab.methods.dense.segmenter import Segmenter
+from vlmlab.methods.method import Batch, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -58,7 +59,7 @@ ABSENT = -100.0  # the score of a class that prompt denoising removed
     learns="nothing",
     needs=("local features",),
 )
-class MaskCLIP(Method):
+class MaskCLIP(Segmenter):
     """Every place of the image is classified by its own words."""
 
     @dataclasses.dataclass
@@ -89,11 +90,13 @@ class MaskCLIP(Method):
         return scores[..., :height, :width]
 
     @torch.no_grad()
-    def predict(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Class index per pixel, int64 [B, H, W], of normalised images of any size; `size` (H, W) defaults to theirs.
-
-        Scores are enlarged to the images' size first and then to `size`, as in the release.
+    def predict(self, images, words=None, size: tuple[int, int] | None = None):
+        """As `Segmenter.predict`; or, of normalised images [B, 3, H, W] and a `size` (theirs by default), the class index of
+        every pixel, int64 [B, *size]: scores are enlarged to the images' size first and then to `size`, as in the release.
         """
+        if not isinstance(images, Tensor):
+            return super().predict(images, words)
+        size = words if size is None else size  # a size may stand second
         scores = self.logits(Batch(images=images))
         if size is not None and tuple(size) != tuple(images.shape[-2:]):
             scores = F.interpolate(scores, size=tuple(size), mode="bilinear")

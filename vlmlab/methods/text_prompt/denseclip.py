@@ -39,7 +39,8 @@ from torch import Tensor, nn
 from vlmlab.backbones.blocks import run_block
 from vlmlab.backbones.image_tower import open_image_tower, resized_positions
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.dense.segmenter import Segmenter
+from vlmlab.methods.method import Batch, Recipe, option
 from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.registry import register
 
@@ -60,7 +61,7 @@ WARMUP_START = 1e-6  # share of the rate at the first step
     learns="contexts, a decoder that shows them the image, the image encoder, and a segmentation head",
     needs=("text tokens", "a ViT or ResNet image tower"),
 )
-class DenseCLIP(Method):
+class DenseCLIP(Segmenter):
     """Semantic FPN whose features are led by pixel-text score maps."""
 
     @dataclasses.dataclass
@@ -94,6 +95,10 @@ class DenseCLIP(Method):
         "warmup_steps": 10,
     }
     eats = "images"
+
+    def learns_from(self, task):
+        """The support: it takes shots, unlike the dense systems of section 7."""
+        return task.support
 
     def prepare(self, task) -> None:
         image, config = self.backbone.image, self.config
@@ -176,7 +181,8 @@ class DenseCLIP(Method):
         if batch.masks is None:
             raise VlmlabError("DenseCLIP learns from images with masks; choose tableau")
         logits, scores = self.both(batch.images, training=True)
-        masks = batch.masks.masked_fill(batch.masks >= len(self.classes), UNKNOWN)
+        masks = batch.masks
+        masks = masks.masked_fill((masks < 0) | (masks >= len(self.classes)), UNKNOWN)
         total = pixel_loss(logits, masks)
         if scores is not None:
             total = total + self.config.score_weight * pixel_loss(scores / TEMPERATURE, masks)

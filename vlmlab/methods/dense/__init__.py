@@ -1,0 +1,1 @@
+"""What systems that detect and systems that segment share; each file holds one idea."""
