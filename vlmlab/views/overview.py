@@ -76,7 +76,7 @@ def _micro(words_at_most: int = 8) -> tuple[list, list, tuple]:
     pixels = np.asarray(tableau.test.images(chosen))
     _, semantic = tableau.test.masks(chosen)
     every = [*tableau.classes, *tableau.stuff]
-    present = [k for k in np.unique(semantic).tolist() if k < len(every)]
+    present = [k for k in np.unique(semantic).tolist() if 0 <= k < len(every)]
     with torch.no_grad():
         images = backbone.preprocess(torch.as_tensor(pixels)[None])
         text = backbone.class_embeddings([every[k] for k in present], ["a photo of a {}."])

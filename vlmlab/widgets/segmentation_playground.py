@@ -236,6 +236,6 @@ def tableau_pictures(count: int = 8) -> dict[str, Any]:
         shown = [dataset.classes[c] for c in dataset.test.labels[i].nonzero().flatten().tolist()]
         pictures.append((", ".join(shown), np.asarray(dataset.test.images(i)).copy()))
         truth.append(np.asarray(dataset.test.masks(i)[1]))
-    present = [every[k] for k in np.unique(truth[0]).tolist() if k < len(every)]
+    present = [every[k] for k in np.unique(truth[0]).tolist() if 0 <= k < len(every)]
     others = [w for w in ("cat", "sky", "car") if w not in present]
     return {"pictures": pictures, "truth": truth, "truth_words": every, "words": [*present, *others[:2]]}
