@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vlmlab.datasets.catalog import is_path
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment, grid
 from vlmlab.studies.store import ResultStore
@@ -40,6 +41,57 @@ def test_the_key_stands_for_the_content_and_nothing_else(tmp_path):
 def test_the_key_is_the_same_in_every_process_and_survives_json():
     assert Experiment(**json.loads(json.dumps(COOP.as_json()))) == COOP
     assert COOP.key == "27387630ef548ff8"
+
+
+@pytest.mark.parametrize("value", [0.01, "0.01", "1e-2", "0.010", " 0.01", 1e-2])
+@pytest.mark.parametrize("dataset", ["objects-v2", "Objects_V2", "OBJECTS-v2"])
+def test_an_experiment_has_one_name_however_it_is_spelled(dataset, value):
+    one = Experiment("coop", "objects-v2", config={"lr": 0.01, "csc": True, "epochs": 5})
+    same = Experiment("coop", dataset, config={"epochs": "5", "csc": "yes", "lr": value}, targets=["Digits"])
+    assert dataclasses.replace(same, targets=()).key == one.key and same.targets == ("digits",)
+    assert one.key not in one.older_keys
+    assert [type(value) for _, value in same.config] == [bool, int, float]
+
+
+def test_a_setting_that_cannot_be_read_is_left_for_who_runs_it():
+    assert Experiment("coop", "digits", config={"lr": "much", "lrr": "1"}).config == (("lr", "much"), ("lrr", "1"))
+    assert Experiment("nobody", "digits", config={"lr": "1"}).config == (("lr", "1"),)
+
+
+def test_a_checkpoint_is_one_backbone_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Experiment("coop", "digits", "ViT-B-32@own.pt").backbone == f"ViT-B-32@{tmp_path.resolve() / 'own.pt'}"
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [  # keys that vlmlab gave when it took names and values as they were spelled
+        ("6c5ec6c71f7ab505", {"dataset": "Objects_V2", "config": {"lr": "0.01"}}),
+        ("b1913231edac202f", {"dataset": "objects-v2", "config": {"lr": "0.01"}}),
+        ("1d82fcc64acad489", {"dataset": "Objects_V2", "config": {"lr": 0.01}}),
+        ("8e3e4a04c8125fe1", {"dataset": "objects-v2", "config": {"lr": 0.01}}),
+        ("3fcccc61a497b5be", {"dataset": "objects-v2", "config": {"lr": "1e-2"}}),
+    ],
+)
+def test_old_stores_are_still_found(tmp_path, key, asked):
+    """By whoever asks in the words of then; results of the command line's usual spelling by whoever asks at all."""
+    content = {"experiment": {"system": "coop", **asked}, "result": {"a": 1}}
+    (tmp_path / f"{key}.json").write_text(json.dumps(content))
+    store = ResultStore(tmp_path)
+    assert store.get(Experiment("coop", **asked)) == {"a": 1}
+    if key == "b1913231edac202f":
+        assert store.get(Experiment("coop", "OBJECTS-V2", config={"lr": 1e-2})) == {"a": 1}
+    store.add(Experiment("coop", **asked), {"a": 2})
+    assert store.results() == [{"a": 2}]
+
+
+def test_one_function_says_what_a_path_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "pets", "Objects_V2"):
+        (tmp_path / name).mkdir()
+    assert [name for name in ("digits", "Objects_V2", "pets", "nothing", "./digits", "~/x", "") if is_path(name)] == [
+        "pets", "./digits", "~/x"
+    ]  # fmt: skip
 
 
 def test_a_folder_is_one_dataset_wherever_one_stands(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ standard sets are those of CoOp's split files (arXiv 2109.01134, appendix); CIFA
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 CLASSIFICATION = ("classification",)
@@ -108,8 +109,25 @@ DATASETS: tuple[DatasetInfo, ...] = (
 BY_NAME: dict[str, DatasetInfo] = {info.name: info for info in DATASETS}
 
 
+def canonical(name: str) -> str:
+    """The listed name that is meant: "Objects_V2" is objects-v2; any other name as it is."""
+    listed = name.lower().replace("_", "-")
+    return listed if listed in BY_NAME else name
+
+
+def is_path(name: str) -> bool:
+    """Whether a dataset is named by its folder and not by a listed name, in whatever spelling.
+
+    "images/cats" and "./cats" are folders, and so is "cats" if it exists and no dataset is called that.
+    """
+    if not name or canonical(name) in BY_NAME:
+        return False
+    return "/" in name or "\\" in name or name.startswith((".", "~")) or os.path.exists(name)
+
+
 def shifted_versions(name: str) -> tuple[str, ...]:
     """The embedded datasets that show the classes of `name` in another style, such as objects-sketch of objects."""
+    name = canonical(name)
     own = BY_NAME.get(name)
     return tuple(
         info.name

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlmlab.datasets.catalog import BY_NAME
+from vlmlab.datasets.catalog import BY_NAME, canonical, is_path
 from vlmlab.datasets.image_set import ImageSet
 from vlmlab.errors import VlmlabError, unknown
 
@@ -87,7 +87,7 @@ def load_dataset(
     """A dataset by the name that `vlmlab datasets` lists, or a folder of images by its path.
 
     Args:
-        name_or_path: a listed name, or a path: anything with a separator in it, or that exists.
+        name_or_path: a listed name in any spelling, or a folder (see `catalog.is_path`).
         root: folder of the standard datasets; vlmlab's cache by default.
         download: whether a missing standard dataset may be fetched.
         seed: of the split where none is given, and of MicroWorld's drawings; keep 0 to compare with others.
@@ -98,9 +98,9 @@ def load_dataset(
         VlmlabError: an unknown name, a missing, empty or single-class folder, an unreadable image, a missing dataset.
     """
     name = os.fspath(name_or_path)
-    key = name.lower().replace("_", "-")
+    key = canonical(name)
     if key not in BY_NAME:
-        if looks_like_a_path(name):
+        if is_path(name):
             from vlmlab.datasets.folder import load_folder
 
             return load_folder(Path(name), seed, skip_broken)
@@ -120,12 +120,6 @@ def load_dataset(
     from vlmlab.datasets.standard import load_standard
 
     return load_standard(key, root and Path(root), download, seed, skip_broken)
-
-
-def looks_like_a_path(name: str) -> bool:
-    """Whether a dataset's name means a folder: it has a separator, starts with . or ~, or exists."""
-    separators = {os.sep, "/", os.altsep or "/"}
-    return any(s in name for s in separators) or name.startswith((".", "~")) or os.path.exists(name)
 
 
 def _unknown(name: str) -> VlmlabError:

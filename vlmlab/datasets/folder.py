@@ -27,7 +27,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlmlab.datasets.catalog import BY_NAME
+from vlmlab.datasets.catalog import BY_NAME, canonical
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet, decoded, reason_of
 from vlmlab.datasets.listing import (
@@ -99,7 +99,7 @@ def load_folder(folder: Path, seed: int = 0, skip_broken: bool = False) -> Datas
                 f"{some([t.name for t in others])} in {folder} names no files and labels; the folders say the classes"
             )
     name = spelled(folder.resolve().name)
-    if name.lower().replace("_", "-") in BY_NAME:
+    if canonical(name) in BY_NAME:
         # What vlmlab knows of its own dataset (relatives, class tree, descriptions) is not about these images.
         name = f"{name} (folder)"
     spoken = _class_names(folder, sorted({e.label for e in entries}))

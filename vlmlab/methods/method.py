@@ -159,16 +159,19 @@ class Method(nn.Module):
 
         Raises `VlmlabError` for an unknown setting, and for a value of the wrong type or outside of its limits.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls.Config)}
-        types = typing.get_type_hints(cls.Config)
         values = dict(cls.embedded) if backbone.embedded else {}
         if "epochs" in settings:
             values.pop("most_steps", None)  # who asks for passes gets them
-        for name, value in settings.items():
-            if name not in fields:
-                raise unknown("setting", name, fields)
-            values[name] = _checked(fields[name], types[name], value)
+        values |= {name: cls.read_setting(name, value) for name, value in settings.items()}
         return cls.Config(**values)
+
+    @classmethod
+    def read_setting(cls, name: str, value: typing.Any) -> typing.Any:
+        """The value of one setting as the type that the Config gives it; errors as for `configure`."""
+        fields = {field.name: field for field in dataclasses.fields(cls.Config)}
+        if name not in fields:
+            raise unknown("setting", name, fields)
+        return _checked(fields[name], _types(cls.Config)[name], value)
 
     # --- what a system overrides -------------------------------------------------------------------------------------
 
@@ -285,6 +288,11 @@ class Method(nn.Module):
     def preprocess(self, pictures: Sequence) -> Tensor:
         """Raw uint8 images [H, W, 3], of one size or several -> [n, 3, S, S] by the backbone's test transform."""
         return self.backbone.preprocess(pictures).to(self.backbone.device)
+
+
+@functools.cache
+def _types(config: type) -> dict[str, typing.Any]:
+    return typing.get_type_hints(config)
 
 
 def _checked(field: dataclasses.Field, kind: typing.Any, value: typing.Any) -> typing.Any:

@@ -1,7 +1,8 @@
 """One question to the workbench, written down so that its answer can be found again.
 
 An `Experiment` names everything that decides the numbers, and nothing else. Its key is a hash of that content: two
-machines that ask the same question write the same file name, and a sweep that begins again knows what is done.
+machines that ask the same question write the same file name, and a sweep that begins again knows what is done. However the
+question is spelled (lr as 0.01, "1e-2" or "0.010"; Objects_V2 or objects-v2), it is one experiment with one key.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vlmlab.datasets.catalog import BY_NAME
+from vlmlab.datasets.catalog import canonical, is_path
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.registry import load_system
 
 SPLITS = ("all", "base", "new", "shift", "hierarchy")
 
@@ -26,13 +28,15 @@ class Experiment:
     """A system, on a dataset, with a backbone.
 
     Attributes:
-        dataset: a name of `vlmlab datasets`, or the path of a folder of images (kept as an absolute path).
+        dataset: a name of `vlmlab datasets`, kept as that lists it, or the path of a folder of images, kept as an absolute one.
         shots: training images per class.
         seed: of the choice of those images and of training.
         split: "all" classes; "base": learn and report on the base half; "new": learn on base, report on the other half;
             "shift": learn on all classes, report also on the same classes in other styles (objects has four);
             "hierarchy": learn on all classes, report also how well answers at the levels of the class tree agree.
-        config: settings of the system that differ from its defaults, as (name, value) pairs in order of name.
+        backbone: as for `load_backbone`; the path in ARCH@FILE is kept as an absolute one.
+        config: settings of the system that differ from its defaults, as (name, value) pairs in order of name; a value is
+            kept as the type that the system's Config gives it.
         views: random crops per training image, 0 for none (see `learning.fit`).
         root: folder of the standard datasets, where one is used.
         skip_broken: leave out images of a folder that cannot be read.
@@ -58,7 +62,10 @@ class Experiment:
     test_pictures: int = 0
 
     def __post_init__(self) -> None:
-        """Bring paths and settings into one form; raises `VlmlabError` for a value that cannot be meant."""
+        """Bring names, paths and settings into one form; raises `VlmlabError` for a value that cannot be meant.
+
+        A setting that the system does not take stays as it is: `adapt` refuses it.
+        """
         if self.split not in SPLITS:
             raise unknown("split", self.split, SPLITS)
         for name in ("shots", "seed", "views", "test_pictures"):
@@ -68,20 +75,43 @@ class Experiment:
         if self.seed >= 2**31:
             raise VlmlabError(f"seed must be below {2**31}, not {self.seed}")
         settings = self.config.items() if isinstance(self.config, Mapping) else self.config
-        object.__setattr__(self, "config", tuple(sorted((str(name), value) for name, value in settings)))
+        asked = tuple(sorted((str(name), value) for name, value in settings))
+        # Not a field: an older vlmlab called the experiment by what was asked, letter by letter.
+        object.__setattr__(self, "_asked", {"config": asked, "dataset": self.dataset, "backbone": self.backbone})
+        object.__setattr__(self, "config", _typed(self.system, asked))
         if not 0 <= self.noise <= 1:
             raise VlmlabError(f"noise is a share of the labels, 0 to 1, not {self.noise!r}")
         object.__setattr__(self, "noise", float(self.noise))
         object.__setattr__(self, "targets", tuple(_absolute(name) for name in self.targets))
         object.__setattr__(self, "dataset", _absolute(self.dataset))
+        arch, at, file = self.backbone.partition("@")
+        if file:
+            object.__setattr__(self, "backbone", f"{arch}{at}{Path(file).expanduser().resolve()}")
         if self.root is not None:
             object.__setattr__(self, "root", str(Path(self.root).expanduser().resolve()))
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that stand for the content."""
-        text = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _hash(self.as_json())
+
+    @property
+    def older_keys(self) -> list[str]:
+        """Other keys under which an older vlmlab may have kept the result: it took names and values as they were spelled.
+
+        Tried are the spelling of this question, and settings as the command line handed them over, which was text.
+        """
+        content, asked = self.as_json(), self._asked
+        texts = {name: value if isinstance(value, str) else _as_text(value) for name, value in self.config}
+        whole = {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in self.config}
+        configs = [dict(asked["config"]), texts, whole, {n: _as_text(v) for n, v in whole.items()}, content["config"]]
+        keys = [
+            _hash(content | {"config": config, "dataset": dataset, "backbone": backbone})
+            for dataset in dict.fromkeys((self.dataset, _resolved(asked["dataset"])))
+            for backbone in dict.fromkeys((self.backbone, asked["backbone"]))
+            for config in configs
+        ]
+        return [key for key in dict.fromkeys(keys) if key != self.key]
 
     def as_json(self) -> dict:
         """The content as JSON knows it; `Experiment(**content)` gives it back.
@@ -104,14 +134,37 @@ class Experiment:
 
 
 def _absolute(dataset: str) -> str:
+    return canonical(_resolved(dataset))
+
+
+def _resolved(dataset: str) -> str:
     return str(Path(dataset).expanduser().resolve()) if is_path(dataset) else dataset
 
 
-def is_path(dataset: str) -> bool:
-    """Whether a dataset is named by its folder: "images/cats", "./cats", or an existing folder whose name is no dataset's."""
-    if not dataset or dataset in BY_NAME:
-        return False
-    return "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or Path(dataset).is_dir()
+def _typed(system: str, settings: tuple[tuple[str, object], ...]) -> tuple[tuple[str, object], ...]:
+    """The settings with values of the types that the system's Config says; as they are where that cannot be."""
+    if not settings:
+        return ()
+    try:
+        read = load_system(system).read_setting
+    except VlmlabError:  # `adapt` says that there is no such system
+        return settings
+    typed = []
+    for name, value in settings:
+        try:
+            typed.append((name, read(name, value)))
+        except VlmlabError:  # `adapt` says what is wrong with it
+            typed.append((name, value))
+    return tuple(typed)
+
+
+def _hash(content: dict) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def read_settings(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmlab.backbones.catalog import BACKBONES
-from vlmlab.datasets.catalog import BY_NAME
+from vlmlab.datasets.catalog import BY_NAME, canonical, is_path
 from vlmlab.errors import KINDS, VlmlabError, unknown
 from vlmlab.files import shipped, write_atomically
 from vlmlab.registry import registry, unknown_system
-from vlmlab.studies.experiment import is_path
 
 TEMPLATES = shipped("notebooks") / "reports"
 PAGE = "main { max-width: 1040px; margin: 0 auto; padding: 0 16px 48px } img { max-width: 100% }"
@@ -121,7 +120,7 @@ def check_names(values: dict[str, Any]) -> None:
         if is_path(name):
             if not Path(name).expanduser().is_dir():
                 raise VlmlabError(f"there is no folder {name}; give the path of a folder of images")
-        elif name.lower().replace("_", "-") not in BY_NAME:
+        elif canonical(name) not in BY_NAME:
             raise unknown("dataset", name, BY_NAME)
     offline = [info.name for info in BACKBONES if info.offline]
     for name in filter(None, (values.get("backbone"), values.get("photo_backbone"))):

@@ -1,8 +1,9 @@
 """Where results live: a folder with one JSON file per experiment.
 
-A file's name is its experiment's key. It is written to a temporary name and renamed, so that it holds all of a result
-or does not exist; no index has to agree with it, so any number of processes and machines may share the folder. A
-failure has a file of its own (`KEY.failed.json`), which can never take the place of a result.
+A file's name is its experiment's key (in older stores, one of its `older_keys`). It is written to a temporary name and
+renamed, so that it holds all of a result or does not exist; no index has to agree with it, so any number of processes
+and machines may share the folder. A failure has a file of its own (`KEY.failed.json`), which can never take the place
+of a result.
 
 A result that was made from a folder of images, a standard dataset, a checkpoint or a file of descriptions is one from
 what lay there: once images, lists or annotations were added, removed or hold something else, behind links and outside of
@@ -18,11 +19,12 @@ import json
 import os
 from pathlib import Path
 
+from vlmlab.datasets.catalog import is_path
 from vlmlab.datasets.listing import is_picture
 from vlmlab.datasets.sources import PLACES, digest_of, files_of_folder, files_of_standard
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, expanded, must_be_writable, remove_leftovers, sha256, write_atomically
-from vlmlab.studies.experiment import Experiment, is_path
+from vlmlab.studies.experiment import Experiment
 
 CONTENT = "content "  # before the hash of everything that a folder holds
 ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
@@ -52,6 +54,8 @@ class ResultStore:
         content = {"experiment": experiment.as_json(), "result": result, "made_from": self._sources(experiment)}
         write_atomically(self._path(experiment), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         self._failure_path(experiment).unlink(missing_ok=True)
+        for key in experiment.older_keys:  # a result that is not known any more; two would count twice
+            (self.folder / f"{key}.json").unlink(missing_ok=True)
 
     def add_failure(self, experiment: Experiment, reason: str) -> None:
         """Keep why an experiment failed; it will be tried again by the next sweep."""
@@ -60,8 +64,9 @@ class ResultStore:
 
     def get(self, experiment: Experiment) -> dict | None:
         """The result (as `vlmlab run --json` prints it), or None if there is none yet."""
-        path = self._path(experiment)
-        if not path.is_file():
+        paths = (self.folder / f"{key}.json" for key in (experiment.key, *experiment.older_keys))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
             return None
         content = _read(path, "result")
         now = self._sources(experiment)

@@ -20,7 +20,7 @@ from concurrent.futures import as_completed
 
 from distributed import Client
 
-from vlmlab.datasets.catalog import DATASETS, shifted_versions
+from vlmlab.datasets.catalog import DATASETS, canonical, shifted_versions
 from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
 from vlmlab.files import data_path
 from vlmlab.registry import SystemInfo, registry
@@ -62,7 +62,9 @@ def suited(
         datasets: names or folders; all embedded ones with training images if None.
     """
     table = registry()
-    names = datasets or [info.name for info in DATASETS if info.offline and info.splits["train"]]
+    names = [canonical(name) for name in datasets or ()] or [
+        info.name for info in DATASETS if info.offline and info.splits["train"]
+    ]
     experiments = []
     # Dataset by dataset, as in `grid`: a sweep that is stopped early has all systems on the first ones.
     for backbone, name, key, split in itertools.product(backbones, names, systems, splits):
