@@ -49,9 +49,13 @@ class ResultStore:
     def __len__(self) -> int:
         return len(self._keys())
 
-    def add(self, experiment: Experiment, result: dict) -> None:
-        """Keep a result, and forget that the experiment failed before."""
-        content = {"experiment": experiment.as_json(), "result": result, "made_from": self._sources(experiment)}
+    def add(self, experiment: Experiment, result: dict, made_from: dict[str, str] | None = None) -> None:
+        """Keep a result, and forget that the experiment failed before.
+
+        `made_from` is what `look` gave where the result was measured; by default it is looked at here.
+        """
+        made_from = self.look(experiment) if made_from is None else made_from
+        content = {"experiment": experiment.as_json(), "result": result, "made_from": made_from}
         write_atomically(self._path(experiment), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         self._failure_path(experiment).unlink(missing_ok=True)
         for key in experiment.older_keys:  # a result that is not known any more; two would count twice
@@ -69,7 +73,7 @@ class ResultStore:
         if path is None:
             return None
         content = _read(path, "result")
-        now = self._sources(experiment)
+        now = self.look(experiment)
         for source, then in content.get("made_from", {}).items():
             found = now.get(source, then)
             if found.startswith(CONTENT) and not then.startswith(CONTENT):
@@ -77,10 +81,6 @@ class ResultStore:
             if found != then:
                 return None
         return content["result"]
-
-    def look(self, experiment: Experiment) -> None:
-        """Note what the experiment is about to be measured on: a change meanwhile must not count as what was measured."""
-        self._sources(experiment)
 
     def failure(self, experiment: Experiment) -> str | None:
         """The one-line reason why an experiment has failed and has no result yet, or None."""
@@ -104,8 +104,11 @@ class ResultStore:
         with contextlib.suppress(OSError):  # not empty, or never made
             path.parent.rmdir()
 
-    def _sources(self, experiment: Experiment) -> dict[str, str]:
-        """What lies in the folders and files that an experiment names, looked at once per store."""
+    def look(self, experiment: Experiment) -> dict[str, str]:
+        """What lies in the folders and files that an experiment names: source -> hash.
+
+        Each is looked at once per store. Who is about to measure looks before: a change meanwhile was not measured.
+        """
         found: dict[str, str] = {}
         for name in (experiment.dataset, *experiment.targets):
             standard = not is_path(name) and name in PLACES

@@ -5,7 +5,9 @@ ends with the results of one that never was: an experiment's numbers follow from
 computes with one thread, because the order of a sum depends on the number of threads. Two sweeps in one folder share
 the work already done. Long training leaves checkpoints in the store, from which another worker goes on.
 
-On a cluster the folder must be one that the workers see under the same path.
+On a cluster, workers that see the folder under the same path keep their results and checkpoints there themselves; the
+results of the others come back to this process, which keeps them. Folders of images and checkpoint files must lie where
+the workers find them. The scheduler knows of `WAVE` experiments at a time, however many are planned.
 """
 
 from __future__ import annotations
@@ -13,21 +15,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.machinery
 import itertools
 import os
+import queue
+import secrets
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 
-from distributed import Client
+from distributed import Client, KilledWorker
 
 from vlmlab.datasets.catalog import DATASETS, canonical, shifted_versions
 from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
-from vlmlab.files import data_path
+from vlmlab.files import data_path, write_atomically
 from vlmlab.registry import SystemInfo, registry
-from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.experiment import Experiment, is_path
 from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
+WAVE = 1000  # experiments that the scheduler knows of at a time
 
 
 def systems_of(section: str) -> list[str]:
@@ -132,11 +139,10 @@ def sweep(
     if pending:
         store.prepare()
         some = min(workers if workers is not None else os.cpu_count() or 1, len(pending))
-        folder = str(store.folder.resolve())
         here = scheduler is None and some == 0
         # Not in a thread: Ctrl-C reaches the work only in the main one.
         ended = _one_by_one if here else functools.partial(_by_workers, workers=some, scheduler=scheduler)
-        with contextlib.closing(ended(list(pending.values()), folder, download)) as news:
+        with contextlib.closing(ended(list(pending.values()), store, download)) as news:
             for outcome in news:
                 if outcome.failure is not None:
                     store.add_failure(outcome.experiment, outcome.failure)
@@ -163,8 +169,38 @@ def work(experiment: Experiment, folder: str, download: bool = False) -> dict:
     return result
 
 
-def _one_by_one(experiments: Sequence[Experiment], folder: str, download: bool) -> Iterator[Outcome]:
+def work_elsewhere(
+    experiment: Experiment, folder: str, mark: str, download: bool = False
+) -> tuple[dict, dict[str, str] | None]:
+    """What a worker does in a process of its own, perhaps on another machine: (result, what it was made from).
+
+    Where the worker sees the store at `folder`, which the file `mark` in it proves, it keeps the result there, and the
+    second value is None. Otherwise it writes nothing: the result is for the caller to keep.
+    Raises `VlmlabError` if a folder or file that the experiment names is not to be seen from here.
+    """
+    _must_be_seen(experiment)
+    if os.path.isfile(os.path.join(folder, mark)):
+        return work(experiment, folder, download), None
+    from vlmlab.studies.run import run_experiment
+
+    made_from = ResultStore(folder).look(experiment)
+    return run_experiment(experiment, download=download), made_from
+
+
+def _must_be_seen(experiment: Experiment) -> None:
+    folders = [name for name in (experiment.dataset, *experiment.targets) if is_path(name)]
+    file = experiment.backbone.partition("@")[2]
+    wrong = [name for name in folders if not os.path.isdir(name)]
+    wrong += [file] if file and not os.path.isfile(os.path.expanduser(file)) else []
+    if wrong:
+        raise VlmlabError(
+            f"a worker on {socket.gethostname()} does not see {wrong[0]}; put it where all workers find it under that path"
+        )
+
+
+def _one_by_one(experiments: Sequence[Experiment], store: ResultStore, download: bool) -> Iterator[Outcome]:
     """The outcomes of work in this process."""
+    folder = str(store.folder.resolve())
     for experiment in experiments:
         try:
             outcome = Outcome(experiment, result=work(experiment, folder, download))
@@ -174,25 +210,49 @@ def _one_by_one(experiments: Sequence[Experiment], folder: str, download: bool) 
 
 
 def _by_workers(
-    experiments: Sequence[Experiment], folder: str, download: bool, workers: int, scheduler: str | None
+    experiments: Sequence[Experiment], store: ResultStore, download: bool, workers: int, scheduler: str | None
 ) -> Iterator[Outcome]:
-    """The outcomes of work in other processes, as they end."""
+    """The outcomes of work in other processes, as they end; a result that a worker could not keep is kept here."""
+    folder, mark = str(store.folder.resolve()), f".sweep-{secrets.token_hex(8)}.tmp"
+    todo, running, ended = iter(experiments), {}, queue.SimpleQueue()
+    with _without_main_module(), _client(workers, scheduler) as client, client.get_executor(pure=False) as executor:
+
+        def hand_out() -> None:
+            for experiment in itertools.islice(todo, WAVE - len(running)):
+                future = executor.submit(work_elsewhere, experiment, folder, mark, download)
+                running[future] = experiment
+                future.add_done_callback(ended.put)
+
+        write_atomically(store.folder / mark, "")
+        try:
+            hand_out()
+            while running:
+                future = ended.get()
+                experiment = running.pop(future)
+                hand_out()
+                if future.cancelled():
+                    yield Outcome(experiment, failure="the scheduler has lost it; run the sweep again")
+                elif error := future.exception():
+                    yield _failed(experiment, error)
+                else:
+                    result, made_from = future.result()
+                    if made_from is not None:
+                        store.add(experiment, result, made_from)
+                    yield Outcome(experiment, result=result)
+        finally:
+            for future in running:  # of use only if the user stopped the sweep
+                future.cancel()
+            (store.folder / mark).unlink(missing_ok=True)
+
+
+def _client(workers: int, scheduler: str | None) -> Client:
     try:
-        client = Client(scheduler, timeout=PATIENCE) if scheduler else _local(workers)
+        return Client(scheduler, timeout=PATIENCE) if scheduler else _local(workers)
     except (OSError, ValueError, TimeoutError) as error:
         raise VlmlabError(
             f"no dask scheduler answers at {scheduler or 'this machine'} ({type(error).__name__}); "
             "start one with `dask scheduler`, or leave --scheduler out to use this machine"
         ) from error
-    with client, client.get_executor(pure=False) as executor:
-        futures = {executor.submit(work, experiment, folder, download): experiment for experiment in experiments}
-        try:
-            for future in as_completed(futures):
-                error, experiment = future.exception(), futures[future]
-                yield _failed(experiment, error) if error else Outcome(experiment, result=future.result())
-        finally:
-            for future in futures:  # of use only if the user stopped the sweep
-                future.cancel()
 
 
 def _local(workers: int) -> Client:
@@ -204,7 +264,28 @@ def _local(workers: int) -> Client:
     )
 
 
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Processes that are started within do not run the caller's script again, as Python's "spawn" does otherwise.
+
+    Workers need nothing from it; a script that calls `sweep` without `if __name__ == "__main__":` would start sweeps without
+    end. multiprocessing leaves a main module alone whose spec says that it is called "__main__".
+    """
+    main = sys.modules["__main__"]
+    before = getattr(main, "__spec__", None)
+    main.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
+    try:
+        yield
+    finally:
+        main.__spec__ = before
+
+
 def _failed(experiment: Experiment, error: BaseException) -> Outcome:
+    if isinstance(error, KilledWorker):
+        return Outcome(
+            experiment,
+            failure="the worker that ran it was killed again and again, most likely for want of memory; use fewer workers",
+        )
     text = " ".join(str(error).split()) or type(error).__name__
     return Outcome(experiment, failure=text if isinstance(error, VlmlabError) else f"{type(error).__name__}: {text}")
 
