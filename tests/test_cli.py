@@ -2,14 +2,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vlmlab.cli import main
+from vlmlab.datasets import load_dataset
 from vlmlab.errors import VlmlabError
+from vlmlab.files import cache_path
+from vlmlab.studies.report import check_names
+from vlmlab.studies.store import ResultStore
 from vlmlab.studies.sweep import Outcome
 
 
@@ -437,3 +443,79 @@ def test_ctrl_c_is_told(capsys, monkeypatch):
     monkeypatch.setattr("vlmlab.studies.verify.verify", interrupted)
     assert main(["verify", "coop"]) == 130
     assert "vlmlab: stopped" in capsys.readouterr().err
+
+
+# -- names and paths as people type them
+
+
+def test_a_comma_in_a_path_is_part_of_it(tmp_path, monkeypatch):
+    from vlmlab.cli import _names
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Smith, J").mkdir()
+    (tmp_path / "w,1.pt").write_text("")
+    assert _names(["./Smith, J"]) == ["./Smith, J"]
+    assert _names(['digits, "./Smith, J"', "food"]) == ["digits", "./Smith, J", "food"]
+    assert _names(["ViT-B-32@w,1.pt"]) == ["ViT-B-32@w,1.pt"]
+    assert _names(["./Jones, K"]) == ["./Jones", "K"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["table", ""], ["grade", ""], ["grade", "here", ""], ["sweep", "--store", " "], ["report", "--out", ""],
+        ["run", "coop", "--dataset", "digits", "--root", ""], ["run", "coop", "--dataset", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_path_is_refused(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("vlmlab: ") and err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["table", LONG], ["grade", LONG], ["sweep", "--store", LONG, "--systems", "zero_shot", "--seeds", "0"],
+        ["run", "zero_shot", "--dataset", f"./{LONG}"], ["run", "zero_shot", "--dataset", LONG],
+        ["run", "zero_shot", "--dataset", "digits", "--backbone", f"ViT-B-32@{LONG}"],
+        ["run", "zero_shot", "--dataset", "eurosat", "--root", LONG], ["report", "--datasets", f"./{LONG}"],
+        ["run", "zero_shot", "--dataset", "~nobody-of-this-name/x"],
+    ],
+)  # fmt: skip
+def test_names_that_no_file_can_have_are_one_line(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("vlmlab: ") and err.count("\n") == 1
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VLMLAB_CACHE", "~/x")
+    assert cache_path("y") == tmp_path / "home" / "x" / "y"
+    assert ResultStore("~/store").folder == tmp_path / "home" / "store"
+    monkeypatch.delenv("VLMLAB_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/z")
+    assert cache_path() == tmp_path / "home" / "z" / "vlmlab"
+
+
+def test_a_user_without_a_home_has_a_cache_among_the_temporary_files(monkeypatch):
+    for name in ("HOME", "VLMLAB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user who is in no list
+    assert cache_path().parent == Path(tempfile.gettempdir()) and cache_path().name.startswith("vlmlab-")
+
+
+def test_a_folder_named_like_a_dataset_is_mentioned(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"digits is vlmlab's dataset .* is named \./digits"):
+        load_dataset("digits")
+    with pytest.warns(UserWarning, match=r"digits is vlmlab's dataset"):
+        check_names({"datasets": ["digits"]})

@@ -8,6 +8,7 @@ not hold or an experiment failed; 2 a mistake that the user can mend, told in on
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import errno
 import itertools
@@ -24,7 +25,7 @@ import typer
 
 from vlmlab import __version__
 from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import installed
+from vlmlab.files import expanded, installed, is_one_path
 
 # typer hands on click's errors (from click, or from a copy of its own, depending on its version).
 UsageError = typer.BadParameter.__base__
@@ -40,10 +41,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+TROUBLE = (
+    errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOTDIR, errno.ENXIO,
+)  # fmt: skip
+"""What a path or a file system may be at fault with, wherever it is met."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
-Root = Annotated[Path | None, typer.Option(help="Folder that holds the standard datasets.")]
+
+
+def _path(given: str | Path) -> Path:
+    """A path as it was typed, ~ replaced; an empty one, which would mean the current folder, is refused."""
+    if not str(given).strip():
+        raise typer.BadParameter("an empty path was given; name a file or a folder, the current one is .")
+    return expanded(given)
+
+
+Root = Annotated[
+    Path | None, typer.Option(parser=_path, metavar="PATH", help="Folder that holds the standard datasets.")
+]
 Download = Annotated[bool, typer.Option("--download", help="Download a standard dataset that is missing.")]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out images that cannot be read.")]
 Settings = Annotated[
@@ -112,6 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refused(f"this needs the package {error.name}; install it with: pip install 'vlmlab[{extra}]'")
     except OSError as error:
+        if error.errno in TROUBLE and error.filename is not None:
+            return _refused(
+                f"cannot use {os.fsdecode(error.filename)} ({error.strerror}); name another one, or see to its rights"
+            )
         if error.errno not in NO_ROOM:
             raise
         # Python would try to write what is left of the answer once more when it ends.
@@ -239,8 +260,11 @@ def run(
         test_pictures,
     )
     with _work():
+        from vlmlab.datasets.catalog import warn_of_namesake
         from vlmlab.studies.run import run_experiment
 
+        if experiment.dataset != dataset:  # otherwise loading says it
+            warn_of_namesake(dataset)
         with _stop_on_interrupt() as should_stop:
             result = run_experiment(experiment, device, download, should_stop=should_stop)
     if json_:
@@ -260,7 +284,11 @@ def run(
 def sweep(
     store: Annotated[
         Path,
-        typer.Option(help="Folder of the results; what it holds is not computed again while the images are the same."),
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Folder of the results; what it holds is not computed again while the images are the same.",
+        ),
     ],
     systems: Annotated[
         list[str] | None,
@@ -369,8 +397,11 @@ def sweep(
 
 @app.command()
 def table(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the results of a sweep.")],
-    out: Annotated[Path | None, typer.Option(help="CSV file to write; without it, the table is printed.")] = None,
+    store: Annotated[Path, typer.Argument(parser=_path, metavar="STORE", help="Folder of the results of a sweep.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="CSV file to write; without it, the table is printed."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Sum up the results of a sweep.
@@ -383,7 +414,7 @@ def table(
         from vlmlab.studies.table import table as lines_of
         from vlmlab.studies.table import write_table
 
-        if not store.is_dir():
+        if not os.path.isdir(store):
             raise VlmlabError(f"there is no folder {store} with results; make one by `vlmlab sweep --store {store}`")
         lines = lines_of(ResultStore(store).results())
         if not lines:
@@ -413,7 +444,9 @@ def report(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the notebook; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that the report is written to.")] = Path("reports/adaptation"),
+    out: Annotated[
+        Path, typer.Option(parser=_path, metavar="PATH", help="Folder that the report is written to.")
+    ] = Path("reports/adaptation"),
     template: Annotated[str, typer.Option(help="Name of the notebook in notebooks/reports.")] = "adaptation",
     json_: Json = False,
 ) -> None:
@@ -510,9 +543,13 @@ def lab(
 
 @app.command()
 def grade(
-    submissions: Annotated[list[Path], typer.Argument(metavar="PATH", help="Notebooks, or folders that hold some.")],
+    submissions: Annotated[
+        list[Path], typer.Argument(parser=_path, metavar="PATH", help="Notebooks, or folders that hold some.")
+    ],
     workers: Annotated[int, typer.Option(min=1, help="Submissions at a time.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write the marks to.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=_path, metavar="PATH", help="CSV file to write the marks to.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Run chapters that were handed in, and mark them.
@@ -766,8 +803,12 @@ def _outcome_cells(outcome: Any) -> dict:
 
 
 def _names(given: Sequence[str]) -> list[str]:
-    """["a, b", "c"] -> ["a", "b", "c"], each once; raises `VlmlabError` if there is no name."""
-    names = list(dict.fromkeys(name.strip() for text in given for name in text.split(",") if name.strip()))
+    """["a, b", "c"] -> ["a", "b", "c"], each once; raises `VlmlabError` if there is no name.
+
+    What exists under its whole text (./Smith, J) is one name, and so is what stands in double quotes.
+    """
+    texts = ([text] if is_one_path(text) else next(csv.reader([text], skipinitialspace=True), []) for text in given)
+    names = list(dict.fromkeys(name.strip() for text in texts for name in text if name.strip()))
     if not names:
         raise VlmlabError("an empty list was given; separate names by commas")
     return names

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.machinery
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
@@ -60,6 +62,22 @@ def expanded(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+@contextlib.contextmanager
+def without_main_module() -> Iterator[None]:
+    """Processes that are started within do not run the caller's script again, as Python's "spawn" does otherwise.
+
+    Workers need nothing from it; a script without `if __name__ == "__main__":` would start workers without end. multiprocessing
+    leaves a main module alone whose spec says that it is called "__main__".
+    """
+    main = sys.modules["__main__"]
+    before = getattr(main, "__spec__", None)
+    main.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
+    try:
+        yield
+    finally:
+        main.__spec__ = before
+
+
 def write_atomically(path: Path | str, content: bytes | str) -> Path:
     """Write `content` so that `path` holds either its old content or all of the new, whatever happens in between.
 
@@ -86,6 +104,13 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def is_one_path(text: str) -> bool:
+    """Whether a text with commas in it is no list but the path of something that exists, perhaps after ARCH@."""
+    return "," in text and any(
+        os.path.exists(os.path.expanduser(name)) for name in (text.strip(), text.partition("@")[2].strip()) if name
+    )
 
 
 def files_identity(paths: Iterable[Path]) -> str:

@@ -12,6 +12,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
+from vlmlab.backbones import load_backbone
 from vlmlab.backbones.backbone import Backbone
 from vlmlab.errors import VlmlabError
 
@@ -265,3 +266,21 @@ def test_fingerprint_follows_weights_and_activation():
     changed = tiny_backbone("vit")
     changed.model.visual.proj.data[0, 0] += 1
     assert changed.fingerprint() != tiny_backbone("vit").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a", "A"], True),
+        (["café", "cafe\u0301"], True),
+        (["fish &amp; chips", "fish & chips"], True),
+        (["a", "b"], False),
+    ],
+)
+def test_names_that_the_tokenizer_folds_into_one_are_refused(names, told):
+    text = load_backbone("micro-vit", device="cpu").text
+    if told:
+        with pytest.raises(VlmlabError, match=r"reads the class names .* as the same tokens"):
+            text.check_names(["tree", *names])
+    else:
+        text.check_names(["tree", *names, "tree"])

@@ -62,7 +62,8 @@ def test_an_answer_that_never_ends_and_a_kernel_that_dies_do_not_hold_up_the_cla
     dead = submitted(tmp_path, "dead", checking(first, "3"), "import os\nos._exit(1)")
     slow, gone = grade.grade([endless, dead])
     assert slow.failed_cells == 1 and slow.states == {first: "wrong"} | dict.fromkeys(others, "missing")
-    assert gone.failure == "its kernel died" and set(gone.states.values()) == {"missing"}
+    assert gone.failure == "its kernel died"
+    assert gone.states == {first: "wrong"} | dict.fromkeys(others, "missing"), "what was checked before stands"
 
 
 @pytest.mark.slow
@@ -95,3 +96,44 @@ def test_the_last_answer_counts():
 
     assert check(key, 3).state == given()[key] == "wrong"
     assert check(key, exercises()[key].solution).state == given()[key] == "right"
+
+
+def test_what_a_mac_leaves_behind_is_no_submission_and_each_counts_once(tmp_path):
+    one = submitted(tmp_path, "class/one", "1")
+    other = submitted(tmp_path, "class/two/other", "1")
+    other.rename(other.with_suffix(".IPYNB"))
+    for left in ("class/._one.ipynb", "class/__MACOSX/._one.ipynb", "class/.ipynb_checkpoints/one.ipynb"):
+        (tmp_path / left).parent.mkdir(exist_ok=True)
+        (tmp_path / left).write_bytes(b"\0\5\26\7")
+    (tmp_path / "class" / "linked").symlink_to(tmp_path / "class" / "two")
+    found = grade.submissions([tmp_path / "class", one, tmp_path / "class" / ".." / "class" / "one.ipynb"])
+    assert [path.resolve() for path in found] == [(tmp_path / "class/two/other.IPYNB").resolve(), one.resolve()] or [
+        path.resolve() for path in found
+    ] == [one.resolve(), (tmp_path / "class/two/other.IPYNB").resolve()]
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, capsys):
+    submitted(tmp_path, "mine", "raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert main(["grade", ""]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_kernel_is_the_python_that_runs_vlmlab_whatever_jupyter_finds(tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    content = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(content))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    (one,) = grade.grade([submitted(tmp_path, "one", checking(KEYS[0], "3"))])
+    assert not one.failure and one.states[KEYS[0]] == "wrong"
+
+
+def test_a_kernel_that_does_not_start_costs_one_mark(tmp_path, monkeypatch):
+    from vlmlab.studies import kernel
+
+    first, second = (submitted(tmp_path, name, checking(KEYS[0], "3")) for name in ("first", "second"))
+    monkeypatch.setattr(kernel.sys, "executable", "/bin/false")
+    one, two = grade.grade([first, second])
+    assert one.failure.startswith("its kernel did not start") and two.failure and "\n" not in one.failure

@@ -66,13 +66,24 @@ class TextTower:
         return self.tokenizer(list(texts)).to(self.words.weight.device)
 
     def check_names(self, names: Sequence[str], template: str = "{}") -> None:
-        """Raises `VlmlabError` if a class name tokenises to nothing, or if its end is cut off in the sentence."""
+        """Raises `VlmlabError` if a class name tokenises to nothing, like another one, or if its end is cut off in the sentence.
+
+        Tokenizers fold much: upper and lower case, accents, white space, whatever they have no word for.
+        """
         names = [name.replace("_", " ") for name in names]
         empty, *_ = tokens = self.tokenize(["", *names])
         nothing = (tokens[1:] == empty).all(1)
         if nothing.any():
             name = names[int(nothing.int().argmax())]
             raise VlmlabError(f"the class name '{name}' holds no word that {self.name} reads; give the class another")
+        read: dict[tuple[int, ...], str] = {}
+        for name, row in zip(names, tokens[1:].tolist(), strict=True):
+            other = read.setdefault(tuple(row), name)
+            if other != name:
+                raise VlmlabError(
+                    f"{self.name} reads the class names '{other}' and '{name}' as the same tokens, so that it cannot tell them "
+                    "apart; give one of them another name, in classnames.txt or as the name of its folder"
+                )
         cut = self.tokenize([template.format(name) for name in names])[:, -1] != empty[-1]  # no room for padding
         if cut.any():
             name = names[int(cut.int().argmax())]

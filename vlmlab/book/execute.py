@@ -19,8 +19,9 @@ from typing import TypeVar
 
 from vlmlab.book.normalise import normalise
 from vlmlab.book.recipe import faults
+from vlmlab.datasets.listing import spelled
 from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import shipped, write_atomically
+from vlmlab.files import shipped, without_main_module, write_atomically
 
 T = TypeVar("T")
 
@@ -114,15 +115,15 @@ def at_once(
     todo = iter(paths)
     if workers == 1:
         for path in todo:
-            start(path.stem)
+            start(spelled(path.stem))
             yield work(path)
         return
     # "spawn": a fork would take over the threads of whoever calls.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with without_main_module(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
         running = set()
         while True:
             for path in itertools.islice(todo, workers - len(running)):
-                start(path.stem)
+                start(spelled(path.stem))
                 running.add(pool.submit(work, path))
             if not running:
                 return
@@ -145,15 +146,18 @@ def execute(path: Path) -> Executed:
     client = client_of(notebook, path.parent)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     began, cost, failure, last = time.perf_counter(), [0.0, 0.0], "", 0
-    with client.setup_kernel(env=os.environ | STILL):
-        try:
-            for last, cell in enumerate(notebook.cells):
-                client.execute_cell(cell, last)
-            cost = ask(client, COST)
-        except CellExecutionError as error:
-            failure = f"cell {last + 1} raised {error.ename}: {' '.join(str(error.evalue).split())}"
-        except (CellTimeoutError, DeadKernelError) as error:
-            failure = f"cell {last + 1}: {' '.join(str(error).split())}"
+    try:
+        with client.setup_kernel(env=os.environ | STILL):
+            try:
+                for last, cell in enumerate(notebook.cells):
+                    client.execute_cell(cell, last)
+                cost = ask(client, COST)
+            except CellExecutionError as error:
+                failure = f"cell {last + 1} raised {error.ename}: {' '.join(str(error.evalue).split())}"
+            except (CellTimeoutError, DeadKernelError) as error:
+                failure = f"cell {last + 1}: {' '.join(str(error).split())}"
+    except RuntimeError as error:  # jupyter_client's, where a kernel does not start
+        failure = f"its kernel did not start: {' '.join(str(error).split())}"
     seconds = time.perf_counter() - began
     if not failure:
         text = nbformat.writes(normalise(notebook)) + "\n"
@@ -185,10 +189,13 @@ def client_of(notebook, folder: Path, timeout: int = TIMEOUT, **more):
     """An nbclient of a notebook that runs in `folder`, `timeout` seconds per cell; `more` goes to the client."""
     from nbclient import NotebookClient
 
+    from vlmlab.studies.kernel import OwnKernel
+
     return NotebookClient(
         notebook,
         timeout=timeout,
         kernel_name="python3",
+        kernel_manager_class=OwnKernel,
         record_timing=False,
         store_widget_state=False,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],

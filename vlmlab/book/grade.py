@@ -10,6 +10,7 @@ Solutions are folded below every exercise, so a mark says who went through a cha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -19,7 +20,9 @@ from pathlib import Path
 
 from vlmlab.book.execute import STILL, ask, at_once, client_of
 from vlmlab.book.exercise import exercises
+from vlmlab.datasets.listing import files_below
 from vlmlab.errors import VlmlabError
+from vlmlab.files import expanded
 
 CALL = re.compile(r"""\bcheck\(\s*["']([^"']+)["']""")
 GIVEN = """
@@ -64,23 +67,30 @@ class Graded:
         }
 
 
-def submissions(paths: Sequence[Path]) -> list[Path]:
-    """The notebooks among `paths`, and those in its folders, at any depth.
+def submissions(paths: Sequence[Path | str]) -> list[Path]:
+    """The notebooks among `paths`, and those in its folders, at any depth, each once.
 
-    Raises `VlmlabError` for a path that is not there, and if there is no notebook.
+    What editors and a Mac's archives leave behind (.ipynb_checkpoints, __MACOSX, ._NAME.ipynb) is no submission.
+    Raises `VlmlabError` for a path that is empty or not there, and if there is no notebook.
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
+    found: dict[str, Path] = {}
+    if "" in paths:  # as a Path it would be the current folder, whatever lies there
+        raise VlmlabError("the path of a submission is empty; name notebooks, or folders that hold some")
+    for path in map(expanded, paths):
+        if not os.path.exists(path):
             raise VlmlabError(f"there is no {path}; name notebooks, or folders that hold some")
-        inside = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
-        found += [one for one in inside if ".ipynb_checkpoints" not in one.parts]
+        inside = files_below(path) if os.path.isdir(path) else [path]
+        for one in inside:
+            if one is path or one.suffix.lower() == ".ipynb":
+                found.setdefault(os.path.realpath(one), one)
     if not found:
         raise VlmlabError(f"there is no notebook (.ipynb) in {', '.join(map(str, paths))}")
-    return list(dict.fromkeys(found))
+    return list(found.values())
 
 
-def grade(paths: Sequence[Path], on_start: Callable[[str], None] | None = None, workers: int = 1) -> Iterator[Graded]:
+def grade(
+    paths: Sequence[Path | str], on_start: Callable[[str], None] | None = None, workers: int = 1
+) -> Iterator[Graded]:
     """Run submissions and mark them, `workers` at a time, as they come; see `submissions` for the errors."""
     return at_once(graded, submissions(paths), on_start, workers)
 
@@ -88,7 +98,7 @@ def grade(paths: Sequence[Path], on_start: Callable[[str], None] | None = None, 
 def graded(path: Path) -> Graded:
     """Run one submission and mark it; whatever is wrong with it stands in the result."""
     import nbformat
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -99,19 +109,25 @@ def graded(path: Path) -> Graded:
     if not wanted:
         return Graded(path, {}, failure="checks no exercise of the book")
     client = client_of(notebook, path.parent, CELL_LIMIT, allow_errors=True, interrupt_on_timeout=True)
+    states: dict[str, str] = {}  # as they were when the kernel could last be asked
+    failure = ""
     try:
         with client.setup_kernel(env=os.environ | {"VLMLAB_STATIC": STILL["VLMLAB_STATIC"]}):
-            for place, cell in enumerate(notebook.cells):
+            for place, cell in enumerate(list(notebook.cells)):
                 client.execute_cell(cell, place)
-            try:
-                states = ask(client, GIVEN)
-            except (AttributeError, IndexError, ValueError):
-                # It is somebody else's code, and may have replaced anything.
-                return Graded(path, dict.fromkeys(wanted, "missing"), failure="left print or json unusable")
-    except DeadKernelError:
-        return Graded(path, dict.fromkeys(wanted, "missing"), failure="its kernel died")
+                if cell.cell_type == "code" and CALL.search(cell.source):
+                    with contextlib.suppress(AttributeError, IndexError, ValueError):
+                        states = ask(client, GIVEN)
+            states = ask(client, GIVEN)
+    except (AttributeError, IndexError, ValueError):
+        # It is somebody else's code, and may have replaced anything.
+        failure = "left print or json unusable"
+    except (DeadKernelError, CellTimeoutError):
+        failure = "its kernel died"
+    except RuntimeError as error:  # jupyter_client's
+        failure = f"its kernel did not start ({' '.join(str(error).split())})"
     failed = sum(any(one.output_type == "error" for one in cell.get("outputs", ())) for cell in notebook.cells)
-    return Graded(path, {key: states.get(key, "missing") for key in wanted}, failed)
+    return Graded(path, {key: states.get(key, "missing") for key in wanted}, failed, failure)
 
 
 def expected(asked: set[str]) -> list[str]:

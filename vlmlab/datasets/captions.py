@@ -9,6 +9,7 @@ Dimensions: N sentences, C classes.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import LongTensor
 
 from vlmlab.datasets.microworld import deal, generator
 from vlmlab.errors import VlmlabError
+from vlmlab.files import expanded
 from vlmlab.world.captions import caption
 from vlmlab.world.objects import OBJECTS
 from vlmlab.world.scene import sample_scene
@@ -68,8 +70,8 @@ def scene_captions(classes: Sequence[str], count: int, seed: int = 0) -> list[st
 
 def read_captions(path: str | Path) -> list[str]:
     """The lines of a text file that are not empty; `VlmlabError` if there is no such file or no line in it."""
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = expanded(path)
+    if not os.path.isfile(path):
         raise VlmlabError(f"there is no text file {path}; name one with a caption a line")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -7,6 +7,7 @@ standard sets are those of CoOp's split files (arXiv 2109.01134, appendix); CIFA
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 
 CLASSIFICATION = ("classification",)
@@ -134,3 +135,11 @@ def shifted_versions(name: str) -> tuple[str, ...]:
         for info in DATASETS
         if own and info.offline and info.name.startswith(f"{name}-") and info.classes == own.classes
     )
+
+
+def warn_of_namesake(name: str) -> None:
+    """Warn if a dataset is named like a folder in the working directory, which is then not the one that is used."""
+    if canonical(name) in BY_NAME and os.path.isdir(name):
+        warnings.warn(
+            f"{name} is vlmlab's dataset of that name; the folder of images here is named ./{name}", stacklevel=2
+        )

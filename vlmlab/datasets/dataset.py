@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlmlab.datasets.catalog import BY_NAME, canonical, is_path
+from vlmlab.datasets.catalog import BY_NAME, canonical, is_path, warn_of_namesake
 from vlmlab.datasets.image_set import ImageSet
 from vlmlab.errors import VlmlabError, unknown
 
@@ -105,6 +105,7 @@ def load_dataset(
 
             return load_folder(Path(name), seed, skip_broken)
         raise _unknown(name)
+    warn_of_namesake(name)
     if key == "digits":
         from vlmlab.datasets.digits import load_digits
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
-from vlmlab.files import data_path
+from vlmlab.files import data_path, expanded
 
 KINDS = ("sentences", "descriptors")
 SHARED = {"tableau": "objects"} | {f"objects-{style}": "objects" for style in ("v2", "sketch", "silhouette", "mosaic")}
@@ -27,14 +28,14 @@ def load_descriptions(source: str, kind: str, classes: Sequence[str] = ()) -> di
     Raises:
         VlmlabError: there is no such file, it is no JSON, or it does not have this form.
     """
-    path = Path(source)
+    path = expanded(source)
     if path.suffix == ".json":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise VlmlabError(f"there is no file {path}; give the path of a JSON file {{class: [text, ...]}}")
         return _read(path, kind)
     folder = data_path("descriptions")
     path = folder / f"{SHARED.get(source, source)}.json"
-    if path.is_file():
+    if os.path.isfile(path):
         return _read(path, kind)
     tables = [_read(path, kind) for path in sorted(folder.glob("*.json"))]
     lacking = [[name for name in classes if _plain(name) not in _by_name(table)] for table in tables]

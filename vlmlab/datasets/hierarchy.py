@@ -10,6 +10,7 @@ Dimensions: C classes (leaves), A names of a label set.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import LongTensor
 
 from vlmlab.errors import VlmlabError
-from vlmlab.files import data_path
+from vlmlab.files import data_path, expanded
 
 ROOT = "everything"
 """Name of the root where a dataset's nested groups become a tree; no image is ever compared with it."""
@@ -185,8 +186,8 @@ def read_hierarchy(path: str | Path, classes: Sequence[str]) -> Hierarchy:
 
     Raises `VlmlabError` if there is no such file, it has another form, or it is no tree with these leaves.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = expanded(path)
+    if not os.path.isfile(path):
         raise VlmlabError(f"there is no hierarchy {path}; write {{node: [child, ...]}} to a .json file")
 
     def once(pairs: list[tuple]) -> dict:
@@ -220,7 +221,7 @@ def hierarchy_of(dataset) -> Hierarchy:
             dataset.classes
         )
     path = data_path("hierarchies", f"{dataset.name}.json")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise VlmlabError(
             f"{dataset.name} comes without a class hierarchy; name a JSON file {{node: [child, ...]}} "
             "(--set hierarchy=tree.json), or choose objects"

@@ -11,11 +11,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from vlmlab.datasets.catalog import canonical, is_path
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.files import expanded
 from vlmlab.registry import load_system
 
 SPLITS = ("all", "base", "new", "shift", "hierarchy")
@@ -86,9 +87,9 @@ class Experiment:
         object.__setattr__(self, "dataset", _absolute(self.dataset))
         arch, at, file = self.backbone.partition("@")
         if file:
-            object.__setattr__(self, "backbone", f"{arch}{at}{Path(file).expanduser().resolve()}")
+            object.__setattr__(self, "backbone", f"{arch}{at}{os.path.realpath(expanded(file))}")
         if self.root is not None:
-            object.__setattr__(self, "root", str(Path(self.root).expanduser().resolve()))
+            object.__setattr__(self, "root", os.path.realpath(expanded(self.root)))
 
     @property
     def key(self) -> str:
@@ -138,7 +139,7 @@ def _absolute(dataset: str) -> str:
 
 
 def _resolved(dataset: str) -> str:
-    return str(Path(dataset).expanduser().resolve()) if is_path(dataset) else dataset
+    return os.path.realpath(expanded(dataset)) if is_path(dataset) else dataset
 
 
 def _typed(system: str, settings: tuple[tuple[str, object], ...]) -> tuple[tuple[str, object], ...]:

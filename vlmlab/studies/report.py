@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import csv
 import hashlib
 import json
 import logging
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmlab.backbones.catalog import BACKBONES
-from vlmlab.datasets.catalog import BY_NAME, canonical, is_path
+from vlmlab.datasets.catalog import BY_NAME, canonical, is_path, warn_of_namesake
 from vlmlab.errors import KINDS, VlmlabError, unknown
-from vlmlab.files import shipped, write_atomically
+from vlmlab.files import expanded, is_one_path, shipped, write_atomically
 from vlmlab.registry import registry, unknown_system
 
 TEMPLATES = shipped("notebooks") / "reports"
@@ -96,7 +97,8 @@ def from_text(name: str, text: str, defaults: dict[str, Any]) -> Any:
     if isinstance(default, str):
         return text
     if isinstance(default, list):
-        items = [item.strip() for item in text.split(",") if item.strip()]
+        items = [text] if is_one_path(text) else next(csv.reader([text], skipinitialspace=True), [])
+        items = [item.strip() for item in items if item.strip()]
         return items if not default or isinstance(default[0], str) else [_literal(item) for item in items]
     return _literal(text)
 
@@ -118,9 +120,11 @@ def check_names(values: dict[str, Any]) -> None:
             raise unknown_system(key)
     for name in [*values.get("datasets", ()), *filter(None, [values.get("folder")])]:
         if is_path(name):
-            if not Path(name).expanduser().is_dir():
+            if not os.path.isdir(os.path.expanduser(name)):
                 raise VlmlabError(f"there is no folder {name}; give the path of a folder of images")
-        elif canonical(name) not in BY_NAME:
+            continue
+        warn_of_namesake(name)
+        if canonical(name) not in BY_NAME:
             raise unknown("dataset", name, BY_NAME)
     offline = [info.name for info in BACKBONES if info.offline]
     for name in filter(None, (values.get("backbone"), values.get("photo_backbone"))):
@@ -191,11 +195,13 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
     source = template_named(template)
     values = checked(parameters, parameters_of(source))
     check_names(values)
-    out = Path(out)
+    out = expanded(out)
     from nbclient.exceptions import DeadKernelError
     from nbconvert import HTMLExporter
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
+
+    from vlmlab.studies.kernel import OwnKernel
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("traitlets").setLevel(logging.ERROR)
@@ -205,12 +211,12 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
         values["out"] = str(running)
         echo(f"running {template} ...")
         try:
-            # The kernel must not fall back on another Python than the one that runs us.
             execute_notebook(
                 str(source),
                 str(notebook),
                 parameters=values,
                 kernel_name="python3",
+                kernel_manager_class=OwnKernel,
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
                 progress_bar=os.isatty(2),
                 cwd=str(Path.cwd()),

@@ -15,20 +15,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.machinery
 import itertools
 import os
 import queue
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from distributed import Client, KilledWorker
 
 from vlmlab.datasets.catalog import DATASETS, canonical, shifted_versions
 from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
-from vlmlab.files import data_path, write_atomically
+from vlmlab.files import data_path, without_main_module, write_atomically
 from vlmlab.registry import SystemInfo, registry
 from vlmlab.studies.experiment import Experiment, is_path
 from vlmlab.studies.store import ResultStore
@@ -215,7 +213,7 @@ def _by_workers(
     """The outcomes of work in other processes, as they end; a result that a worker could not keep is kept here."""
     folder, mark = str(store.folder.resolve()), f".sweep-{secrets.token_hex(8)}.tmp"
     todo, running, ended = iter(experiments), {}, queue.SimpleQueue()
-    with _without_main_module(), _client(workers, scheduler) as client, client.get_executor(pure=False) as executor:
+    with without_main_module(), _client(workers, scheduler) as client, client.get_executor(pure=False) as executor:
 
         def hand_out() -> None:
             for experiment in itertools.islice(todo, WAVE - len(running)):
@@ -262,22 +260,6 @@ def _local(workers: int) -> Client:
         dashboard_address="127.0.0.1:0",  # any free port: two sweeps on one machine must not be in each other's way
         silence_logs=50,  # workers that are shut down must not complain on the terminal
     )
-
-
-@contextlib.contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Processes that are started within do not run the caller's script again, as Python's "spawn" does otherwise.
-
-    Workers need nothing from it; a script that calls `sweep` without `if __name__ == "__main__":` would start sweeps without
-    end. multiprocessing leaves a main module alone whose spec says that it is called "__main__".
-    """
-    main = sys.modules["__main__"]
-    before = getattr(main, "__spec__", None)
-    main.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
-    try:
-        yield
-    finally:
-        main.__spec__ = before
 
 
 def _failed(experiment: Experiment, error: BaseException) -> Outcome:
