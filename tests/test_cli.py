@@ -147,7 +147,7 @@ def test_run_prints_one_json_value_whatever_libraries_print(capsys, fake_run):
     assert result["metrics"] == {"accuracy": 51.25, "ece": None}, "JSON knows no NaN"
     assert "already downloaded" in err
     (experiment,) = fake_run
-    assert experiment.config == (("csc", "true"), ("lr", "0.5")) and experiment.shots == 4
+    assert experiment.config == (("csc", True), ("lr", 0.5)) and experiment.shots == 4
 
 
 def test_run_asks_for_shots_where_they_matter(fake_run):
@@ -205,7 +205,7 @@ def test_a_sweep_of_a_section_has_its_systems_and_their_settings(capsys, tmp_pat
     command += ["--shots", "1,16"]
     assert main([*command, "--set", "tip_adapter.passes=0", "--store", str(tmp_path)]) == 0
     asked = {(e.system, e.shots, e.split, e.config) for e in fake_run}
-    assert ("zero_shot", 0, "all", ()) in asked and ("tip_adapter", 16, "base", (("passes", "0"),)) in asked
+    assert ("zero_shot", 0, "all", ()) in asked and ("tip_adapter", 16, "base", (("passes", 0),)) in asked
     assert {shots for system, shots, split, _ in asked if (system, split) == ("clip_adapter", "all")} == {1, 16}
     capsys.readouterr()
     assert "either --section or --systems" in refused(capsys, *command, "--systems", "coop", "--store", str(tmp_path))
@@ -232,8 +232,8 @@ def test_settings_of_one_system_and_of_all(capsys, tmp_path, fake_run):
     settings = ["--set", "epochs=9", "--set", "coop.n_ctx=4", "--set", "coop.epochs=2"]
     assert main([*command, "--store", str(tmp_path), *settings]) == 0
     assert {experiment.system: dict(experiment.config) for experiment in fake_run} == {
-        "coop": {"epochs": "2", "n_ctx": "4"},
-        "maple": {"epochs": "9"},
+        "coop": {"epochs": 2, "n_ctx": 4},
+        "maple": {"epochs": 9},
     }
     table = capsys.readouterr().out.split("\n")
     assert table[0].split() == "system dataset backbone shots seed metric percent zero shot seconds".split()
