@@ -68,7 +68,7 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
         VlmlabError: an unknown name, device or precision; a checkpoint that is missing, damaged or of another
             architecture; embedded weights whose bytes are not the pinned ones; a hub that cannot be reached.
     """
-    target = _device(device)
+    target = device_of(device)
     kind = _precision(precision, target)
     with LocalRandom(0):  # open_clip fills a model with random numbers before the weights come
         backbone = _opened(name)
@@ -100,14 +100,15 @@ def _opened(name: str) -> Backbone:
     raise unknown("backbone", name, dict.fromkeys(known))
 
 
-def _device(device: str) -> torch.device:
+def device_of(device: str) -> torch.device:
+    """The device that `load_backbone` means by a name; a GPU has its number. Raises `VlmlabError` for one that is not here."""
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.empty(0, device="cuda").device
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         target = torch.device(device)
-        torch.empty(0, device=target)
+        target = torch.empty(0, device=target).device
     except (RuntimeError, AssertionError) as error:
         raise VlmlabError(f"the device '{device}' cannot be used here; choose cpu or auto") from error
     return target

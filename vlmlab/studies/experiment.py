@@ -83,11 +83,9 @@ class Experiment:
         if not 0 <= self.noise <= 1:
             raise VlmlabError(f"noise is a share of the labels, 0 to 1, not {self.noise!r}")
         object.__setattr__(self, "noise", float(self.noise))
-        object.__setattr__(self, "targets", tuple(_absolute(name) for name in self.targets))
-        object.__setattr__(self, "dataset", _absolute(self.dataset))
-        arch, at, file = self.backbone.partition("@")
-        if file:
-            object.__setattr__(self, "backbone", f"{arch}{at}{os.path.realpath(expanded(file))}")
+        object.__setattr__(self, "targets", tuple(absolute_dataset(name) for name in self.targets))
+        object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
+        object.__setattr__(self, "backbone", absolute_backbone(self.backbone))
         if self.root is not None:
             object.__setattr__(self, "root", os.path.realpath(expanded(self.root)))
 
@@ -134,8 +132,15 @@ class Experiment:
         )
 
 
-def _absolute(dataset: str) -> str:
+def absolute_dataset(dataset: str) -> str:
+    """The name as it is listed, or the absolute path of a folder."""
     return canonical(_resolved(dataset))
+
+
+def absolute_backbone(backbone: str) -> str:
+    """The name as it is, or with the absolute path of the checkpoint in ARCH@FILE."""
+    arch, at, file = backbone.partition("@")
+    return f"{arch}{at}{os.path.realpath(expanded(file))}" if file else backbone
 
 
 def _resolved(dataset: str) -> str:

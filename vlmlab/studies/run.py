@@ -6,27 +6,33 @@ import dataclasses
 import functools
 import importlib.metadata
 import platform
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import Any
 
 from vlmlab import __version__
 from vlmlab.backbones import load_backbone
+from vlmlab.backbones.loading import device_of
 from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
-from vlmlab.datasets.catalog import DATASETS, shifted_versions
+from vlmlab.datasets.catalog import BY_NAME, DATASETS, shifted_versions
 from vlmlab.datasets.multi_task import with_companions
+from vlmlab.datasets.sources import files_of_folder
 from vlmlab.datasets.splits import at_most
 from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
+from vlmlab.files import files_identity
 from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean, main_metric
 from vlmlab.learning.fit import FitRecord, fit
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.dense.dense import Dense
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.method import Method
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import SystemInfo, load_system, registry
-from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.experiment import Experiment, absolute_backbone, absolute_dataset
 
 
 @dataclasses.dataclass
@@ -39,10 +45,38 @@ class Adapted:
     record: FitRecord
 
 
-@functools.lru_cache(maxsize=2)
+class _Latest:
+    """The latest few things that were costly to make, each made once: panels are threads, and who comes second waits."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self._lock, self._made = most, threading.RLock(), {}
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            made = self._made.pop(key) if key in self._made else make()
+            self._made[key] = made
+            for oldest in list(self._made)[: -self.most]:
+                del self._made[oldest]
+            return made
+
+    def clear(self) -> None:
+        with self._lock:
+            self._made.clear()
+
+
+_banks, _datasets = _Latest(2), _Latest(6)
+
+
 def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
-    """The feature bank (and in it the backbone) that all experiments of this process share."""
-    return FeatureBank(load_backbone(backbone, device))
+    """The feature bank (and in it the backbone) that all experiments of this process share.
+
+    The latest two stay in memory, each once, however the backbone and the device are spelled.
+    """
+    backbone, device = absolute_backbone(backbone), str(device_of(device))
+    return _banks.get((backbone, device), lambda: FeatureBank(load_backbone(backbone, device)))
+
+
+shared_bank.cache_clear = _banks.clear
 
 
 FIGURES = (
@@ -54,7 +88,6 @@ FIGURES = (
 LARGEST_DRAWN = 128  # pixels: what MicroWorld draws for a backbone that wants more is enlarged from here
 
 
-@functools.lru_cache(maxsize=6)
 def shared_dataset(
     name: str,
     root: str | None = None,
@@ -63,9 +96,62 @@ def shared_dataset(
     size: int = 64,
     with_stuff: bool = False,
 ) -> Dataset:
-    """A dataset that all experiments of this process share; `with_stuff` counts sky, grass, ... among the classes."""
-    dataset = load_dataset(name, root=root, download=download, size=size, skip_broken=skip_broken)
-    return dataset.with_stuff() if with_stuff else dataset
+    """A dataset that all experiments of this process share; `with_stuff` counts sky, grass, ... among the classes.
+
+    The latest six stay in memory, each once, however they are spelled: what does not matter to a dataset (the root to one
+    that is drawn, the size to one that is read) does not tell copies apart. A folder whose files changed is read again.
+    Raises `VlmlabError` as `load_dataset` does.
+    """
+    name, files = absolute_dataset(name), ""
+    if name not in BY_NAME:
+        root, size = None, 64
+        files = files_identity(files_of_folder(Path(name)).values()) if Path(name).is_dir() else ""
+    elif BY_NAME[name].offline:
+        root, skip_broken = None, False
+    else:
+        root, size = root and str(Path(root).expanduser().resolve()), 64
+
+    def read() -> Dataset:
+        return load_dataset(name, root=root, download=download, size=size, skip_broken=skip_broken)
+
+    key = (name, files, root, skip_broken, size)
+    if not with_stuff:
+        return _datasets.get(key, read)
+    return _datasets.get((*key, "with stuff"), lambda: _datasets.get(key, read).with_stuff())
+
+
+shared_dataset.cache_clear = _datasets.clear
+
+
+@dataclasses.dataclass
+class Constructed:
+    """An experiment's system before it has seen its task.
+
+    `task` is for measuring; `seen` is what of it the system's setup may see. `prepare` shows what learning begins with.
+    """
+
+    method: Method
+    task: Task
+    seen: Task
+    bank: FeatureBank
+    views: int
+
+    def prepare(self) -> Method:
+        """The method as `learn` prepares it, for whoever wants to look at it before the first step."""
+        self.method.bank = self.bank
+        with LocalRandom(self.task.seed):
+            self.method.prepare(self.seen)
+        return self.method
+
+    def learn(
+        self,
+        on_step: Callable[[int, int, float], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        checkpoint: Path | None = None,
+    ) -> Adapted:
+        """Fit the method; the arguments are those of `fit`."""
+        record = fit(self.method, self.seen, on_step, should_stop, checkpoint, self.bank, self.views)
+        return Adapted(self.method, self.task, self.bank, record)
 
 
 def adapt(
@@ -79,6 +165,14 @@ def adapt(
     """Construct the experiment's system and fit it to its task; for splits "base" and "new" to the base classes.
 
     Raises `VlmlabError` for names, settings or shots that cannot be, before anything is computed.
+    """
+    return construct(experiment, device, download).learn(on_step, should_stop, checkpoint)
+
+
+def construct(experiment: Experiment, device: str = "auto", download: bool = False) -> Constructed:
+    """The first half of `adapt`, for who wants the method in hand while it learns (a panel that draws it step by step).
+
+    Raises `VlmlabError` as `adapt` does.
     """
     system = load_system(experiment.system)
     bank = shared_bank(experiment.backbone, device)
@@ -105,8 +199,7 @@ def adapt(
         task.hierarchy()
     method = system(bank.backbone, config)
     seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test images first of all
-    record = fit(method, seen, on_step, should_stop, checkpoint, bank, experiment.views)
-    return Adapted(method, task, bank, record)
+    return Constructed(method, task, seen, bank, experiment.views)
 
 
 def refuse(info: SystemInfo, dataset: Dataset) -> None:
