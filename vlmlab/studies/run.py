@@ -123,6 +123,11 @@ def shared_dataset(
 shared_dataset.cache_clear = _datasets.clear
 
 
+def dataset_for(bank: FeatureBank, name: str, **how) -> Dataset:
+    """The dataset as experiments with this backbone see it: what is drawn is drawn at the size that it takes."""
+    return shared_dataset(name, size=min(bank.backbone.image_size, LARGEST_DRAWN), **how)
+
+
 @dataclasses.dataclass
 class Constructed:
     """An experiment's system before it has seen its task.
@@ -177,13 +182,13 @@ def construct(experiment: Experiment, device: str = "auto", download: bool = Fal
     system = load_system(experiment.system)
     bank = shared_bank(experiment.backbone, device)
     config = system.configure(bank.backbone, **dict(experiment.config))
-    size = min(bank.backbone.image_size, LARGEST_DRAWN)
     segments = system.info.tasks[0] == "segmentation"
     if system.info.setup in DENSE and experiment.split != "all":
         raise VlmlabError(
             f"{system.info.key} is measured on all classes at once, base and new apart; leave out --split {experiment.split}"
         )
-    dataset = shared_dataset(experiment.dataset, experiment.root, download, experiment.skip_broken, size, segments)
+    how = {"root": experiment.root, "download": download, "skip_broken": experiment.skip_broken}
+    dataset = dataset_for(bank, experiment.dataset, with_stuff=segments, **how)
     refuse(system.info, dataset)
     if experiment.split == "shift":
         _versions_of(dataset.name)  # a mistake is told before anything is computed
@@ -191,10 +196,7 @@ def construct(experiment: Experiment, device: str = "auto", download: bool = Fal
     for target in _targets(experiment, bank, download):
         refuse(system.info, target)
     task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on, experiment.noise)
-    load = functools.partial(
-        shared_dataset, root=experiment.root, download=download, skip_broken=experiment.skip_broken, size=size
-    )
-    task = with_companions(task, config, load)
+    task = with_companions(task, config, functools.partial(dataset_for, bank, **how))
     if experiment.split == "hierarchy":
         task.hierarchy()
     method = system(bank.backbone, config)
@@ -287,9 +289,8 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     if experiment.split in ("all", "hierarchy"):
         return base
     if experiment.split == "shift":
-        size = min(adapted.bank.backbone.image_size, LARGEST_DRAWN)
         shifted = {
-            name: _figures(method, shared_dataset(name, size=size).test, adapted, experiment)[main]
+            name: _figures(method, dataset_for(adapted.bank, name).test, adapted, experiment)[main]
             for name in _versions_of(learned.dataset.name)
         }
         return base | shifted | {"shift": round(sum(shifted.values()) / len(shifted), 4)}
@@ -310,9 +311,8 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
 
 def _targets(experiment: Experiment, bank: FeatureBank, download: bool = False) -> list[Dataset]:
     """The datasets that an experiment reports on beside its own; `VlmlabError` if a name would stand for two figures."""
-    size = min(bank.backbone.image_size, LARGEST_DRAWN)
-    root, skip = experiment.root, experiment.skip_broken
-    targets = [shared_dataset(name, root, download, skip, size) for name in experiment.targets]
+    how = {"root": experiment.root, "download": download, "skip_broken": experiment.skip_broken}
+    targets = [dataset_for(bank, name, **how) for name in experiment.targets]
     taken = set(FIGURES)
     for target in targets:
         if target.name in taken:

@@ -51,18 +51,13 @@ class ContextMicroscope(Panel):
         self.ask(self._learn, self._show)
 
     def _learn(self, cancelled) -> list[tuple[int, torch.Tensor]]:
-        from vlmlab.datasets import Task
-        from vlmlab.learning.fit import fit
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import construct
 
         key, dataset, backbone, shots, seed, n_ctx = self.names
-        bank = shared_bank(backbone)
-        system = load_system(key)
-        method = system(bank.backbone, system.configure(bank.backbone, n_ctx=n_ctx))
-        task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
+        ready = construct(Experiment(key, dataset, backbone, shots, seed, config={"n_ctx": n_ctx}))
         kept: list[tuple[int, torch.Tensor]] = []
-        method.prepare(task)
+        method = ready.prepare()
         context = getattr(method, "context", None)
         if context is None or context.ndim != 2:
             raise VlmlabError(f"{key} learns no context that all classes share; choose coop")
@@ -72,8 +67,8 @@ class ContextMicroscope(Panel):
             if done % max(1, steps // SNAPSHOTS) == 0 or done == steps:
                 kept.append((done, method.context.detach().clone()))
 
-        fit(method, task.seen_by(system.info.setup), on_step, cancelled, None, bank)
-        self.backbone = bank.backbone
+        ready.learn(on_step, cancelled)
+        self.backbone = method.backbone
         return kept
 
     def _show(self, kept: list[tuple[int, torch.Tensor]]) -> None:

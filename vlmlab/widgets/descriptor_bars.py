@@ -39,17 +39,15 @@ class DescriptorBars(Panel):
         `descriptions`: a .json file {class: [descriptor, ...]}; empty: those of the dataset.
         Raises `VlmlabError` for a class that the dataset has not.
         """
-        from vlmlab.datasets import Task
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import construct
 
-        bank, system = shared_bank(backbone), load_system("vcd")
-        task = Task(bank.backbone, shared_dataset(dataset), 0, 0)
+        ready = construct(Experiment("vcd", dataset, backbone, 0, config={"descriptions": descriptions}))
+        task = ready.task
         for name in (first, second):
             if name and name not in task.classes:
                 raise VlmlabError(f"{dataset} has no class '{name}'; choose among {', '.join(task.classes[:8])} ...")
-        self.method = system(bank.backbone, system.configure(bank.backbone, descriptions=descriptions))
-        self.method.prepare(task.seen_by(system.info.setup))
+        self.method = ready.prepare()
         self.chooser = PictureChooser(pictures or sample_pictures(dataset, 20), self.look, self.guarded)
         options = [("the highest score", ""), *((name, name) for name in task.classes)]
         self.first = widgets.Dropdown(options=options, value=first, description="class", style=LABEL, layout=WIDE)

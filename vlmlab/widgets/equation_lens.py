@@ -16,7 +16,6 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
-from vlmlab.registry import load_system
 from vlmlab.views.style import VALUE, figure, picture, tidy
 from vlmlab.widgets.menus import classifying, system_menu
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, sample_pictures, static_only
@@ -136,25 +135,23 @@ class EquationLens(Panel):
         self.ask(lambda cancelled: self._see(key, name, pixels, cancelled), self._show)
 
     def _see(self, key: str, name: str, pixels: np.ndarray, cancelled) -> dict[str, Any]:
-        from vlmlab.datasets import Task
-        from vlmlab.learning.fit import fit
         from vlmlab.methods.method import Batch
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import adapt, shared_bank
 
         dataset, backbone, shots, seed = self.names
         bank = shared_bank(backbone)
         if key not in self._prepared:
-            system = load_system(key)
-            method = system(bank.backbone)
-            task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
             began, taken = time.monotonic(), []
 
             def enough() -> bool:
                 late = len(taken) > 0 and not static_only() and time.monotonic() - began > SECONDS
                 return late or len(taken) >= STEPS or cancelled()
 
-            record = fit(method, task.seen_by(system.info.setup), lambda *step: taken.append(step), enough, None, bank)
-            self._prepared[key] = method, f"after {len(taken)} of {record.steps} steps of learning" if taken else ""
+            experiment = Experiment(key, dataset, backbone, shots, seed)
+            adapted = adapt(experiment, on_step=lambda *step: taken.append(step), should_stop=enough)
+            told = f"after {len(taken)} of {adapted.record.steps} steps of learning" if taken else ""
+            self._prepared[key] = adapted.method, told
         method, learned = self._prepared[key]
         images = bank.backbone.preprocess(pixels)
         with torch.no_grad():

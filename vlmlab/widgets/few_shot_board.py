@@ -89,7 +89,7 @@ class FewShotBoard(Panel):
         from vlmlab.datasets import Task
         from vlmlab.studies.run import shared_dataset
 
-        task = Task(None, shared_dataset(self.dataset_name, None, False, False), shots, seed)
+        task = Task(None, shared_dataset(self.dataset_name), shots, seed)
         rows = []
         for c in range(min(ROWS, len(task.classes))):
             own = (task.support.labels == c).nonzero().flatten().tolist()

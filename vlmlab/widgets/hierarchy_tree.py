@@ -59,19 +59,14 @@ class HierarchyTree(Panel):
         self.ask(lambda cancelled: self._see(name, pixels, system, cancelled), self._show)
 
     def _method(self, system: str, cancelled) -> Any:
-        from vlmlab.datasets import Task
-        from vlmlab.learning.fit import fit
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import construct
 
         dataset, backbone, shots, seed = self.names
-        bank = shared_bank(backbone)
-        task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
-        self.tree = task.hierarchy()
         if system not in self._fitted:
-            one = load_system(system)
-            method = one(bank.backbone)
-            fit(method, task.seen_by(one.info.setup), None, cancelled, None, bank)
+            ready = construct(Experiment(system, dataset, backbone, shots, seed))
+            self.tree = ready.task.hierarchy()
+            method = ready.learn(should_stop=cancelled).method
             if cancelled():
                 return method
             self._fitted[system] = method

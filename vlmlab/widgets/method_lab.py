@@ -123,20 +123,13 @@ class MethodLab(Panel):
     # --- in the worker ------------------------------------------------------------------------------------------------
 
     def _fit(self, chosen: dict[str, Any], changed: dict[str, Any], cancelled) -> dict:
-        from vlmlab.datasets import Task
-        from vlmlab.datasets.multi_task import with_companions
         from vlmlab.learning.evaluate import evaluate
-        from vlmlab.learning.fit import fit
         from vlmlab.methods.method import Batch
-        from vlmlab.studies.run import LARGEST_DRAWN, shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import construct
 
-        bank = shared_bank(chosen["backbone"])
-        size = min(bank.backbone.image_size, LARGEST_DRAWN)
-        dataset = shared_dataset(chosen["dataset"], None, False, False, size)
-        system = load_system(chosen["system"])
-        method = system(bank.backbone, system.configure(bank.backbone, **changed))
-        task = Task(bank.backbone, dataset, chosen["shots"], chosen["seed"], chosen["split"])
-        task = with_companions(task, method.config, lambda name: shared_dataset(name, None, False, False, size))
+        ready = construct(Experiment(**chosen, config=changed))
+        method, task, bank = ready.method, ready.task, ready.bank
         checked = len(task.val) and method.eats == "features"
         began = time.monotonic()
 
@@ -155,8 +148,7 @@ class MethodLab(Panel):
                 self.progress.max, self.progress.value = steps, done
                 self._draw()
 
-        seen = task.seen_by(system.info.setup)
-        record = fit(method, seen, on_step, lambda: cancelled() or self._ends, None, bank)
+        record = ready.learn(on_step, lambda: cancelled() or self._ends).record
         self._learning = self._ends = False
         run: dict[str, Any] = {
             "label": run_label(chosen["system"], chosen["shots"], chosen["seed"]),

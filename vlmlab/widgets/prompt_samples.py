@@ -58,18 +58,14 @@ class PromptSamples(Panel):
         self.ask(self._learn, self._learned)
 
     def _learn(self, cancelled) -> bool:
-        from vlmlab.datasets import Task
-        from vlmlab.learning.fit import fit
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import adapt
 
         dataset, backbone, shots, seed, settings = self.names
-        bank, system = shared_bank(backbone), load_system("variational_prompt_tuning")
-        self.method = system(bank.backbone, system.configure(bank.backbone, **settings))
-        task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
-        fit(self.method, task.seen_by(system.info.setup), None, cancelled, None, bank)
-        noise = torch.Generator().manual_seed(seed)
-        self.noise = torch.randn(MOST, bank.backbone.text.width, generator=noise).to(bank.backbone.device)
+        experiment = Experiment("variational_prompt_tuning", dataset, backbone, shots, seed, config=settings)
+        self.method = adapt(experiment, should_stop=cancelled).method
+        noise, frozen = torch.Generator().manual_seed(seed), self.method.backbone
+        self.noise = torch.randn(MOST, frozen.text.width, generator=noise).to(frozen.device)
         return True
 
     def _learned(self, ready: bool) -> None:

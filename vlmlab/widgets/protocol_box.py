@@ -88,12 +88,10 @@ class ProtocolBox(Panel):
     def _see(self, protocol: str, name: str, system: str) -> dict[str, Any]:
         from vlmlab.studies.run import shared_dataset
 
-        dataset, one, info = shared_dataset(name, None, False, False), PROTOCOLS[protocol], registry()[system]
+        dataset, one, info = shared_dataset(name), PROTOCOLS[protocol], registry()[system]
         refusal = one.refusal(info, dataset)
         targets = _targets(protocol, name)
-        learned, judged = one.tasks(
-            None, dataset, [shared_dataset(t, None, False, False) for t in targets], self.number, self.seed
-        )
+        learned, judged = one.tasks(None, dataset, [shared_dataset(t) for t in targets], self.number, self.seed)
         return {
             "protocol": one.title,
             "refusal": refusal,
@@ -144,9 +142,10 @@ class ProtocolBox(Panel):
 
     def _flatter(self, name: str, key: str) -> list[tuple[float, float]]:
         """Per seed the test accuracy (%) with the settings that validation images, and that test images chose."""
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.run import dataset_for, shared_bank
 
-        bank, dataset = shared_bank(self.backbone_name), shared_dataset(name, None, False, False)
+        bank = shared_bank(self.backbone_name)
+        dataset = dataset_for(bank, name)
         tried, pairs = CHOSEN.get(key, {}), []
         system = load_system(key)
         config = system.configure(bank.backbone)

@@ -83,9 +83,10 @@ class PseudoLabels(Panel):
     def _label(self, name: str) -> dict[str, Any]:
         """Zero-shot labels of the training images, as UPL makes them, and whether they are right."""
         from vlmlab.methods.templates import spoken
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.run import dataset_for, shared_bank
 
-        bank, dataset = shared_bank(self.backbone_name), shared_dataset(name, None, False, False)
+        bank = shared_bank(self.backbone_name)
+        dataset = dataset_for(bank, name)
         if not len(dataset.train):
             raise VlmlabError(f"{name} has no training images to label; choose another dataset")
         f = F.normalize(bank.features(dataset.train), dim=-1).to(bank.backbone.device)

@@ -31,13 +31,9 @@ def support_sliders(shots: int, seed: int) -> tuple[widgets.SelectionSlider, wid
 @functools.lru_cache(maxsize=64)
 def cache_over(dataset: str, backbone: str, shots: int, seed: int) -> tuple[TipAdapter, Task]:
     """Tip-Adapter without a search, prepared once per support set, and the task that it caches."""
-    from vlmlab.datasets import Task
-    from vlmlab.registry import load_system
-    from vlmlab.studies.run import shared_bank, shared_dataset
+    from vlmlab.studies.experiment import Experiment
+    from vlmlab.studies.run import construct
 
-    bank, system = shared_bank(backbone), load_system("tip_adapter")
-    task = Task(bank.backbone, shared_dataset(dataset), shots, seed)
-    method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0))
-    method.bank = bank
-    method.prepare(task)
-    return method, task
+    settings = {"search": False, "passes": 0}
+    ready = construct(Experiment("tip_adapter", dataset, backbone, shots, seed, config=settings))
+    return ready.prepare(), ready.task

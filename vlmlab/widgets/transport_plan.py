@@ -73,25 +73,20 @@ class TransportPlan(Panel):
         self.ask(self._learn, self._learned)
 
     def _learn(self, cancelled) -> list[tuple[int, torch.Tensor]]:
-        from vlmlab.datasets import Task
-        from vlmlab.learning.fit import fit
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import construct
 
         dataset, backbone, shots, seed, n_prompts = self.names
-        bank = shared_bank(backbone)
-        system = load_system("plot")
-        self.method = system(bank.backbone, system.configure(bank.backbone, n_prompts=n_prompts))
-        task = Task(bank.backbone, shared_dataset(dataset, None, False, False), shots, seed)
+        ready = construct(Experiment("plot", dataset, backbone, shots, seed, config={"n_prompts": n_prompts}))
+        self.method = ready.prepare()
         contexts: list[tuple[int, torch.Tensor]] = []
 
         def on_step(done: int, steps: int, loss: float) -> None:
             if done == 1 or done % max(1, steps // SNAPSHOTS) == 0 or done == steps:
                 contexts.append((done, self.method.context.detach().clone()))
 
-        self.method.prepare(task)
         contexts.append((0, self.method.context.detach().clone()))
-        fit(self.method, task.seen_by(system.info.setup), on_step, cancelled, None, bank)
+        ready.learn(on_step, cancelled)
         last, kept = self.method.context.detach().clone(), []
         with torch.no_grad():
             for step, context in contexts:

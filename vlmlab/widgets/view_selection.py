@@ -98,15 +98,11 @@ class ViewSelection(Panel):
     def _method(self):
         """TPT on the dataset's classes, made once."""
         if self.method is None:
-            from vlmlab.datasets import Task
-            from vlmlab.registry import load_system
-            from vlmlab.studies.run import shared_bank, shared_dataset
+            from vlmlab.studies.experiment import Experiment
+            from vlmlab.studies.run import construct
 
             dataset, backbone, n_views = self.names
-            bank, system = shared_bank(backbone), load_system("tpt")
-            method = system(bank.backbone, system.configure(bank.backbone, n_views=n_views))
-            method.prepare(Task(bank.backbone, shared_dataset(dataset, None, False, False), 0, 1).seen_by("test-time"))
-            self.method = method
+            self.method = construct(Experiment("tpt", dataset, backbone, 0, 1, config={"n_views": n_views})).prepare()
         return self.method
 
     def _views(self, pixels: np.ndarray, seed: int) -> tuple[np.ndarray, torch.Tensor]:

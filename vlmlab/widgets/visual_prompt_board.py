@@ -96,24 +96,21 @@ class VisualPromptBoard(Panel):
 
     def _method(self, kind: str, pattern: str, cancelled) -> Any:
         """VP with its pattern, learned or as it starts: noise of deviation 1."""
-        from vlmlab.datasets import Task
-        from vlmlab.learning.fit import fit
-        from vlmlab.registry import load_system
-        from vlmlab.studies.run import shared_bank, shared_dataset
+        from vlmlab.studies.experiment import Experiment
+        from vlmlab.studies.run import construct, shared_bank
 
         key = f"{kind} {pattern}"
         if key not in self._fitted:
             dataset, backbone, shots, seed = self.names
-            bank, system = shared_bank(backbone), load_system("vp")
-            task = Task(bank.backbone, shared_dataset(dataset), shots, seed)
             name, share = KINDS[kind]
-            size = round(share * bank.backbone.image_size)
-            method = system(bank.backbone, system.configure(bank.backbone, kind=name, size=size))
+            settings = {"kind": name, "size": round(share * shared_bank(backbone).backbone.image_size)}
+            ready = construct(Experiment("vp", dataset, backbone, shots, seed, config=settings))
+            method = ready.method
             if pattern == "noise":
-                method.prepare(task)
+                ready.prepare()
             else:
                 self.note.value = f"<small>VP is learning a {kind} from {shots} images of every class …</small>"
-                record = fit(method, task.seen_by(system.info.setup), None, cancelled, None, bank)
+                record = ready.learn(should_stop=cancelled).record
                 if record.stopped:  # by a newer request: what is half learned is not kept
                     return method
             self._fitted[key] = method

@@ -65,14 +65,14 @@ class WiseFTFrontier(Panel):
     def _learn(self, cancelled) -> list[dict[str, Any]]:
         from vlmlab.learning.evaluate import evaluate
         from vlmlab.studies.experiment import Experiment
-        from vlmlab.studies.run import adapt, shared_dataset, some
+        from vlmlab.studies.run import adapt, dataset_for, some
 
         dataset, shifted, backbone, shots, seed, pictures = self.names
         self.told.value = f"<small>fine-tuning on {shots} images of every class of {dataset} …</small>"
         experiment = Experiment("wise_ft", dataset, backbone, shots, seed, config=tuple(self.config.items()))
         adapted = adapt(experiment, should_stop=cancelled)
         method, rows = adapted.method, []
-        others = {name: shared_dataset(name) for name in shifted}
+        others = {name: dataset_for(adapted.bank, name) for name in shifted}
         for name, other in others.items():
             if list(other.classes) != list(adapted.task.classes):
                 raise VlmlabError(f"{name} has other classes than {dataset}; a shift keeps the classes")

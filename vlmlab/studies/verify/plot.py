@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from vlmlab.datasets import Task
-from vlmlab.learning.fit import fit
-from vlmlab.registry import load_system
-from vlmlab.studies.run import shared_bank, shared_dataset
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.run import construct
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE
 
@@ -17,13 +15,11 @@ claim = "learned with the transport plan, the prompts of a class stay less alike
 
 def _alike(even: bool, seed: int) -> float:
     """Mean cosine between different prompts of a class after learning; `even`: every place counts the same for all."""
-    bank = shared_bank(BACKBONE)
-    system = load_system("plot")
-    method = system(bank.backbone)
+    ready = construct(Experiment("plot", "vehicles", BACKBONE, 8, seed))
+    method = ready.method
     if even:
         method.plan = lambda s: torch.full_like(s, 1 / (s.shape[-1] * s.shape[-2]))
-    task = Task(bank.backbone, shared_dataset("vehicles"), 8, seed)
-    fit(method, task.seen_by("few-shot"), bank=bank)
+    ready.learn()
     with torch.no_grad():
         t = F.normalize(method.prompt_features(), dim=-1)  # [N, C, e]
         cosines = torch.einsum("nce,mce->cnm", t, t)

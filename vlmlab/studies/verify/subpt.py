@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from vlmlab.datasets import Task
-from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
-from vlmlab.registry import load_system
-from vlmlab.studies.run import shared_bank, shared_dataset
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.run import construct
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
@@ -17,18 +15,16 @@ claim = "from its best moment to the end of training, SubPT loses less accuracy 
 
 def _curve(key: str, seed: int) -> list[float]:
     """Test accuracy after every fifth epoch of a long fit, in percent; looked at, never chosen from."""
-    bank = shared_bank(BACKBONE)
-    system = load_system(key)
-    method = system(bank.backbone, system.configure(bank.backbone, epochs=150))
-    task = Task(bank.backbone, shared_dataset("textures"), 4, seed)
-    features, labels, curve = bank.features(task.test), task.test.labels, []
+    ready = construct(Experiment(key, "textures", BACKBONE, 4, seed, config={"epochs": 150}))
+    method, test = ready.method, ready.task.test
+    features, labels, curve = ready.bank.features(test), test.labels, []
 
     @torch.no_grad()
     def on_step(done: int, steps: int, loss: float) -> None:
         if done % max(1, steps // 30) == 0:
             curve.append(100 * float((method.logits(Batch(features=features)).argmax(1) == labels).float().mean()))
 
-    fit(method, task.seen_by("few-shot"), on_step, bank=bank)
+    ready.learn(on_step)
     return curve
 
 
