@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
 import threading
 import time
@@ -23,7 +24,7 @@ from vlmlab.datasets.splits import at_most
 from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
-from vlmlab.files import files_identity
+from vlmlab.files import expanded, files_identity
 from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean, main_metric
 from vlmlab.learning.fit import FitRecord, fit
 from vlmlab.learning.memory import PeakMemory
@@ -109,7 +110,7 @@ def shared_dataset(
     elif BY_NAME[name].offline:
         root, skip_broken = None, False
     else:
-        root, size = root and str(Path(root).expanduser().resolve()), 64
+        root, size = root and os.path.realpath(expanded(root)), 64
 
     def read() -> Dataset:
         return load_dataset(name, root=root, download=download, size=size, skip_broken=skip_broken)
