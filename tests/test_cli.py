@@ -449,15 +449,15 @@ def test_ctrl_c_is_told(capsys, monkeypatch):
 
 
 def test_a_comma_in_a_path_is_part_of_it(tmp_path, monkeypatch):
-    from vlmlab.cli import _names
+    from vlmlab.cli.options import names_in
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Smith, J").mkdir()
     (tmp_path / "w,1.pt").write_text("")
-    assert _names(["./Smith, J"]) == ["./Smith, J"]
-    assert _names(['digits, "./Smith, J"', "food"]) == ["digits", "./Smith, J", "food"]
-    assert _names(["ViT-B-32@w,1.pt"]) == ["ViT-B-32@w,1.pt"]
-    assert _names(["./Jones, K"]) == ["./Jones", "K"]
+    assert names_in(["./Smith, J"]) == ["./Smith, J"]
+    assert names_in(['digits, "./Smith, J"', "food"]) == ["digits", "./Smith, J", "food"]
+    assert names_in(["ViT-B-32@w,1.pt"]) == ["ViT-B-32@w,1.pt"]
+    assert names_in(["./Jones, K"]) == ["./Jones", "K"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Commands that check claims, speed and this installation, and that make embedded backbones again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vlmlab.cli.options import Json
+from vlmlab.cli.output import print_json, say, short, show, work
+from vlmlab.errors import unknown
+
+
+def verify(
+    systems: Annotated[
+        list[str] | None, typer.Argument(metavar="SYSTEM", help="Keys of vlmlab systems; default: all of them.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Measure what each system exists for.
+
+    Exit code 1 if a claim does not hold.
+    """
+    from vlmlab.studies.verify import verify as check
+
+    verdicts = []
+    for verdict in check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}")):
+        verdicts.append(verdict)
+        if not json_:
+            print(f"{'holds' if verdict.holds else 'NOT REPRODUCED'}  {verdict.system}: {verdict.claim}")
+            print("".join(f"       {name} = {short(value)}\n" for name, value in verdict.measured.items()), end="")
+            if verdict.cause:
+                print(f"       likely cause: {verdict.cause}")
+    if json_:
+        print_json([verdict.row() for verdict in verdicts])
+    if not all(verdict.holds for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="shared_prefix_step, matmul_share, cached_epoch, coop_fit, cocoop_step, world, report_memory (default: "
+            "all of these); fits: a 16-shot fit of every system; fit.KEY: of one, such as fit.coop.",
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Measure what the speed-ups are worth.
+
+    The speed-ups are exact; both sides of each ratio are measured in one run, on this machine.
+    """
+    with work():
+        from vlmlab.studies.bench import bench as measure
+
+        measured = measure(names or (), on_start=say)
+    if json_:
+        return print_json(measured)
+    show([{"name": name} | facts for name, facts in measured.items()], False)
+
+
+def doctor(
+    network: Annotated[bool, typer.Option("--network", help="Also see whether the model hub answers.")] = False,
+    json_: Json = False,
+) -> None:
+    """Look for what is wrong with this installation.
+
+    Versions, device, embedded weights, cache, browser. Exit code 1 if something is wrong.
+    """
+    with work():
+        from vlmlab.studies.doctor import examine
+
+        findings = examine(network)
+    if json_:
+        print_json(findings)
+    else:
+        for name, finding in findings.items():
+            mark = "ok" if finding["ok"] else "WRONG"
+            print(f"{mark:<7}{name:<34}{finding['value']}{'; ' + finding['note'] if finding['note'] else ''}")
+    if not all(finding["ok"] for finding in findings.values()):
+        raise typer.Exit(1)
+
+
+def build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
+    json_: Json = False,
+) -> None:
+    """Make an embedded backbone again and write it to data/backbones.
+
+    photo takes half a minute; micro-vit two to three hours on one core, and the two that learn from it half an hour. A
+    build of theirs that was stopped goes on where it was.
+    """
+    from vlmlab.backbones.catalog import BACKBONES
+
+    embedded = [info.name for info in BACKBONES if info.offline]
+    if name not in embedded:
+        raise unknown("embedded backbone", name, embedded)
+    with work():
+        if name == "photo":
+            from vlmlab.backbones.photo import build_photo
+
+            made = build_photo()
+        else:
+            from vlmlab.pretraining.micro import build as pretrain
+
+            made = pretrain(name)
+    if json_:
+        return print_json({"name": name, "written": str(made)})
+    print(f"{name} was written to {made}")
