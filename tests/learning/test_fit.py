@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from vlmlab.learning import fit as fitting
 from vlmlab.learning.evaluate import evaluate
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Method
+from vlmlab.testing.pretended_gpu import pretended_gpu
 
 
 def test_learning_lowers_the_loss_and_classifies(backbone, task):
@@ -237,3 +240,45 @@ def test_what_a_system_encodes_itself_is_kept_too(backbone, task, monkeypatch):
     assert torch.equal(first.seen, alone.seen) and torch.equal(second.seen, alone.seen)
     augmented = first.encode(task.support, lambda raw: first.preprocess(raw).flip(-1))
     assert not torch.equal(augmented, first.seen), "what a system augments is always computed"
+
+
+def test_a_gpu_is_not_waited_for_at_every_step(backbone, task, monkeypatch):
+    """Losses are read in groups, and the record has all of them; who watches every step gets every loss."""
+    monkeypatch.setattr(fitting, "LOOK_EVERY", 10)
+    on_cpu = fit(Probe(backbone), task)
+    assert on_cpu.steps == 40
+    with pretended_gpu() as gpu:
+        there, watched = copy.deepcopy(backbone).to("cuda"), []
+
+        class ThereProbe(Probe):
+            def prepare(self, task) -> None:
+                super().prepare(task)
+                self.head.to("cuda")
+
+        gpu.waits = 0
+        record = fit(ThereProbe(there), task)
+        assert gpu.waits < record.steps / 2
+        fit(ThereProbe(there), task, on_step=lambda done, steps, loss: watched.append(loss))
+    assert record.losses == watched == pytest.approx(on_cpu.losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("at", [3, 25])
+def test_on_a_gpu_the_step_that_diverged_is_named_although_it_is_found_later(backbone, task, monkeypatch, tmp_path, at):
+    monkeypatch.setattr(fitting, "LOOK_EVERY", 10)
+
+    class Diverging(Probe):
+        steps = 0
+
+        def prepare(self, task) -> None:
+            super().prepare(task)
+            self.head.to("cuda")
+
+        def loss(self, batch):
+            self.steps += 1
+            return super().loss(batch) / (0 if self.steps == at else 1)
+
+    with pretended_gpu():
+        method = Diverging(copy.deepcopy(backbone).to("cuda"))
+        with pytest.raises(VlmlabError, match=f"the loss of step {at} is inf"):
+            fit(method, task, checkpoint=tmp_path / "run.pt")
+    assert at < method.steps < at + 10 and not (tmp_path / "run.pt").exists()

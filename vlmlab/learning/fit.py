@@ -34,6 +34,7 @@ from vlmlab.randomness import LocalRandom
 from vlmlab.watch import told
 
 SAVE_EVERY = 30.0  # seconds between checkpoints: what a kill can cost
+LOOK_EVERY = 32  # steps between looks at the losses on a GPU, which would have to be waited for at every step
 
 
 @dataclasses.dataclass
@@ -71,7 +72,8 @@ def fit(
     process computes meanwhile. On a GPU the forward pass is in bfloat16 (autocast), on a CPU in float32.
 
     Args:
-        on_step: called after every step with the steps done, the steps in all and the loss of the last.
+        on_step: called after every step with the steps done, the steps in all and the loss of the last. On a GPU it makes
+            the processor wait for every step; without it, losses are read (and found finite) every `LOOK_EVERY` steps.
         should_stop: asked before every step; once it says True, training ends and the method is ready for use.
         checkpoint: file to resume from if it exists, and to write to; it holds the method's parameters, optimiser,
             schedule and random generator.
@@ -132,18 +134,25 @@ class _Stage:
         self.batches = len(pictures) // self.batch_size
         method.batches = self.batches
         self.steps = method.epochs * self.batches
+        self._orders: dict[int, tuple[Tensor, Tensor]] = {}  # of the epoch that is under way
         self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
         if method.eats == "features":
             kept = bank.views(pictures, views, seed) if views else bank.features(pictures)[None]
             self.features = kept.to(device)
 
+    def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The positions of all images in an epoch's order, on the CPU and on the device, whither they go once per epoch."""
+        if epoch not in self._orders:
+            drawing = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            index = torch.randperm(len(self.pictures), generator=drawing)
+            self._orders = {epoch: (index, index.to(self.labels.device))}
+        return self._orders[epoch]
+
     def batch(self, step: int) -> Batch:
         """The batch of one step; it follows from the seed and the step, so a resumed run sees the same."""
         epoch, place = divmod(step, self.batches)
-        order = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        index = torch.randperm(len(self.pictures), generator=order)
-        index = index[place * self.batch_size : (place + 1) * self.batch_size]
-        there = index.to(self.labels.device)
+        own = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        index, there = (order[own] for order in self._order(epoch))
         batch = Batch(labels=self.labels[there], index=index, tasks=None if self.tasks is None else self.tasks[there])
         if isinstance(self.pictures, CaptionSet):
             return batch  # the system has read its captions, and knows them by their positions
@@ -185,21 +194,28 @@ class _Run:
             self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
         self.steps = sum(stage.steps for stage in self.stages)
         self.losses: list[float] = []
+        self.unread: list[Tensor] = []  # losses of the last steps, 0-d, still on the device
         self._begin(self.stages[0])
+
+    @property
+    def done(self) -> int:
+        """How many steps were made."""
+        return len(self.losses) + len(self.unread)
 
     def train(self, on_step, should_stop, checkpoint: Path | None) -> bool:
         """Steps until the last one, or until the user stops it; returns whether the user did."""
         if checkpoint and checkpoint.exists():
             self._restore(checkpoint)
         device = torch.device(self.method.backbone.device).type
+        at_once = 1 if on_step or device == "cpu" else LOOK_EVERY
         saved = time.monotonic()
-        bar = tqdm(total=self.steps, initial=len(self.losses), desc=self.method.info.key, leave=False, disable=None)
+        bar = tqdm(total=self.steps, initial=self.done, desc=self.method.info.key, leave=False, disable=None)
         with bar:
-            while len(self.losses) < self.steps:
+            while self.done < self.steps:
                 if should_stop and should_stop():
                     break
-                told("learning, step", len(self.losses), self.steps)
-                stage, step = self._at(len(self.losses))
+                told("learning, step", self.done, self.steps)
+                stage, step = self._at(self.done)
                 if step == 0:
                     self._begin(stage)
                 self.optimizer.zero_grad(set_to_none=True)
@@ -211,17 +227,20 @@ class _Run:
                     self.method.before_step()
                 self.optimizer.step()
                 self.schedule.step()
-                self.losses.append(self._finite(loss))
+                self.unread.append(loss.detach())
+                if len(self.unread) >= at_once:
+                    self._read()
+                    bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
                 bar.update()
-                bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
                 if on_step:
-                    on_step(len(self.losses), self.steps, self.losses[-1])
+                    on_step(self.done, self.steps, self.losses[-1])
                 if checkpoint and time.monotonic() - saved > SAVE_EVERY:
                     self._save(checkpoint)
                     saved = time.monotonic()
+        self._read()
         if checkpoint:
             self._save(checkpoint)
-        return len(self.losses) < self.steps
+        return self.done < self.steps
 
     def _at(self, step: int) -> tuple[_Stage, int]:
         """The stage of a step of the run, and its place in there."""
@@ -236,14 +255,19 @@ class _Run:
         self.method.batches = stage.batches
         self.optimizer, self.schedule = self.method.optimizer(stage.steps)
 
-    def _finite(self, loss: Tensor) -> float:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise VlmlabError(
-                f"{self.method.info.key} diverged: the loss of step {len(self.losses) + 1} is {value}; "
-                "try a smaller learning rate (--set lr=...)"
-            )
-        return value
+    def _read(self) -> None:
+        """Take the losses of the last steps from the device; raises `VlmlabError` for the first that is not finite."""
+        if not self.unread:
+            return
+        values = torch.stack([loss.reshape(()) for loss in self.unread]).tolist()
+        self.unread.clear()
+        for value in values:
+            if not math.isfinite(value):
+                raise VlmlabError(
+                    f"{self.method.info.key} diverged: the loss of step {len(self.losses) + 1} is {value}; "
+                    "try a smaller learning rate (--set lr=...)"
+                )
+            self.losses.append(value)
 
     def _identity(self) -> str:
         """Hash of what must be equal for a checkpoint to belong to this run."""
@@ -262,6 +286,7 @@ class _Run:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def _save(self, path: Path) -> None:
+        self._read()  # what has diverged is not saved
         on_gpu = torch.device(self.method.backbone.device).type == "cuda"
         state = {
             "identity": self._identity(),
@@ -291,7 +316,7 @@ class _Run:
             )
         self.losses = list(state["losses"])
         self.clocks.before = state["seconds"]
-        self._begin(self._at(max(0, len(self.losses) - 1))[0])
+        self._begin(self._at(max(0, self.done - 1))[0])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -88,7 +88,7 @@ class ProDA(Method):
         self.prompts = assemble(self.backbone.text, classes, words)
         k = self.config.n_prompts
         places = [FRONT] * (k // 4) + [MIDDLE] * (k // 4) + [END] * (k - 2 * (k // 4))
-        self.places = torch.tensor(places, device=self.prompts.rest.device)  # [K]
+        self.places = torch.tensor(places)  # [K]; on the CPU, which looks up what each prompt needs
         self.orders = {FRONT: self.prompts.order(0), MIDDLE: self.prompts.order(self.config.n_ctx // 2)}
         self.mean: Tensor | None = None
 
@@ -115,7 +115,7 @@ class ProDA(Method):
     def loss(self, batch: Batch) -> Tensor:
         self.mean = None  # what is learned moves it
         count = min(self.config.prompts_at_once, self.config.n_prompts)
-        chosen = torch.randperm(self.config.n_prompts)[:count].to(self.places.device)
+        chosen = torch.randperm(self.config.n_prompts)[:count]
         w = self.weights(chosen)  # [k, C, e]
         logits = bound(self.image_features(batch), w, batch.labels, self.backbone.logit_scale)
         return F.cross_entropy(logits, batch.labels) + self.config.orthogonality * self.likeness(chosen)

@@ -1,0 +1,1 @@
+"""What tests are made with, also those of systems that live outside of this package."""
