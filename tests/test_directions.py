@@ -63,6 +63,7 @@ BELOW = {
         "views",
         "widgets",
     ),
+    "testing": (*ABOVE_NOTHING, "backbones", "datasets", "features", "methods", "learning"),
     "cli": (*ABOVE_NOTHING, "backbones", "datasets", "features", "pretraining", "studies", "book"),
 }
 """Part -> what it may import. World, datasets, backbones; methods; learning; studies; views; widgets; the book."""

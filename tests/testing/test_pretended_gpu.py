@@ -76,6 +76,14 @@ def test_learning_gives_the_numbers_of_the_cpu(gpu):
     assert learned("cuda") == learned("cpu")
 
 
+def test_data_can_be_set_to_data_of_the_gpu(gpu):
+    weight = nn.Parameter(torch.zeros(2, device="cuda"))
+    weight.data = torch.ones(2, device="cuda")
+    assert weight.tolist() == [1, 1] and weight.requires_grad
+    with pytest.raises(Mixed):
+        weight.data = torch.ones(2)
+
+
 def test_gradients_cross_between_the_devices(gpu):
     here = torch.ones(3, requires_grad=True)
     (2 * here.to("cuda")).sum().cpu().backward()

@@ -79,6 +79,16 @@ class GpuTensor(Tensor):
     def is_cuda(self) -> bool:
         return True
 
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, new: Tensor) -> None:
+        if not isinstance(new, GpuTensor) or new.shape != self.shape or new.dtype != self.dtype:
+            raise Mixed(f"a tensor on cuda:0 was given the data of {tuple(new.shape)} {new.dtype} on {new.device}")
+        self.inner = new.inner.detach()
+
     def __tensor_flatten__(self):
         return ["inner"], None
 
