@@ -126,14 +126,18 @@ class TextTower:
         return self._head(x)
 
     def forward(
-        self, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None, mask: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        end: Tensor,
+        deep: Sequence[Tensor | None] | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Features [N, e] of token embeddings [N, L, d] (positions are added here); `end` [N] is the pooled position.
 
         L may be any length up to the context length; a causal tower cuts off what stands behind the last `end`. (A
         tower that is not causal and attends to its padding, as SigLIP's does, needs the padding, too.)
         `deep[j]` [M, d] or [N, M, d] replaces positions special .. special+M-1 at the input of block j+1 (counted from
-        0), without positions: deep text prompts (MaPLe, arXiv:2210.03117, section 3.2).
+        0), without positions: deep text prompts (MaPLe, arXiv:2210.03117, section 3.2); None leaves a block as it is.
         `mask` [N, L] is true for tokens that may be attended to; without it, all may.
         Raises `VlmlabError` if the sequence or the prompts do not fit.
         """
@@ -151,7 +155,7 @@ class TextTower:
             for_end = seen
         x = self._positioned(embeddings, 0)
         for j, block in enumerate(self.blocks):
-            if deep and 0 < j <= len(deep):
+            if deep and 0 < j <= len(deep) and deep[j - 1] is not None:
                 x = replace_rows(x, self.special, deep[j - 1])
             if j < self.depth - 1:
                 x = run_block(block, x, seen, causal=self.causal and seen is None)
@@ -244,7 +248,7 @@ class TextTower:
                 f"deep prompts in {len(deep) + 1} blocks exceed the {self.depth} of the text tower of {self.name}; "
                 "use fewer"
             )
-        most = max(d.shape[-2] for d in deep)
+        most = max(d.shape[-2] for d in deep if d is not None)
         if self.special + most > room:
             raise VlmlabError(f"deep text prompts of {most} tokens do not fit into a prefix of {room}; use fewer")
 
@@ -340,7 +344,11 @@ class HuggingFaceTextTower(TextTower):
     def _deep_prompts(self, deep: Sequence[Tensor] | None) -> Iterator[None]:
         """While active, `deep[j]` replaces the prompt's rows at the input of block j+1, for this thread alone."""
         before = _deep.rows
-        _deep.rows = {id(b): (self.special, rows) for b, rows in zip(self.blocks[1:], deep or (), strict=False)}
+        _deep.rows = {
+            id(b): (self.special, rows)
+            for b, rows in zip(self.blocks[1:], deep or (), strict=False)
+            if rows is not None
+        }
         try:
             yield
         finally:

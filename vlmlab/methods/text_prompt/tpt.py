@@ -29,10 +29,11 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as vision
 from torch import Tensor
-from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
+from torchvision.transforms import InterpolationMode
 
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Method, option
+from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.views import crop_and_flip, view_features
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -74,7 +75,7 @@ class TPT(Method):
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, C] from images [B, V, 3, S, S], or from the views' features [B, V, e]; view 0 is the plain one."""
-        f = F.normalize(self._view_features(batch), dim=-1)
+        f = F.normalize(view_features(self.backbone, batch), dim=-1)
         context = self.tune(f)
         with torch.no_grad():
             return self.scores(f[:, :1], context)[:, 0]  # (4)
@@ -105,8 +106,7 @@ class TPT(Method):
         return torch.stack([self._views(picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
 
     def _views(self, picture, seed: int) -> Tensor:
-        pixels = torch.as_tensor(picture).movedim(-1, 0)  # uint8 [3, H, W]
-        augment = Compose([RandomResizedCrop(self.backbone.image_size, antialias=True), RandomHorizontalFlip()])
+        pixels, augment = torch.as_tensor(picture).movedim(-1, 0), crop_and_flip(self.backbone.image_size)  # [3, H, W]
         with LocalRandom(seed):
             crops = [augment(pixels) for _ in range(self.config.n_views - 1)]
             views = [self._augmix(crop) for crop in crops] if self.config.augmix else [self._ready(crops)]
@@ -127,14 +127,6 @@ class TPT(Method):
         w = torch.distributions.Dirichlet(torch.ones(3)).sample().tolist()
         m = float(torch.rand(()))  # Beta(1, 1)
         return (m * x + (1 - m) * sum(a * b for a, b in zip(w, mixed, strict=True)))[None]
-
-    def _view_features(self, batch: Batch) -> Tensor:
-        if batch.features is not None:
-            return batch.features
-        with torch.no_grad():
-            chunks = batch.images.flatten(0, 1).split(PICTURES_AT_ONCE)
-            features = torch.cat([self.backbone.encode_image(chunk) for chunk in chunks])
-        return features.unflatten(0, batch.images.shape[:2])
 
 
 def confident(logits: Tensor, share: float) -> Tensor:
