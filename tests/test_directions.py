@@ -10,13 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vlmlab"
 
-ABOVE_NOTHING = ("errors", "files", "registry", "heap", "watch", "randomness")
+ABOVE_NOTHING = ("errors", "files", "registry", "heap", "watch", "randomness", "clock")
 BELOW = {
     "errors": (),
     "files": ("errors",),
     "heap": (),
     "watch": (),
     "randomness": ("errors",),
+    "clock": (),
     "registry": ("errors",),
     "geometry": ("datasets",),  # whose ground truth it moves
     "world": ABOVE_NOTHING,

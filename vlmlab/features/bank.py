@@ -13,6 +13,7 @@ Dimensions: N images, V views, e joint width, S image side.
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from vlmlab.clock import Clock, charge, uncounted
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, write_atomically
 from vlmlab.randomness import LocalRandom
@@ -44,13 +46,21 @@ class FeatureBank:
         self.backbone = backbone
         self._folder = cache_path("features", backbone.fingerprint()) if disk else None
         self._memory: dict[str, Tensor] = {}
+        self._costs: dict[str, tuple[float, float]] = {}
 
     def features(self, pictures) -> Tensor:
-        """Features [N, e] of an ImageSet as evaluation sees it; float32, on the CPU, not normalised."""
-        return self._kept(pictures, FIT, lambda positions: evaluated(self.backbone, pictures, positions))
+        """Features [N, e] of an ImageSet as evaluation sees it; float32, on the CPU, not normalised.
+
+        All systems share them, so that they take no time on the `Clock` of the one that happens to ask first.
+        """
+        with uncounted():
+            return self._kept(pictures, FIT, lambda positions: evaluated(self.backbone, pictures, positions))
 
     def views(self, pictures, count: int, seed: int) -> Tensor:
-        """Features [V, N, e] of `count` random crops of every image; the same for the same seed."""
+        """Features [V, N, e] of `count` random crops of every image; the same for the same seed.
+
+        Cached ones take as long on the `Clock` as encoding them had taken, which is kept beside them.
+        """
         names = [f"crop {CROP_AREA}, flip, seed {seed}, view {view}" for view in range(count)]
         return torch.stack(
             [
@@ -63,12 +73,26 @@ class FeatureBank:
         """From memory, else from the disk, else computed; `images_at(positions)` gives tensors [n, 3, S, S]."""
         key = hashlib.sha256(f"{pictures.fingerprint()}\n{transform}".encode()).hexdigest()[:32]
         if key not in self._memory:
-            found = self._read(key, len(pictures))
-            if found is None:
-                found = self._encode(pictures, images_at)
-                self._write(key, found, transform)
-            self._memory[key] = found
+            found, cost = self._read(key, len(pictures)), (0.0, 0.0) if transform == FIT else self._cost(key)
+            if found is None or cost is None:
+                with Clock() as clock:
+                    found = self._encode(pictures, images_at)
+                cost = clock.read()
+                self._write(key, found, transform, cost)
+            else:
+                charge(*cost)
+            self._memory[key], self._costs[key] = found, cost
+        else:
+            charge(*self._costs[key])
         return self._memory[key]
+
+    def _cost(self, key: str) -> tuple[float, float] | None:
+        """What encoding had taken, (seconds, cpu_seconds), from the disk; None for features that say nothing of it."""
+        try:
+            cost = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8")) if self._folder else {}
+            return float(cost["seconds"]), float(cost["cpu_seconds"])
+        except (OSError, ValueError, KeyError, TypeError):  # as in `_read`
+            return None
 
     @torch.no_grad()
     def _encode(self, pictures, images_at) -> Tensor:
@@ -89,13 +113,17 @@ class FeatureBank:
             return None
         return features if features.shape == (count, self.backbone.embed_dim) else None
 
-    def _write(self, key: str, features: Tensor, transform: str) -> None:
+    def _write(self, key: str, features: Tensor, transform: str, cost: tuple[float, float]) -> None:
         if self._folder is None:
             return
         # One entry: safetensors writes several in no particular order, and equal features are to be equal files.
         content = save({"features": features.contiguous()}, {"of": f"{self.backbone.name}, {transform}"})
         try:
             write_atomically(self._folder / f"{key}.safetensors", content)
+            if transform != FIT:
+                # In a file of its own: the features are the same bytes wherever and whenever they are made.
+                facts = dict(zip(("seconds", "cpu_seconds"), cost, strict=True))
+                write_atomically(self._folder / f"{key}.json", json.dumps(facts))
         except VlmlabError as error:
             warnings.warn(f"features are kept in memory only: {error}", stacklevel=2)
             self._folder = None

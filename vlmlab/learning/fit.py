@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vlmlab.clock import Clock
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import ForeignCheckpoint, VlmlabError
@@ -42,7 +43,8 @@ class FitRecord:
     """What happened: the loss of every step, and what it cost.
 
     `seconds` by the clock, `cpu_seconds` of the processor (all threads together; what else the machine does is not in
-    them) cover preparation and training, up to its last checkpoint also those of a call that is resumed; `peak_mb` (see
+    them) cover preparation and training, up to its last checkpoint also those of a call that is resumed. Frozen features,
+    which all systems share, are not in them; what the system alone needs is, cached or not (see `Clock`). `peak_mb` (see
     `PeakMemory`) is of this call alone; `stopped` says that the user ended it before the last of `steps`.
     """
 
@@ -87,31 +89,19 @@ def fit(
     """
     bank = bank or FeatureBank(method.backbone, disk=False)
     method.bank = bank
-    clocks = _Clocks()
     random = LocalRandom(task.seed)
-    with PeakMemory() as memory:
+    with PeakMemory() as memory, Clock() as clock:
         with random:
             method.prepare(task)
         losses, steps, stopped = [], 0, False
         if next(method.parameters(), None) is not None:
-            run = _Run(method, task, bank, views, clocks, random)
+            run = _Run(method, task, bank, views, clock, random)
             stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
             losses, steps = run.losses, run.steps
         with random:
             method.finish(task)
-    seconds, cpu_seconds = clocks.read()
+    seconds, cpu_seconds = clock.read()
     return FitRecord(losses, steps, stopped, round(seconds, 3), round(cpu_seconds, 3), memory.peak_mb)
-
-
-class _Clocks:
-    """Seconds since the start, by the clock and of the processor, and those that a resumed run had spent before."""
-
-    def __init__(self) -> None:
-        self.began, self.before = (time.perf_counter(), time.process_time()), (0.0, 0.0)
-
-    def read(self) -> tuple[float, float]:
-        now = time.perf_counter(), time.process_time()
-        return self.before[0] + now[0] - self.began[0], self.before[1] + now[1] - self.began[1]
 
 
 class _Stage:
@@ -186,10 +176,8 @@ class _Stage:
 class _Run:
     """The state of one training run: everything that a checkpoint must hold."""
 
-    def __init__(
-        self, method: Method, task, bank: FeatureBank, views: int, clocks: _Clocks, random: LocalRandom
-    ) -> None:
-        self.method, self.task, self.views, self.clocks, self.random = method, task, views, clocks, random
+    def __init__(self, method: Method, task, bank: FeatureBank, views: int, clock: Clock, random: LocalRandom) -> None:
+        self.method, self.task, self.views, self.clock, self.random = method, task, views, clock, random
         with random:
             self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
         self.steps = sum(stage.steps for stage in self.stages)
@@ -294,7 +282,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "losses": self.losses,
-            "seconds": self.clocks.read(),
+            "seconds": self.clock.read(),
             "generator": self.random.generator().get_state(),
             "gpu_generator": self.random.generator(self.method.backbone.device).get_state() if on_gpu else None,
         }
@@ -315,7 +303,7 @@ class _Run:
                 f"the checkpoint {path} belongs to another run (other images, settings or weights); delete it or name another file"
             )
         self.losses = list(state["losses"])
-        self.clocks.before = state["seconds"]
+        self.clock.add(*state["seconds"])
         self._begin(self._at(max(0, self.done - 1))[0])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])

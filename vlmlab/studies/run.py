@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import platform
 import threading
-import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from vlmlab import __version__
 from vlmlab.backbones import load_backbone
 from vlmlab.backbones.loading import device_of
+from vlmlab.clock import Clock
 from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
 from vlmlab.datasets.catalog import BY_NAME, DATASETS, shifted_versions
 from vlmlab.datasets.multi_task import with_companions
@@ -243,8 +243,7 @@ def run_experiment(
     baseline.prepare(adapted.task.seen_by(baseline.info.setup) if isinstance(baseline, Dense) else adapted.task)
     # Zero-shot first: it leaves the test images' features in the bank, so that the clock below counts the system.
     zero_shot = _measured(baseline, adapted, experiment)
-    began, used = time.perf_counter(), time.process_time()
-    with PeakMemory() as memory:
+    with PeakMemory() as memory, Clock() as clock:
         metrics = _measured(method, adapted, experiment)
     return {
         "system": experiment.system,
@@ -256,8 +255,8 @@ def run_experiment(
         "metrics": metrics,
         "zero_shot": zero_shot,
         "trainable_parameters": method.trainable_parameters,
-        "seconds": round(record.seconds + time.perf_counter() - began, 3),
-        "cpu_seconds": round(record.cpu_seconds + time.process_time() - used, 3),
+        "seconds": round(record.seconds + clock.read()[0], 3),
+        "cpu_seconds": round(record.cpu_seconds + clock.read()[1], 3),
         "peak_mb": max(record.peak_mb, memory.peak_mb),
         "config": dataclasses.asdict(method.config),
         "views": experiment.views,

@@ -36,6 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmlab.clock import Clock, charge
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.adapter.simclr import ResNet50Encoder, SmallEncoder, pretrain
 from vlmlab.methods.method import Batch, Method, option
@@ -47,8 +48,9 @@ from vlmlab.registry import register
 ALPHAS = torch.arange(21) / 20
 """What the search of (4) tries."""
 
-LEARNED: dict[tuple, nn.Module] = {}
-"""Encoders that this process has trained, by images and settings; the oldest goes when there are MOST_LEARNED."""
+LEARNED: dict[tuple, tuple[nn.Module, tuple[float, float]]] = {}
+"""Encoders that this process has trained, and the seconds that it took, by images and settings; the oldest goes when there
+are MOST_LEARNED."""
 MOST_LEARNED = 8
 
 
@@ -193,24 +195,31 @@ class SVLAdapter(Method):
         return pictures.subset(torch.cat([chosen, torch.tensor(lent, dtype=torch.long)])).relabelled(labels)
 
     def _encoder(self, pictures) -> nn.Module:
-        """The encoder of (1). Shots, support sets and the classifier do not matter to it: one serves all of them."""
+        """The encoder of (1). Shots, support sets and the classifier do not matter to it: one serves all of them.
+
+        It takes the same time on the `Clock` whether it is trained now or was before.
+        """
         config, frozen = self.config, self.backbone
         settings = (config.encoder, config.pretrained, config.side, config.ssl_epochs, config.ssl_batch, config.ssl_lr)
         key = (pictures.fingerprint(), frozen.fingerprint(), str(frozen.device), *settings, config.ssl_seed)
         if key not in LEARNED:
-            with LocalRandom(config.ssl_seed):
-                encoder = SmallEncoder() if config.encoder == "small" else ResNet50Encoder(config.pretrained)
-            encoder = encoder.to(frozen.device).eval().requires_grad_(True)
-            if config.ssl_epochs:
-                # Twice the side of a view is as fine as a part of an image ever needs.
-                most = min(frozen.image_size, 2 * config.side)
-                pixels = torch.cat([resized(self.pixels(images), most) for images in self.in_turn(pictures)])
-                batch, lr = config.ssl_batch, config.ssl_lr
-                pretrain(encoder, pixels, config.side, config.ssl_epochs, batch, lr, seed=config.ssl_seed)
+            with Clock() as clock:
+                with LocalRandom(config.ssl_seed):
+                    encoder = SmallEncoder() if config.encoder == "small" else ResNet50Encoder(config.pretrained)
+                encoder = encoder.to(frozen.device).eval().requires_grad_(True)
+                if config.ssl_epochs:
+                    # Twice the side of a view is as fine as a part of an image ever needs.
+                    most = min(frozen.image_size, 2 * config.side)
+                    pixels = torch.cat([resized(self.pixels(images), most) for images in self.in_turn(pictures)])
+                    batch, lr = config.ssl_batch, config.ssl_lr
+                    pretrain(encoder, pixels, config.side, config.ssl_epochs, batch, lr, seed=config.ssl_seed)
             while len(LEARNED) >= MOST_LEARNED:
-                LEARNED.pop(next(iter(LEARNED)))
-            LEARNED[key] = encoder.eval().requires_grad_(False)
-        return LEARNED[key]
+                LEARNED.pop(next(iter(LEARNED)), None)
+            LEARNED[key] = encoder.eval().requires_grad_(False), clock.read()
+            return LEARNED[key][0]
+        encoder, cost = LEARNED[key]
+        charge(*cost)
+        return encoder
 
 
 def resized(pixels: Tensor, side: int) -> Tensor:
