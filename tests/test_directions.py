@@ -27,6 +27,7 @@ BELOW = {
     "pretraining": (*ABOVE_NOTHING, "world", "backbones", "datasets"),
     "methods": (*ABOVE_NOTHING, "geometry", "backbones", "datasets", "features"),
     "learning": (*ABOVE_NOTHING, "geometry", "datasets", "features", "methods"),
+    "testing": (*ABOVE_NOTHING, "geometry", "backbones", "datasets", "features", "methods", "learning"),
     "studies": (*ABOVE_NOTHING, "geometry", "world", "backbones", "datasets", "features", "methods", "learning"),
     "views": (
         *ABOVE_NOTHING,
@@ -65,7 +66,7 @@ BELOW = {
         "widgets",
     ),
     "testing": (*ABOVE_NOTHING, "backbones", "datasets", "features", "methods", "learning"),
-    "cli": (*ABOVE_NOTHING, "backbones", "datasets", "features", "pretraining", "studies", "book"),
+    "cli": (*ABOVE_NOTHING, "backbones", "datasets", "features", "pretraining", "testing", "studies", "book"),
 }
 """Part -> what it may import. World, datasets, backbones; methods; learning; studies; views; widgets; the book."""
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 import typer
 
-from tests.methods import test_every_system as contracts
 from vlmlab import registry
 from vlmlab.cli import app
 from vlmlab.registry import as_markdown
 from vlmlab.studies.table import as_markdown as measured_as_markdown
 from vlmlab.studies.table import read_table
+from vlmlab.testing import contract as contracts
+from vlmlab.testing import toys
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -40,13 +41,13 @@ def own():
 
 
 def test_the_new_system_of_the_readme_is_one(own, tmp_path):
-    contracts.test_one_finite_score_per_class(own)
-    contracts.test_gradients_reach_what_it_learns_and_nothing_else(own)
-    contracts.test_from_base_to_new_and_back(own)
-    contracts.test_the_shots_matter_where_the_taxonomy_says_so(own)
-    method, images = contracts.once(own)[0], contracts.task_for(own).support
+    contracts.check_one_finite_score_per_class(own)
+    contracts.check_gradients_reach_what_it_learns_and_nothing_else(own)
+    contracts.check_from_base_to_new_and_back(own)
+    contracts.check_the_shots_matter_where_the_taxonomy_says_so(own)
+    method, images = toys.once(own)[0], toys.task_for(own).support
     with torch.no_grad():
-        right = method.logits(contracts.batch_of(method, images)).argmax(1) == images.labels
+        right = method.logits(toys.batch_of(method, images)).argmax(1) == images.labels
     assert right.float().mean() > 0.5, "the mean of two images is near to both"
 
 
