@@ -219,3 +219,27 @@ def test_texts_that_do_not_change_are_encoded_once(backbone, monkeypatch):
     assert not encoded
     method.set_classes(CLASSES[:2], [TEMPLATE])
     assert method.logits(batch).shape == (8, 2) and encoded == [2]
+
+
+def test_the_output_projection_can_have_an_update(backbone):
+    """Added to the weight, it gives the same: W_o + s' B A."""
+    method = prepared(backbone, parts="qkvo", rank=2)
+    for update in method.updates:
+        for part in "qkv":
+            assert update.up[part].abs().max() == 0
+        update.up["o"].data.normal_(generator=torch.Generator().manual_seed(1))
+    images = noise_images(32)
+    changed = method.logits(Batch(images=images))
+    image, text = method.towers
+    blocks = [*image.visual.transformer.resblocks, *text.blocks]
+    weights = [block.attn.out_proj.weight.clone() for block in blocks]
+    assert len(blocks) == len(method.updates)
+    try:
+        for block, update in zip(blocks, method.updates, strict=True):
+            block.attn.out_proj.weight.data += update.factor * update.up["o"].data @ update.down["o"].data
+            update.up["o"].data.zero_()
+        torch.testing.assert_close(method.logits(Batch(images=images)), changed, rtol=1e-4, atol=1e-4)
+    finally:
+        for block, weight in zip(blocks, weights, strict=True):
+            block.attn.out_proj.weight.data.copy_(weight)
+    assert (method.logits(Batch(images=images)) - changed).abs().max() > 1e-3

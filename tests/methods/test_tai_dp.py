@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,7 @@ from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
 from tests.methods.parity import same, same_gradient
 from vlmlab.datasets.captions import noun_filter
+from vlmlab.errors import VlmlabError
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt import tai_dp
@@ -132,3 +135,33 @@ def test_it_is_fitted_without_a_picture():
     method = TaIDP(backbone, TaIDP.configure(backbone, **settings))
     record = fit(method, own)
     assert len(record.losses) == 24 and sum(record.losses[-4:]) < 0.9 * sum(record.losses[:4])
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "asl"])
+def test_the_other_losses_are_the_release_s(loss):
+    numbers, backbone = golden("tai_dpt_losses"), tiny_backbone("vit")
+    z = torch.from_numpy(numbers["in/z"]).requires_grad_()
+    found = prepared(backbone, loss=loss).loss_of(z, torch.from_numpy(numbers["in/labels"]))
+    found.backward()
+    same(found, numbers[f"out/{loss}"])
+    same_gradient(z.grad, numbers[f"grad/{loss}"])
+
+
+def test_contexts_of_the_classes_own_start_as_different_ones_and_stay_with_their_classes(backbone):
+    method, shared = prepared(backbone, csc=True), prepared(backbone)
+    assert method.whole.shape == (len(CLASSES), 4, backbone.text.width)
+    method.whole.data = shared.whole.data.expand_as(method.whole).clone()
+    same(method.class_features(method.whole), shared.class_features(shared.whole).detach().numpy())
+    with pytest.raises(VlmlabError, match="csc=false"):
+        method.set_classes(CLASSES[:2], method.templates)
+
+
+def test_learned_factors_start_at_the_exponential_of_three_and_learn(backbone):
+    method = prepared(backbone, learn_scale=True, learn_t=True)
+    plain = prepared(backbone, scale=math.exp(3), word_scale=math.exp(3))
+    batch = Batch(index=torch.arange(4), labels=method.sentences.labels[:4])
+    loss = method.loss(batch)
+    same(loss, plain.loss(batch).detach().numpy())
+    loss.backward()
+    assert method.log_scale.grad.abs() > 0 and method.log_t.grad.abs() > 0
+    assert len(list(method.parameters())) == 4 and len(list(plain.parameters())) == 2

@@ -47,7 +47,10 @@ def output(block: nn.Module, mixed: Tensor) -> Tensor:
     mixed = mixed.transpose(-3, -2).flatten(-2)
     if hasattr(attn, "ln_inner"):
         mixed = attn.ln_inner(mixed)
-    return attn.out_proj(mixed)
+    joined = attn.out_proj(mixed)
+    if "o" in getattr(attn, "low_rank", {}):
+        joined = joined + attn.low_rank(mixed, "o")
+    return joined
 
 
 def finish(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:

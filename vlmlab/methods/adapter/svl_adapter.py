@@ -17,7 +17,8 @@ follows the second rule.
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32;
 SimCLR sees the training images (the release adds those of validation); the second rule reads the unlabelled training images
-(the release those of the test, and for RN50 it forgets to normalise f there); a class that is never predicted keeps its number.
+(the release those of the test, where it normalises f for ViT-L/14 alone and in the code without labels not at all); a class
+that is never predicted keeps its number.
 On the embedded backbones the encoder is a small one that begins at random (the release: a ResNet-50 that ImageNet's labels have
 trained, so not wholly self-supervised). Both encoders see the square middle of an image (in the release, the second one sees all
 of it); an incomplete last batch of a pass is left out. SimCLR runs in `prepare`, before the first step that a checkpoint knows:

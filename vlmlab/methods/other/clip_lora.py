@@ -10,6 +10,7 @@ the weights, so that a prediction costs what it cost before. One recipe serves a
     logits = s f W^T,   f and W unit features of the changed towers, one template            (3)
     loss = cross-entropy; 500 K steps for K shots, AdamW, cosine at every step               (4)
 
+With `parts=qkvo` the output projection of the attention has an update too, an option of the release.
 The factor is alpha / sqrt(r), not alpha / r as in the first LoRA. Dropout acts on what enters A, and in learning alone. The
 backbone itself is not touched: the updates hang in a copy of its modules that shares all of its tensors.
 
@@ -62,7 +63,9 @@ class CLIPLoRA(Method):
         rank: int = option(2, "rank r of an update", 1, 256)
         alpha: float = option(1.0, "numerator of the factor alpha / sqrt(r)", 0.0, 1000.0)
         dropout: float = option(0.25, "share of the inputs of A that is dropped in learning", 0.0, 0.99)
-        parts: str = option("qkv", "projections with an update", choices=("qkv", "qv", "kv", "qk", "q", "k", "v"))
+        parts: str = option(
+            "qkv", "projections with an update", choices=("qkv", "qkvo", "qv", "kv", "qk", "q", "k", "v", "o")
+        )
         towers: str = option("both", "towers with updates", choices=("both", "image", "text"))
         last: int | None = option(None, "only in so many last blocks of a tower; none: in all", 1, 100)
         steps: int | None = option(None, "steps; none: 500 times the shots", 1, 1000000)
@@ -154,7 +157,7 @@ class CLIPLoRA(Method):
 
 
 class LowRank(nn.Module):
-    """The updates of one attention's projections: A and B of (1) for each of `parts`, out of "qkv"."""
+    """The updates of one attention's projections: A and B of (1) for each of `parts`, out of "qkvo" (o: the output's)."""
 
     def __init__(self, width: int, parts: str, rank: int, alpha: float, noise: torch.Generator):
         super().__init__()
@@ -164,6 +167,9 @@ class LowRank(nn.Module):
             {part: nn.Parameter(bound * (2 * torch.rand(rank, width, generator=noise) - 1)) for part in parts}
         )  # A (2)
         self.up = nn.ParameterDict({part: nn.Parameter(torch.zeros(width, rank)) for part in parts})  # B (2)
+
+    def __contains__(self, part: str) -> bool:
+        return part in self.down
 
     def forward(self, x: Tensor, parts: str) -> Tensor:
         """What is added to the projections `parts` of tokens x [N, T, d], side by side: [N, T, d len(parts)]."""

@@ -19,8 +19,9 @@ by attention to the tokens of the image.
 An image passes the image tower twice, for (1) and for (6). With `class_aware=false` the blocks of (4) have n learned
 tokens like the others: the baseline, text prompts and deep visual prompts side by side.
 
-What differs from the release: float32; the auxiliary term is left out for a batch in which no image has its class among the
-R (the release gives NaN there); f0 of a support image is computed once, unless training asks for crops; G is a share of the epochs,
+For a batch in which no image has its class among the R, the auxiliary term is left out, as in the release.
+
+What differs from the release: float32; f0 of a support image is computed once, unless training asks for crops; G is a share of the epochs,
 30 of 60 there. The auxiliary classifier A belongs to the classes that were learned and serves in training only.
 
 Dimensions: B batch, C classes, R candidate classes, M context vectors, n visual tokens, T class and patch tokens, L image
