@@ -10,7 +10,7 @@ OUT ?= reports/adaptation
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help environment report lab book test lint clean
+.PHONY: help environment report lab book test lint coverage clean
 
 help:                      ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,14 +34,21 @@ lab: $(READY)              ## open the book in JupyterLab
 book: $(READY)            ## execute all chapters and write them back
 	$(BIN)/vlmlab book --workers $(WORKERS)
 
-test: $(READY)            ## lint, tests, and every chapter of the book
+test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q vlmlab tests
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	OMP_NUM_THREADS=1 VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		--nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
+		--timeout=3600 --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
 
-lint: $(READY)             ## ruff only
+lint: $(READY)             ## ruff and mypy only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q vlmlab tests
+	$(BIN)/mypy
+
+coverage: $(READY)         ## the tests again, with the share of lines that they run (it has a floor)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 clean:                     ## remove the environment and what reports wrote
 	rm -rf $(VENV) reports

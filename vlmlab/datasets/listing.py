@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from vlmlab.errors import VlmlabError
 
@@ -69,7 +70,7 @@ def files_below(place: Path) -> list[Path]:
     return sorted(found)
 
 
-def cannot_look_into(error: OSError) -> None:
+def cannot_look_into(error: OSError) -> NoReturn:
     folder, reason = error.filename, error.strerror
     raise VlmlabError(f"cannot look into {folder} ({reason}); choose a folder that you may read") from error
 

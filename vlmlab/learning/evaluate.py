@@ -97,7 +97,7 @@ def evaluate_hierarchy(
 
     {"accuracy" (among all leaves), "hca" (hierarchical consistency: right among the leaves and, at every node above the
     image's class, among the node's children), "mta" (mean accuracy over the `tree.cuts()`), "per_node": {inner node:
-    accuracy among its children, over the pictures below it}}. The method is left on the classes that it had.
+    accuracy among its children, over the images below it}}. The method is left on the classes that it had.
 
     Args:
         pictures: an ImageSet whose labels count the tree's classes.

@@ -136,7 +136,7 @@ class Method(nn.Module):
     # What a Batch must carry: "features", "images" or "views"; or "regions": its `index` alone, by which a system finds what it
     # keeps of the images' regions.
     eats: str = "features"
-    batches: int = 1  # in a pass over the training images: `fit` sets it
+    batches: int = 1  # of an epoch: `fit` sets it
     bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of an image
 
     def __init_subclass__(cls, **kwargs):
@@ -218,12 +218,12 @@ class Method(nn.Module):
 
     @property
     def planned_epochs(self) -> int:
-        """Passes over the training images that the recipe has; CoOp's depend on the shots, so ask after `prepare`."""
+        """Epochs that the recipe has; CoOp's depend on the shots, so ask after `prepare`."""
         return self.config.epochs
 
     @property
     def epochs(self) -> int:
-        """Passes that are made: the planned ones, as far as `most_steps` goes."""
+        """Epochs that are made: the planned ones, as far as `most_steps` goes."""
         most = getattr(self.config, "most_steps", 0)
         return min(self.planned_epochs, max(1, most // self.batches)) if most else self.planned_epochs
 

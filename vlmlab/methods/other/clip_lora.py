@@ -15,7 +15,7 @@ The factor is alpha / sqrt(r), not alpha / r as in the first LoRA. Dropout acts 
 backbone itself is not touched: the updates hang in a copy of its modules that shares all of its tensors.
 
 What differs from the release: the scale s is the backbone's, which is 100 in CLIP, where the release writes 100; float32, or
-bfloat16 on a GPU (the release: half precision); the steps are whole passes over the images, so there may be up to one pass
+bfloat16 on a GPU (the release: half precision); the steps are whole epochs, so there may be up to one epoch
 more than 500 K; the update is kept apart from the weights (the release adds it when it predicts: same numbers); no image is
 cropped unless training asks for views.
 

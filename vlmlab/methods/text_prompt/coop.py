@@ -11,7 +11,7 @@ through the frozen text encoder. A task is then stored in M x d numbers.
 The name may also stand in the middle of the context or in front of it. With the name at the end, a context that all
 classes share is encoded once instead of C times: same numbers, same gradients.
 
-In the release the passes over the images follow the shots, but ImageNet has 50 always; and for base and new classes its
+In the release the epochs follow the shots, but ImageNet has 50 always; and for base and new classes its
 authors start CoOp from "a photo of a" (`init`), with M = 4 and 200 passes.
 
 What differs from the release: float32 instead of half precision; no image is augmented unless training asks for
