@@ -1,1 +1,1 @@
-"""Open-vocabulary and weakly supervised segmenters of survey sections 7.2 and 7.3, one file each."""
+"""Systems of survey sections 7.2 and 7.3 that segment, one file each."""

@@ -1,0 +1,143 @@
+"""MaskCLIP+: a student learns from MaskCLIP's maps (arXiv:2112.01071, ECCV 2022).
+
+Survey, section 7.2.2. MaskCLIP reads dense labels off a frozen CLIP, and they are coarse. MaskCLIP+ takes them for pseudo
+labels of an ordinary segmentation network whose classifier is the frozen text embeddings, so that the student may be as
+sharp as its pixels are. Where masks of seen classes are there, they are used; the pixels without label get the name that
+the teacher finds most likely among the *unlabelled* words alone. After some iterations the student's own answers take the
+teacher's place, because by then they are better.
+
+    F = student(x),   P = s n(F) T^T                                student and its scores       (1)
+    y(x) = mask(x) where it is granted; else argmax over unlabelled c of G_c(x)                  (2)
+    G = MaskCLIP(x) for the first `guided` of the iterations, then P of the student itself       (3)
+    L = mean over pixels of CE(P(x), y(x)); pixels that show no class at all count nothing       (4)
+
+What differs from the release, which trains DeepLabv2 with ResNet-101: the student is a small pixel encoder on the frozen
+tokens of the same tower (`dense.pixels`), as there is no ImageNet here, and it is supervised at half the image's size.
+The release takes plain products of features and words (norm_feat off); they learn too slowly in a minute, so here both
+are unit vectors times a scale. There is no learned background row (cls_bg), for every pixel of the embedded sets that
+counts has a name. In the release self-training begins after a tenth of the iterations on VOC.
+
+It is transductive as in the paper: which pixels have no label, and the words for them, are known in training.
+
+Dimensions: B images, C classes, S image side, h x w places, e joint width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmlab.datasets.truth import NOTHING, UNLABELLED
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.dense.pixels import TextPixels, halved, tokens
+from vlmlab.methods.dense.segmenter import Segmenter
+from vlmlab.methods.method import Batch, Recipe, option, rate_by_step
+from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.registry import register
+
+
+@register(
+    "maskclip_plus",
+    title="MaskCLIP+: Extract Free Dense Labels from CLIP",
+    paper="arXiv:2112.01071",
+    year=2022,
+    section="7.2.2",
+    family="segmentation",
+    setup="open-vocabulary",
+    tasks=("segmentation",),
+    learns="a student network",
+    needs=("local features",),
+)
+class MaskCLIPPlus(Segmenter):
+    """A student of masks, and of MaskCLIP where there is none."""
+
+    @dataclasses.dataclass
+    class Config(Recipe):
+        epochs: int = option(56, "epochs", 1, 10000)
+        batch_size: int = option(16, "training images a step", 1, 4096)
+        optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
+        lr: float = option(0.01, "learning rate", 0.0, 10.0)
+        warmup_epochs: int = option(0, "first epochs, in which the rate rises", 0, 100)
+        guided: float = option(0.1, "share of the iterations in which MaskCLIP gives the pseudo labels", 0.0, 1.0)
+        labels: str = option(
+            "seen", "seen: masks of seen classes are used; none: MaskCLIP labels every pixel", choices=("seen", "none")
+        )
+        scale: float = option(20.0, "factor of the cosines", 0.0, 1000.0)
+        templates: str = option("scene85", HELP)
+
+    embedded: ClassVar[dict] = {
+        "epochs": 7,
+        "optimizer": "adamw",
+        "lr": 3e-3,
+        "weight_decay": 1e-3,
+        "warmup_epochs": 1,
+        "guided": 1.0,
+        "templates": "dataset",
+    }
+
+    def prepare(self, task) -> None:
+        if self.backbone.image.kind != "vit":
+            raise VlmlabError(f"MaskCLIP+ reads the tokens of a ViT, and {self.backbone.name} has none; use micro-vit")
+        super().prepare(task)
+        self.unlabelled = list(range(len(task.classes))) if self.config.labels == "none" else list(task.new)
+        depth = self.backbone.image.depth
+        self.after = sorted({max(1, depth // 3), max(1, 2 * depth // 3), depth})
+        width = len(self.after) * self.backbone.image.width
+        self.student = TextPixels(width, self.backbone.embed_dim).to(self.backbone.device)
+        self.done, self.steps = 0, 1
+
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        """Other words for the classifier; the student stays as it is."""
+        super().set_classes(classes, templates)
+        sentences = choose(self.config.templates, templates)
+        self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # T [C, e]
+
+    def optimizer(self, steps: int):
+        self.steps = steps
+        return super().optimizer(steps)
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        self.done = step  # the schedule counts what is done, also in a run that is resumed
+        return rate_by_step(step, steps, self.config.lr, self.config.warmup_epochs * self.batches)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, C, S, S], the student's scores (1), enlarged."""
+        return F.interpolate(self.scores(batch.images), size=batch.images.shape[-2:], mode="bilinear")
+
+    def loss(self, batch: Batch) -> Tensor:
+        scores = self.scores(batch.images)  # [B, C, S/2, S/2]
+        own = self.done >= self.config.guided * self.steps
+        guide = scores.detach() if own else self.teacher(batch.images, scores.shape[-2:])  # (3)
+        masks = halved(batch.masks)
+        if self.config.labels == "none":
+            masks = torch.full_like(masks, UNLABELLED)
+        target = pseudo_labelled(masks, guide, self.unlabelled)
+        counted = (target != NOTHING).sum().clamp_min(1)
+        return F.cross_entropy(scores, target, ignore_index=NOTHING, reduction="sum") / counted  # (4)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """[B, C, S/2, S/2], the scaled cosines of the student's pixels with the words (1)."""
+        features = self.student(images, tokens(self.backbone.image, images, self.after))
+        return self.config.scale * torch.einsum("behw,ce->bchw", F.normalize(features, dim=1), self.classifier)
+
+    @torch.no_grad()
+    def teacher(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """MaskCLIP's cosines [B, C, *size]."""
+        local = F.normalize(self.backbone.image.local_features(images), dim=1)
+        return F.interpolate(torch.einsum("behw,ce->bchw", local, self.classifier), size=size, mode="bilinear")
+
+
+def pseudo_labelled(masks: Tensor, guide: Tensor, unlabelled: Sequence[int]) -> Tensor:
+    """Class indices [B, H, W] with every UNLABELLED pixel given the best of the `unlabelled` classes by `guide` [B, C, H, W] (2).
+
+    Without unlabelled classes such pixels count nothing; what was granted, and NOTHING, stays.
+    """
+    unlabelled = torch.as_tensor(list(unlabelled), dtype=torch.long, device=masks.device)
+    if not len(unlabelled):
+        return masks.masked_fill(masks == UNLABELLED, NOTHING)
+    return torch.where(masks == UNLABELLED, unlabelled[guide[:, unlabelled].argmax(1)], masks)
