@@ -65,7 +65,6 @@ BELOW = {
         "views",
         "widgets",
     ),
-    "testing": (*ABOVE_NOTHING, "backbones", "datasets", "features", "methods", "learning"),
     "cli": (*ABOVE_NOTHING, "backbones", "datasets", "features", "pretraining", "testing", "studies", "book"),
 }
 """Part -> what it may import. World, datasets, backbones; methods; learning; studies; views; widgets; the book."""
