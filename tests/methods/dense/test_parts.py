@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import batched_nms, box_iou
 
-from tests.methods.test_every_system import backbone as tiny
+from tests.golden.tiny_clip import tiny_backbone
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.boxes import class_nms, from_deltas, iou, to_deltas
 from vlmlab.methods.dense.crops import crop_embeddings, grown
@@ -89,7 +89,7 @@ def test_square_crops_distort_nothing_and_stay_in_the_image():
 
 
 def test_a_crop_of_the_whole_image_is_the_image():
-    backbone = tiny()
+    backbone = tiny_backbone("vit")
     side = backbone.image_size
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     whole = torch.tensor([0.0, 0, side, side]).expand(2, 1, 4)
@@ -113,4 +113,4 @@ def test_the_background_learns_and_the_words_do_not():
 
 def test_no_words_are_refused():
     with pytest.raises(VlmlabError, match="at least one"):
-        text_bank(tiny(), [], ["{}"])
+        text_bank(tiny_backbone("vit"), [], ["{}"])
