@@ -143,10 +143,7 @@ class VitTower(ImageTower):
         """As for `ImageTower`; the value path of a ViT is its last block with the identity for an attention matrix."""
         if self.visual.attn_pool is not None and kind != "key":
             raise VlmlabError(f"{self.name} pools by learned queries, no location has features; use {WITH_TOKENS}")
-        *first, last = self.visual.transformer.resblocks
-        x, _ = self._tokens(images)
-        for block in first:
-            x = run_block(block, x)
+        last, x = self.last_block(images)
         if kind == "key":
             (k,) = project(last, last.ln_1(x), "k")
             x = output(last, k)  # the release sends keys through the output projection, too
@@ -158,6 +155,18 @@ class VitTower(ImageTower):
         else:
             raise _unknown_kind(kind)
         return x[:, 1:].transpose(1, 2).unflatten(2, self.grid(*images.shape[-2:])).float()
+
+    def last_block(self, images: Tensor) -> tuple[nn.Module, Tensor]:
+        """The last block, and the tokens [B, 1 + h*w, d] that go into it: for systems that attend in their own way there."""
+        *first, last = self.visual.transformer.resblocks
+        x, _ = self._tokens(images)
+        for block in first:
+            x = run_block(block, x)
+        return last, x
+
+    def joint(self, x: Tensor) -> Tensor:
+        """Tokens [B, T, d] behind the last block in the joint space, [B, T, e], not normalised."""
+        return self._project(self.visual.ln_post(x))
 
     def attention(
         self, images: Tensor, prompts: Prompts | None = None, deep: Deep | None = None, behind_norm: bool = False
