@@ -11,7 +11,7 @@ every place sees itself alone. These two put another attention in its place, whi
     P = n(LN_post(X') W) T^T      cosines per place, T the unit class vectors; enlarged, argmax per pixel (4)
 
 q, k, v are the last block's, head by head (d the width of a head); in (2) the class token neither gives nor gets w. No
-training, no masks. `attention` = "csa" is (1), "neighbours" is (2); with "plain" both fall back to CLIP's own attention.
+training, no masks. `reduced` = false gives NACLIP the rest of the block, too, as its ablation does. `attention` = "csa" is (1), "neighbours" is (2); with "plain" both fall back to CLIP's own attention.
 
 What differs from the releases: one pass over the letterboxed image, where they slide a window of 224 pixels over it; no
 refinement of the result by PAMR, which NACLIP switches on; there is no background class and no threshold: every pixel gets
@@ -61,6 +61,7 @@ class SCLIP(Segmenter):
             "csa: SCLIP's; neighbours: NACLIP's; plain: CLIP's own",
             choices=("csa", "neighbours", "plain"),
         )
+        reduced: bool = option(True, "NACLIP: leave out the last block's residual sum and MLP")
         deviation: float = option(5.0, "s of (2), in places", 0.1, 100.0)
         templates: str = option("imagenet80", HELP)
 
@@ -69,7 +70,9 @@ class SCLIP(Segmenter):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         if "tokens" not in self.backbone.image.supports or "local" not in self.backbone.image.supports:
-            raise VlmlabError(f"SCLIP needs a ViT that pools its class token, which {self.backbone.name} is not; use micro-vit")
+            raise VlmlabError(
+                f"SCLIP needs a ViT that pools its class token, which {self.backbone.name} is not; use micro-vit"
+            )
         super().set_classes(classes, templates)
         sentences = choose(self.config.templates, templates)
         self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # T [C, e]
@@ -86,7 +89,7 @@ class SCLIP(Segmenter):
         block, x = image.last_block(images)  # x [B, T, d heads] in front of it
         q, k, v = project(block, block.ln_1(x), "qkv")  # each [B, heads, T, d]
         weights = attention(q, k, self.config.attention, grid, self.config.deviation)
-        if self.config.attention == "neighbours":
+        if self.config.attention == "neighbours" and self.config.reduced:
             x = output(block, weights @ v)
         else:
             x = finish(block, x, weights @ v)  # (3)
