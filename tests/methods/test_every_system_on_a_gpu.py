@@ -8,10 +8,10 @@ import functools
 import pytest
 import torch
 
-from tests.methods import test_every_system as contract
 from vlmlab.features.bank import FeatureBank
 from vlmlab.learning.evaluate import predict
 from vlmlab.registry import load_system, registry
+from vlmlab.testing import toys as contract
 from vlmlab.testing.pretended_gpu import pretended_gpu
 
 
