@@ -19,12 +19,28 @@ COMPARED = ("backbone", "dataset", "shots")
 """Settings of a published figure that a measurement here may share."""
 
 
-def published(table: str, **wanted: str | int) -> pd.DataFrame:
+FIGURES = (
+    "base_to_new",
+    "cross_dataset_and_domain",
+    "detection",
+    "pretraining",
+    "segmentation",
+    "survey_tables",
+    "transfer_fewshot",
+    "unsupervised",
+    "weakly_supervised",
+)
+"""The files of `data/reported/` that hold one published figure per row, all with the same columns."""
+
+
+def published(table: str, mixed: bool = False, **wanted: str | int) -> pd.DataFrame:
     """The published figures of a file of `data/reported/` (without .csv) whose columns equal `wanted`.
 
-    Raises `VlmlabError` for an unknown table or column, and if no figure fits.
+    Rows of different protocols are not comparable: they come together only with `mixed=True`.
+
+    Raises `VlmlabError` for an unknown table or column, if no figure fits, and if the figures mix protocols, which it names.
     """
-    known = {path.stem: path for path in data_path("reported").glob("*.csv")}
+    known = {name: data_path("reported") / f"{name}.csv" for name in FIGURES}
     if table not in known:
         raise unknown("table of published figures", table, known)
     rows = pd.read_csv(known[table], dtype=str)
@@ -34,6 +50,10 @@ def published(table: str, **wanted: str | int) -> pd.DataFrame:
         rows = rows[rows[column] == str(value)]
     if rows.empty:
         raise VlmlabError(f"no published figure in {table} has {wanted}; look at the file in data/reported")
+    counts = rows["protocol"].value_counts()
+    if len(counts) > 1 and not mixed:
+        which = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
+        raise VlmlabError(f"these figures of {table} mix protocols: {which}; name a protocol=, or ask for mixed=True")
     return rows.assign(value=rows["value"].astype(float)).reset_index(drop=True)
 
 
