@@ -11,7 +11,8 @@ every place sees itself alone. These two put another attention in its place, whi
     P = n(LN_post(X') W) T^T      cosines per place, T the unit class vectors; enlarged, argmax per pixel (4)
 
 q, k, v are the last block's, head by head (d the width of a head); in (2) the class token neither gives nor gets w. No
-training, no masks. `reduced` = false gives NACLIP the rest of the block, too, as its ablation does. `attention` = "csa" is (1), "neighbours" is (2); with "plain" both fall back to CLIP's own attention.
+training, no masks. `attention` = "csa" is (1), "neighbours" is (2); with "plain" both fall back to CLIP's own attention.
+`reduced` = false gives NACLIP the rest of the block, too, as its ablation does.
 
 What differs from the releases: one pass over the letterboxed image, where they slide a window of 224 pixels over it; no
 refinement of the result by PAMR, which NACLIP switches on; there is no background class and no threshold: every pixel gets
