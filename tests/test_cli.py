@@ -92,6 +92,7 @@ def test_every_command_explains_itself(capsys):
         "book",
         "grade",
         "verify",
+        "check",
         "bench",
         "doctor",
         "build",

@@ -37,6 +37,39 @@ def verify(
         raise typer.Exit(1)
 
 
+def check(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A key of vlmlab systems.")],
+    json_: Json = False,
+) -> None:
+    """Hold one system to its contract and its claim.
+
+    The contract is tried on a toy task, the claim is measured as by verify. Exit code 1 if something does not hold.
+    """
+    from vlmlab.registry import registry, unknown_system
+    from vlmlab.studies.verify import claims, verify
+
+    if system not in registry():
+        raise unknown_system(system)
+    rows = []
+    with work():
+        from vlmlab.testing import checks
+
+        for one in checks(system):
+            say(f"{system}: {one}")
+            try:
+                one(system)
+            except AssertionError as error:
+                rows.append({"check": str(one), "holds": False, "found": str(error).partition("\n")[0]})
+            else:
+                rows.append({"check": str(one), "holds": True, "found": ""})
+        if system in claims():
+            for verdict in verify([system], on_start=lambda key, claim: say(f"{key}: {claim}")):
+                rows.append({"check": verdict.claim, "holds": verdict.holds, "found": short(verdict.measured)})
+    show(rows, json_, ["holds", "check", "found"])
+    if not all(row["holds"] for row in rows):
+        raise typer.Exit(1)
+
+
 def bench(
     names: Annotated[
         list[str] | None,

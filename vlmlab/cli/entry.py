@@ -42,6 +42,7 @@ for command in (
     chapters.lab,
     chapters.grade,
     checks.verify,
+    checks.check,
     checks.bench,
     checks.doctor,
     checks.build,
