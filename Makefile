@@ -10,7 +10,7 @@ OUT ?= reports/adaptation
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help environment report lab book test lint coverage clean
+.PHONY: help environment report lab book shots test lint coverage clean
 
 help:                      ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lab: $(READY)              ## open the book in JupyterLab
 
 book: $(READY)            ## execute all chapters and write them back
 	$(BIN)/vlmlab book --workers $(WORKERS)
+
+shots: $(READY)            ## screenshots of every panel, light and dark, into reports/shots (needs Chromium)
+	$(BIN)/python -m tests.book.shots reports/shots
 
 test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .

@@ -7,97 +7,27 @@ promised, it is measured; ten times as long is allowed, and VLMLAB_SLACK=1 holds
 
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-import uuid
-from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
-from vlmlab.book.lab import OPTIONS
-from vlmlab.book.normalise import METADATA
-
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-TOKEN = "vlmlab"
-SLACK = float(os.environ.get("VLMLAB_SLACK", "10"))  # a time limit that fails on a busy machine tests the machine
-SOON, LATER, LONG = 20_000, 60_000, 300_000  # milliseconds to wait at most; a busy machine is slow
-
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-# One cell per panel, small enough to be ready in seconds, and a button that tells what the kernel holds.
-PANELS = [
-    "from vlmlab.widgets import MethodLab, tableau_pictures\n"
-    "lab = MethodLab('coop', 'digits', shots=16, systems=('coop', 'tip_adapter', 'maple', 'zero_shot'))\nlab",
-    "from vlmlab.widgets import PromptMicroscope\nmicroscope = PromptMicroscope()\nmicroscope",
-    "from vlmlab.widgets import AttentionViewer\nviewer = AttentionViewer()\nviewer",
-    "from vlmlab.widgets import SegmentationPlayground\nplayground = SegmentationPlayground(**tableau_pictures(3))\nplayground",
-    "from vlmlab.widgets import FewShotBoard\nboard = FewShotBoard(shots=1, offered=('zero_shot', 'tip_adapter'))\nboard",
-    "from vlmlab.widgets import EquationLens\nlens = EquationLens('zero_shot')\nlens",
-    "from vlmlab.widgets import ProtocolBox\nbox = ProtocolBox()\nbox",
-    "from vlmlab.widgets import ContextMicroscope\nlearned = ContextMicroscope(shots=1)\nlearned",
-    "from vlmlab.widgets import TransportPlan\nplan = TransportPlan(shots=1)\nplan",
-    "from vlmlab.widgets import ViewSelection\nsure = ViewSelection()\nsure",
-    "from vlmlab.widgets import PseudoLabels\npseudo = PseudoLabels()\npseudo",
-    "from vlmlab.widgets import Guess\nGuess('How many?', 7, low=0, high=10, unit='')",
-    """
-import gc, json, threading, psutil
-import ipywidgets as widgets
-from matplotlib._pylab_helpers import Gcf
-
-held = widgets.HTML()
-probe = widgets.Button(description="probe")
-probe.add_class("test-probe")
-asked = []
-
-
-def tell(button):
-    gc.collect()
-    asked.append(1)
-    facts = {
-        "asked": len(asked), "figures": len(Gcf.figs), "threads": threading.active_count(),
-        "widgets": len(widgets.widget._instances), "mb": psutil.Process().memory_info().rss / 2**20,
-    }
-    held.value = f"<pre class='test-held'>{json.dumps(facts)}</pre>"
-
-
-probe.on_click(tell)
-widgets.VBox([probe, held])
-""".strip(),
-]
-
-SHOWING = (
-    "MethodLab", "PromptMicroscope", "AttentionViewer", "SegmentationPlayground", "FewShotBoard", "EquationLens",
-    "ContextMicroscope", "TransportPlan", "ViewSelection", "PseudoLabels",
+from tests.book.lab import (
+    FLAGS,
+    LATER,
+    LONG,
+    SECTION_6,
+    SHOWING,
+    chromium,
+    has_images,
+    kernel_ready,
+    opened,
+    run_all,
+    serving,
 )  # fmt: skip
 
-# The panels of the chapters on section 6, small: name -> the cell that makes it.
-SECTION_6 = {
-    "CacheVotes": "CacheVotes(shots=1)",
-    "CacheSurface": "CacheSurface(shots=1)",
-    "VisualPromptBoard": "VisualPromptBoard(pattern='noise')",
-    "DescriptorBars": "DescriptorBars()",
-    "SectionBoard": "SectionBoard()",
-    "HierarchyTree": "HierarchyTree(shots=1)",
-    "PromptSamples": "PromptSamples(shots=1)",
-    "WiseFTFrontier": "WiseFTFrontier(shots=1, pictures=54, config={'epochs': 1})",
-}
+SLACK = float(os.environ.get("VLMLAB_SLACK", "10"))  # a time limit that fails on a busy machine tests the machine
 
-
-def chromium():
-    """The path of a Chromium, or None."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return os.environ.get("VLMLAB_CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -113,94 +43,17 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     """The address of a JupyterLab over a throw-away copy of the book."""
-    folder, own = tmp_path_factory.mktemp("book"), tmp_path_factory.mktemp("jupyter")
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        shutil.copy(path, folder)
-    cells = [new_code_cell(source) for source in PANELS]
-    nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "panels.ipynb")
-    cells = [new_code_cell(f"from vlmlab.widgets import {name}\n{cell}") for name, cell in SECTION_6.items()]
-    nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "section6.ipynb")
-    # All cells in the page, also those out of sight.
-    settings = own / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
-    news = own / "settings" / "@jupyterlab" / "apputils-extension"
-    news.mkdir(parents=True)
-    (news / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {k: v for k, v in os.environ.items() if k not in ("VLMLAB_STATIC", "VLMLAB_STRICT")} | {
-        "JUPYTER_CONFIG_DIR": str(own / "config"),
-        "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
-    }
-    command = [
-        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}",
-        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
-        "--LabApp.expose_app_in_browser=True", *OPTIONS,
-    ]  # fmt: skip
-    with open(own / "log", "w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5).read()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert process.poll() is None and time.monotonic() < until, (own / "log").read_text()
-                time.sleep(0.2)
+    with serving() as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def opened(browser, server, name):
-    """A page of 1280 x 800 with a notebook and a kernel that is ready."""
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(SOON)
-    # A workspace of its own: the default one would open what earlier tests had open.
-    page.goto(f"{server}/lab/workspaces/{uuid.uuid4().hex}/tree/{name}?token={TOKEN}", timeout=LATER)
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=LATER)
-    kernel_ready(page)
-    return page
-
-
-def kernel_ready(page):
-    """Wait for the session itself: the page shows "idle" also before there is a kernel."""
-    page.wait_for_function(
-        """() => { const context = window.jupyterapp.shell.currentWidget?.sessionContext;
-                   return context?.isReady && context.kernelDisplayStatus === 'idle'; }""",
-        timeout=LATER,
-    )
-
-
-def run_all(page):
-    """Run every cell, and wait until the last one has answered; none may end in an error."""
-    page.evaluate(
-        "() => { window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.allRan = true; }); }"
-    )
-    page.wait_for_function("() => window.allRan", timeout=LONG)
-    errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
-    assert errors.count() == 0, errors.first.inner_text()
 
 
 def shown(browser, server, notebook, names):
     """The page of a notebook that was run, once every panel of these names has an image."""
     page = opened(browser, server, notebook)
     run_all(page)
-    for name in names:
-        page.wait_for_function(
-            "name => [...document.querySelectorAll(`.vlmlab-${name} img`)].some(image => image.naturalWidth > 1)",
-            arg=name,
-            timeout=LATER,
-        )
+    has_images(page, names)
     return page
 
 
@@ -274,7 +127,7 @@ def test_the_first_chapter_runs_and_its_panels_are_alive(browser, server):
         assert page.locator(f".vlmlab-{name}").count() == 1
     # A guess first, then the answer.
     page.locator(".vlmlab-reveal").click()
-    page.wait_for_selector(".vlmlab-Guess >> text=measured")
+    page.wait_for_selector(".vlmlab-Guess >> text=points off", timeout=LATER)
     # Hints are folded and open without a mouse.
     hint = page.locator("details summary", has_text="Hint 1").first
     hint.press("Enter")
@@ -301,15 +154,93 @@ def test_a_chapter_that_was_not_run_shows_still_pictures(browser, server):
 # --- panels ------------------------------------------------------------------------------------------------------------
 
 
+def fit_a_small_screen(page):
+    """Controls of about 240 px beside the answer, on one screen, without scrollbars from a few pixels of margin."""
+    for box in page.locator(".vlmlab-panel").all():
+        name, edges = box.get_attribute("class"), box.bounding_box()
+        assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 1280 and edges["height"] <= 640, (name, edges)
+        side, shown = (box.locator(f".vlmlab-{part}").first.bounding_box() for part in ("controls", "shown"))
+        assert 220 <= side["width"] <= 260 and side["x"] + side["width"] <= shown["x"], name
+        assert abs(side["y"] - shown["y"]) < 4 and shown["width"] > 400, name
+        bars = box.evaluate(
+            """panel => [...panel.querySelectorAll('*')].filter(part => part.tagName !== 'PRE'
+                && ['auto', 'scroll'].includes(getComputedStyle(part).overflowX)
+                && part.scrollWidth > part.clientWidth && part.clientWidth > 0).map(part => part.className)"""
+        )
+        assert bars == [], (name, bars)
+        images = box.locator("img[src]").evaluate_all(
+            "images => images.map(image => [image.alt, image.clientWidth / image.clientHeight, image.naturalWidth / image.naturalHeight])"
+        )
+        for alt, shape, natural in images:
+            assert len(alt) > 5 and abs(shape / natural - 1) < 0.05, (name, alt)
+
+
 def test_panels_fit_a_small_screen(panels):
-    for box in panels.locator(".vlmlab-panel").all():
-        edges = box.bounding_box()
-        assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 1280, box.get_attribute("class")
+    fit_a_small_screen(panels)
+
+
+def test_a_narrow_page_has_the_controls_above(panels):
+    panels.set_viewport_size({"width": 700, "height": 800})
+    box = panels.locator(".vlmlab-AttentionViewer")
+    side, shown = (box.locator(f".vlmlab-{part}").first.bounding_box() for part in ("controls", "shown"))
+    assert side["y"] + side["height"] <= shown["y"] and shown["x"] + shown["width"] <= 700
+    panels.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_what_takes_long_says_so_and_stops(panels):
+    box = panels.locator(".vlmlab-Endless")
+    assert not box.locator(".vlmlab-stop").is_visible()
+    began = time.perf_counter()
+    box.locator("text=begin").click()
+    panels.wait_for_function(
+        "() => /encoding images \\d+ of 600, \\d+ s/.test(document.querySelector('.vlmlab-Endless .vlmlab-busy').innerText)"
+    )
+    assert time.perf_counter() - began < 0.5 * SLACK
+    assert box.locator(".vlmlab-shown.vlmlab-old").count() == 1, "what is shown is from before, and looks so"
+    began = time.perf_counter()
+    box.locator(".vlmlab-stop").click()
+    panels.wait_for_selector(".vlmlab-Endless >> text=Stopped")
+    assert time.perf_counter() - began < 1 * SLACK
+    panels.wait_for_function("() => !document.querySelector('.vlmlab-Endless .vlmlab-busy').innerText.trim()")
+
+
+def test_an_answer_is_hidden_until_the_guess(panels):
+    output = panels.locator(".jp-OutputArea-output", has_text="the answer: seven").first
+    assert not output.is_visible(), "also after all cells were run"
+    panels.locator(".vlmlab-Guess .vlmlab-reveal").click()
+    output.wait_for(state="visible")
+
+
+def test_the_dark_theme_is_legible(panels):
+    def contrast(selector):
+        return panels.evaluate(
+            """selector => {
+                const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(v => v / 255)
+                    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+                const ground = getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor;
+                const values = [getComputedStyle(document.querySelector(selector)).color, ground].map(light).sort((a, b) => b - a);
+                return (values[0] + 0.05) / (values[1] + 0.05); }""",
+            selector,
+        )
+
+    before = revision(panels, "PromptMicroscope")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "cat,,dog")
+    settled(panels, "PromptMicroscope", before)
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        panels.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", theme)
+        dark = str(theme == "JupyterLab Light").lower()
+        panels.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=dark)
+        panels.wait_for_timeout(300)  # colours fade
+        for part in ("told", "name", "bars .word"):
+            assert contrast(f".vlmlab-PromptMicroscope .vlmlab-{part}") > 4.5, (theme, part)
+    before = revision(panels, "PromptMicroscope")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, cat, car")
+    settled(panels, "PromptMicroscope", before)
 
 
 def test_a_prompt_is_typed_and_the_prediction_changes(panels):
     before, tokens = revision(panels, "PromptMicroscope"), panels.locator(".vlmlab-PromptMicroscope table").inner_text()
-    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words input", "apple, pear, fire engine")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, pear, fire engine")
     settled(panels, "PromptMicroscope", before)
     after = panels.locator(".vlmlab-PromptMicroscope table").inner_text()
     assert "fire engine" in after and after != tokens
@@ -325,11 +256,11 @@ def test_a_prompt_is_typed_and_the_prediction_changes(panels):
 )
 def test_a_bad_list_of_words_is_one_line_and_the_panel_goes_on(panels, text, message):
     before = revision(panels, "PromptMicroscope")
-    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words input", text)
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", text)
     settled(panels, "PromptMicroscope", before)
     panels.wait_for_selector(f".vlmlab-PromptMicroscope >> text={message}")
     before = revision(panels, "PromptMicroscope")
-    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words input", "apple, cat, car")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, cat, car")
     settled(panels, "PromptMicroscope", before)
     panels.wait_for_function(
         f"() => !document.querySelector('.vlmlab-PromptMicroscope').innerText.includes('{message}')"
@@ -338,10 +269,10 @@ def test_a_bad_list_of_words_is_one_line_and_the_panel_goes_on(panels, text, mes
 
 def test_emoji_in_a_class_name_do_no_harm(panels):
     before = revision(panels, "PromptMicroscope")
-    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words input", "apple, \N{CAT FACE}")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, \N{CAT FACE}")
     settled(panels, "PromptMicroscope", before)
     before = revision(panels, "PromptMicroscope")
-    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words input", "apple, cat")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, cat")
     settled(panels, "PromptMicroscope", before)
     assert "cat" in panels.locator(".vlmlab-PromptMicroscope table").inner_text()
 
@@ -362,26 +293,27 @@ def test_uploads(panels, tmp_path):
         settled(panels, "PromptMicroscope", before)
         if message:
             panels.wait_for_selector(f".vlmlab-PromptMicroscope >> text={message}")
-    red, green, blue = pixels(panels, ".vlmlab-PromptMicroscope img")
+    red, green, blue = pixels(panels, ".vlmlab-PromptMicroscope .vlmlab-shown img")
     assert red > 200 and green < 50 and blue < 50
     assert "MB" not in panel.inner_text()
 
 
-def test_a_patch_is_picked_with_the_mouse_and_with_the_keyboard(panels):
+def test_a_patch_is_picked_on_the_image_with_the_mouse_and_with_arrow_keys(panels):
+    image = panels.locator(".vlmlab-AttentionViewer .vlmlab-shown .vlmlab-click").first
+    size = image.bounding_box()
     seen = []
-    for number in (3, 60):
+    for place, said in (((0.3, 0.05), "row 0, column 2"), ("ArrowDown", "row 1, column 2")):
         before = revision(panels, "AttentionViewer")
-        cell = panels.locator(f".vlmlab-AttentionViewer .vlmlab-patch-{number}")
-        cell.click() if number == 3 else cell.press("Enter")
+        if isinstance(place, tuple):
+            image.click(position={"x": place[0] * size["width"], "y": place[1] * size["height"]})
+        else:
+            panels.keyboard.press(place)  # the click has brought the focus
         settled(panels, "AttentionViewer", before)
-        row, column = divmod(number, 8)
-        panels.wait_for_function(
-            """([row, column]) => ['row', 'column'].every((name, k) => document.querySelector(
-                `.vlmlab-AttentionViewer .vlmlab-${name} .widget-readout`).innerText.trim() === String([row, column][k]))""",
-            arg=[row, column],
-        )
-        seen.append(pixels(panels, ".vlmlab-AttentionViewer .vlmlab-map"))
+        panels.wait_for_selector(f".vlmlab-AttentionViewer >> text={said}")
+        seen.append(pixels(panels, ".vlmlab-AttentionViewer .vlmlab-map img"))
     assert seen[0] != seen[1]
+    stops = panels.locator(".vlmlab-AttentionViewer .vlmlab-shown [tabindex='0']").count()
+    assert stops == 1, "one tab stop for all places of the image"
 
 
 def test_words_are_found_in_a_scene(panels):
@@ -389,9 +321,9 @@ def test_words_are_found_in_a_scene(panels):
     typed(panels, ".vlmlab-SegmentationPlayground .vlmlab-words textarea", "sky, grass, cat")
     settled(panels, "SegmentationPlayground", before)
     panels.wait_for_function(
-        "() => document.querySelectorAll('.vlmlab-SegmentationPlayground img').length === 5"  # image, winner, one per word
+        "() => document.querySelectorAll('.vlmlab-SegmentationPlayground .vlmlab-shown img').length === 5"  # image, winner, one per word
     )
-    assert "At the cursor" in panels.locator(".vlmlab-SegmentationPlayground").inner_text()
+    assert "At the point" in panels.locator(".vlmlab-SegmentationPlayground").inner_text()
 
 
 def test_shots_move_and_the_last_position_counts(panels):
@@ -441,7 +373,7 @@ def test_a_system_is_fitted_while_sliders_move_and_stopped(panels):
 def fitted(panels, system):
     """Seconds from the click to the end of a fit of `system` in the method lab."""
     lab = panels.locator(".vlmlab-MethodLab")
-    lab.locator(".vlmlab-system select").select_option(system)
+    lab.locator(".vlmlab-system select").select_option(label=system)
     before, began = revision(panels, "MethodLab"), time.perf_counter()
     lab.locator(".vlmlab-fit").click()
     settled(panels, "MethodLab", before, LONG)  # the curve has begun, or a fit too short for one has ended
@@ -450,16 +382,16 @@ def fitted(panels, system):
 
 
 def test_a_fit_ends_in_time(panels):
-    assert fitted(panels, "coop") < 15 * SLACK
+    assert fitted(panels, "CoOp") < 15 * SLACK
 
 
 def test_a_system_without_training_is_there_at_once(panels):
-    assert fitted(panels, "tip_adapter") < 2 * SLACK
+    assert fitted(panels, "Tip-Adapter") < 2 * SLACK
 
 
 def test_a_backbone_that_cannot_carry_a_system_is_told_in_one_line(panels):
     lab = panels.locator(".vlmlab-MethodLab")
-    lab.locator(".vlmlab-system select").select_option("maple")
+    lab.locator(".vlmlab-system select").select_option(label="MaPLe")
     lab.locator(".vlmlab-backbone select").select_option("micro-rn")
     before = revision(panels, "MethodLab")
     lab.locator(".vlmlab-fit").click()
@@ -467,7 +399,7 @@ def test_a_backbone_that_cannot_carry_a_system_is_told_in_one_line(panels):
     settled(panels, "MethodLab", before)
     assert lab.locator(".vlmlab-stop").is_disabled() and lab.locator(".vlmlab-fit").is_enabled()
     lab.locator(".vlmlab-backbone select").select_option("micro-vit")
-    fitted(panels, "zero_shot")
+    fitted(panels, "CLIP zero-shot")
     panels.wait_for_function("() => !document.querySelector('.vlmlab-MethodLab').innerText.includes('MaPLe prompts')")
 
 
@@ -512,5 +444,26 @@ def test_a_panel_of_section_6_answers_to_its_first_control(section_6, name):
 
 
 def test_panels_of_section_6_fit_a_small_screen_and_show_no_error_of_ours(section_6):
-    test_panels_fit_a_small_screen(section_6)
+    fit_a_small_screen(section_6)
     test_no_panel_shows_an_error_of_ours(section_6)
+
+
+def test_points_of_the_board_say_their_names(section_6):
+    chart = section_6.locator(".vlmlab-SectionBoard .vlmlab-click").first
+    chart.focus()
+    texts = set()
+    for _ in range(3):
+        section_6.keyboard.press("ArrowRight")
+        texts.add(section_6.locator(".vlmlab-SectionBoard .vlmlab-tip").inner_text())
+    assert len(texts) == 3 and all("accuracy:" in text for text in texts)
+
+
+def test_the_board_repaints_in_time(section_6):
+    shots = section_6.locator(".vlmlab-SectionBoard .vlmlab-shots .noUi-handle")
+    took = []
+    for key in ("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowRight"):
+        before, began = revision(section_6, "SectionBoard"), time.perf_counter()
+        shots.press(key)
+        settled(section_6, "SectionBoard", before)
+        took.append(time.perf_counter() - began)
+    assert sorted(took)[len(took) // 2] < 0.3 * SLACK, took

@@ -1,7 +1,11 @@
 """Which words a learned context vector lies near, and why one should not over-read them.
 
 CoOp's authors list the nearest words of each learned vector and find little sense in them. A list alone cannot show
-that: every vector has nearest words. So the same is done for a random vector of the same norm, with both distances.
+that: every vector has nearest words. So the same is done for random vectors of the same norm, with both cosines.
+
+Near is meant by direction: the cosine, after the mean of the vocabulary was taken from both, because all embeddings
+share that part. Hubs are left out: some tokens, mostly rare ones, are near to almost any vector (Radovanovic et al.,
+"Hubs in Space", JMLR 2010), and would stand in every list.
 
 Dimensions: M context vectors, V words of the vocabulary, d text width.
 """
@@ -12,9 +16,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 WORD_END = "</w>"
+PROBES, HUB = 500, 4.0
+"""A hub is among the ten nearest words of random vectors more than `HUB` times as often as a word is on average."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +30,15 @@ class NearWords:
 
     Attributes:
         words: whole words of the vocabulary, the nearest first.
-        distances: Euclidean distance to each, in units of the token embeddings (as in CoOp's own inspection).
-        random_words, random_distances: the same for a random vector of equal norm.
+        cosines: with each, both without the mean of the vocabulary.
+        random_words, random_cosines: the same for a random vector of equal norm.
         norm: of the context vector.
     """
 
     words: tuple[str, ...]
-    distances: tuple[float, ...]
+    cosines: tuple[float, ...]
     random_words: tuple[str, ...]
-    random_distances: tuple[float, ...]
+    random_cosines: tuple[float, ...]
     norm: float
 
 
@@ -55,14 +62,25 @@ def nearest_words(tower, vectors: Tensor, count: int = 3, seed: int = 0) -> list
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(vectors.shape, generator=generator).to(vectors)
     random = random / random.norm(dim=1, keepdim=True) * vectors.norm(dim=1, keepdim=True)
-    near, far = (_nearest(table, v, words, count) for v in (vectors, random))
+    mean = table.mean(0)
+    rows = F.normalize(table - mean, dim=-1)
+    scale = vectors.norm(dim=1).mean() / len(mean) ** 0.5  # probes as long as the vectors
+    probes = scale * torch.randn(PROBES, len(mean), generator=generator).to(vectors)
+    rows[hubs(F.normalize(probes - mean, dim=-1), rows)] = 0  # no direction: near to nothing
+    near, far = (_nearest(rows, F.normalize(v - mean, dim=-1), words, count) for v in (vectors, random))
     norms = vectors.norm(dim=1).tolist()
     return [NearWords(*a, *b, norm) for a, b, norm in zip(near, far, norms, strict=True)]
 
 
-def _nearest(table: Tensor, vectors: Tensor, words: Sequence[str], count: int) -> list[tuple]:
-    distance, index = torch.cdist(vectors, table).topk(count, largest=False)
+def hubs(probes: Tensor, rows: Tensor, count: int = 10) -> Tensor:
+    """Which rows [V] of unit vectors [V, d] are among the `count` nearest of the unit probes [P, d] far too often."""
+    often = torch.bincount((probes @ rows.T).topk(count, dim=1).indices.flatten(), minlength=len(rows))
+    return often > HUB * max(1.0, len(probes) * count / len(rows))
+
+
+def _nearest(rows: Tensor, vectors: Tensor, words: Sequence[str], count: int) -> list[tuple]:
+    cosine, index = (vectors @ rows.T).topk(count)
     return [
-        (tuple(words[i] for i in row), tuple(round(d, 4) for d in ds))
-        for row, ds in zip(index.tolist(), distance.tolist(), strict=True)
+        (tuple(words[i] for i in row), tuple(round(c, 4) for c in cs))
+        for row, cs in zip(index.tolist(), cosine.tolist(), strict=True)
     ]

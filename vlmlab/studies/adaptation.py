@@ -340,13 +340,13 @@ def words_table(words: Sequence) -> str:
     rows = [
         (
             f"v{m + 1}",
-            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.words, near.distances, strict=True)),
-            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.random_words, near.random_distances, strict=True)),
+            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.words, near.cosines, strict=True)),
+            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.random_words, near.random_cosines, strict=True)),
             f"{near.norm:.2f}",
         )
         for m, near in enumerate(words)
     ]
-    return _table(("vector", "nearest words (distance)", "of a random vector", "norm"), rows)
+    return _table(("vector", "nearest words (cosine)", "of a random vector", "norm"), rows)
 
 
 @dataclasses.dataclass

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
+from matplotlib.ticker import AutoLocator
 
 from vlmlab.registry import registry, system_label  # noqa: F401 (figures take the name from here)
 
@@ -147,6 +148,9 @@ def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(colors=INK, labelsize=9)
+    for axis in (axes.xaxis, axes.yaxis):
+        if isinstance(axis.get_major_locator(), AutoLocator):
+            axis.get_major_locator().set_params(steps=[1, 2, 5, 10])  # ticks that a person would write: no 2.5, no 7.5
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     return axes

@@ -36,8 +36,8 @@ class CacheSurface(Panel):
         self.shots, self.seed = support_sliders(shots, seed)
         self.alpha_max = widgets.FloatSlider(alpha_max, min=1, max=60, step=1, description="alpha up to", **SLOW)
         self.beta_max = widgets.FloatSlider(beta_max, min=1, max=40, step=1, description="beta up to", **SLOW)
-        self.alpha = widgets.IntSlider(2, 0, STEPS[0] - 1, description="your alpha, nr.", **SLOW)
-        self.beta = widgets.IntSlider(10, 0, STEPS[1] - 1, description="your beta, nr.", **SLOW)
+        self.alpha = widgets.IntSlider(2, 0, STEPS[0] - 1, description="your alpha", **SLOW)
+        self.beta = widgets.IntSlider(10, 0, STEPS[1] - 1, description="your beta", **SLOW)
         for name in ("alpha_max", "beta_max", "alpha", "beta"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         self.chart = image_view("accuracy on validation and on test images for every alpha and beta")

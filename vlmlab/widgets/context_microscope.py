@@ -89,19 +89,17 @@ class ContextMicroscope(Panel):
         rows = []
         for m, near in enumerate(nearest_words(self.backbone.text, context)):
             own, other = (
-                ", ".join(f"{html.escape(w)} {d:.2f}" for w, d in zip(words, distances, strict=True))
-                for words, distances in ((near.words, near.distances), (near.random_words, near.random_distances))
+                ", ".join(f"{html.escape(w)} {d:.2f}" for w, d in zip(words, cosines, strict=True))
+                for words, cosines in ((near.words, near.cosines), (near.random_words, near.random_cosines))
             )
             moved = float((context[m] - start[m]).norm())
             rows.append(
                 f"<tr><td>v{m + 1}</td><td>{own}</td><td>{other}</td><td>{near.norm:.2f}</td><td>{moved:.2f}</td></tr>"
             )
-        head = (
-            "<tr><th></th><th>nearest words, distance</th><th>of a random vector</th><th>norm</th><th>moved</th></tr>"
-        )
+        head = "<tr><th></th><th>nearest words, cosine</th><th>of a random vector</th><th>norm</th><th>moved</th></tr>"
         self.table.value = (
             f"<table >{head}{''.join(rows)}</table>"
-            f"<small>After step {step}. Where both distances are alike, the words say nothing about the vector.</small>"
+            f"<small>After step {step}. Where both cosines are alike, the words say nothing about the vector.</small>"
         )
         self._repaint_done()
 
@@ -125,5 +123,5 @@ class ContextMicroscope(Panel):
         if not self.snapshots:
             raise nothing_yet()
         near = nearest_words(self.backbone.text, self.snapshots[-1][1])
-        gap = sum(n.random_distances[0] - n.distances[0] for n in near) / len(near)
+        gap = sum(n.cosines[0] - n.random_cosines[0] for n in near) / len(near)
         return {"vectors": len(near), "nearer than random by": round(gap, 1)}

@@ -17,7 +17,7 @@ from vlmlab.views.style import figure, system_label
 from vlmlab.widgets.panel import Panel, image_view, jpeg
 from vlmlab.widgets.support import SHOTS, support_sliders
 
-TILE = 44  # pixels of one support image on the page
+TILE = 27  # pixels of one support image on the page
 ROWS = 12  # classes shown
 
 
@@ -99,7 +99,7 @@ class FewShotBoard(Panel):
 
     def _show(self, results: list[dict]) -> None:
         if results:
-            self.paint(self.chart, self.static)
+            self.paint(self.chart, self.static, 290)
 
     def static(self) -> Figure:
         ticked = [key for key, tick in self.ticks.items() if tick.value]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, tidy
+from vlmlab.widgets.curtain import Curtain
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, static_only
 
 
@@ -29,8 +30,10 @@ class Guess(Panel):
         high: float = 100,
         unit: str = "%",
         explain: str = "",
+        hides: int = 0,
     ) -> None:
         """`answer` is one of the choices or a number, or a function that measures it when the guess was made.
+        `hides`: of so many code cells below, what they print and draw stays hidden until then, also after Run All.
 
         Raises `VlmlabError` if a given answer is not among the choices.
         """
@@ -54,12 +57,16 @@ class Guess(Panel):
         self.guess.add_class("vlmlab-guess")
         self.reveal.add_class("vlmlab-reveal")
         self.told = widgets.HTML()
+        self.curtain = Curtain(cells=hides)
+        self.skip = widgets.Button(description="show without a guess", icon="forward")
+        self.skip.add_class("vlmlab-skip")
         asked = widgets.HTML(f"<p>{html.escape(question)}</p>", layout=widgets.Layout(width="100%"))
-        self.controls = [asked, self.guess, self.reveal]
-        self.views = [self.told]
+        self.controls = [asked, self.guess, widgets.HBox([self.reveal, *([self.skip] if hides else [])])]
+        self.views = [self.told, self.curtain]
         self.truth: Any = None
         super().__init__()
         self.reveal.on_click(self.guarded(lambda button: self.show()))
+        self.skip.on_click(lambda button: setattr(self.curtain, "open", True))
 
     def show(self) -> None:
         """Reveal; without a guess nothing is revealed."""
@@ -75,9 +82,13 @@ class Guess(Panel):
             line = f"<b>{html.escape(verdict)}</b> The answer is {html.escape(str(truth))}."
         else:
             off = abs(guess - truth)
-            line = f"You said {guess:.0f} {self.unit}, measured {truth:.0f} {self.unit}: <b>{off:.0f} off</b>."
+            points = (
+                " points" if self.unit == "%" else f" {self.unit}".rstrip()
+            )  # a difference of percents is in points
+            line = f"You said {guess:.0f} {self.unit}, measured {truth:.0f} {self.unit}: <b>{off:.0f}{points} off</b>."
         self.told.value = f"<p>{line} {html.escape(self.explain)}</p>"
         self.guess.disabled = True
+        self.curtain.open = True
 
     def _ipython_display_(self) -> None:
         if not static_only():

@@ -29,23 +29,32 @@ LOOK = """<style>
 .vlmlab-shown .widget-hbox > * { margin: 0; max-width: 100%; }
 .vlmlab-click { position: relative; display: inline-block; line-height: 0; max-width: 100%; }
 .vlmlab-click:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px; }
-.vlmlab-click img { max-width: 100%; height: auto; display: block; }
+.vlmlab-click img:not([src]) { display: none; }
+.vlmlab-click img[src] { max-width: 100%; height: auto; display: block; }
 .vlmlab-click[role=application] { cursor: pointer; }
 .vlmlab-cell { position: absolute; box-sizing: border-box; border: 2px solid #D55E00; outline: 1px solid #ffffffb0;
   pointer-events: none; }
 .vlmlab-tip { position: absolute; z-index: 2; padding: 2px 6px; border-radius: 3px; background: #222; color: #fff;
   font-size: 12px; line-height: 1.35; pointer-events: none; width: max-content; max-width: 260px; white-space: pre-line; }
+.vlmlab-token { border: 1px solid #999; border-radius: 4px; padding: 0 3px; margin: 1px; display: inline-block;
+  font-size: 12px; }
 .vlmlab-told { color: #8F3D00; }
-body[data-jp-theme-light='false'] .vlmlab-told { color: #FFB074; }
+body[data-jp-theme-light='false'] .vlmlab-token { border: 1px solid #999; border-radius: 4px; padding: 0 3px; margin: 1px; display: inline-block;
+  font-size: 12px; }
+.vlmlab-told { color: #FFB074; }
 .vlmlab-hit { background: #FCE8B2; color: #222; }
 .vlmlab-panel table { text-align: left; border-spacing: 6px 1px; }
 .vlmlab-panel td, .vlmlab-panel th { vertical-align: top; }
 .vlmlab-panel pre { margin: 0; white-space: pre; overflow-x: auto; }
+.vlmlab-shown .widget-hbox > .widget-html { flex: 1 1 240px; }
+.vlmlab-bars > * { white-space: nowrap; }
+.vlmlab-bars small { white-space: normal; }
 .vlmlab-bars { display: grid; grid-template-columns: minmax(40px, max-content) minmax(80px, 1fr) 52px; gap: 3px 8px;
   max-width: 560px; align-items: center; }
 .vlmlab-bars .bar { position: relative; height: 16px; }
 .vlmlab-bars .bar > i { position: absolute; left: 0; top: 0; bottom: 0; background: #0072B2; }
 .vlmlab-bars .bar > u { position: absolute; top: -1px; bottom: -1px; width: 2px; background: #D55E00; }
+.vlmlab-bars .bar > u.zero { background: var(--jp-ui-font-color1, #222); }
 .vlmlab-bars .word { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 200px; }
 body[data-jp-theme-light='false'] .vlmlab-bars .bar > i { background: #56B4E9; }
 @container (max-width: 560px) {

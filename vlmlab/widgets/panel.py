@@ -44,6 +44,7 @@ WIDE = widgets.Layout(width="100%")
 JPEG_QUALITY = 88
 PATIENCE, TICK = 0.3, 0.5  # seconds until work says that it goes on, and between two words about it
 TALLEST = 570  # pixels of a live figure
+SMALLEST_DPI = 85
 ROOM = 580  # pixels: the width that a figure is drawn for until the page has told its own
 
 
@@ -84,7 +85,7 @@ class Panel:
         self._lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
         self._progress: tuple[str, int, int] | None = None  # what the work last said of itself
-        self._painted: dict[Clickable, tuple[Callable[[], Figure], int]] = {}
+        self._painted: dict[Clickable, tuple[Callable[[], Figure], int, int]] = {}
         self.revision = 0
         self.error = ""
         self._line = widgets.HTML()
@@ -230,19 +231,19 @@ class Panel:
         self.error = message
         self._line.value = f"<span class='vlmlab-told' role='alert'>{html.escape(message)}</span>" if message else ""
 
-    def paint(self, view: Clickable, make: Callable[[], Figure]) -> None:
+    def paint(self, view: Clickable, make: Callable[[], Figure], tallest: int = TALLEST) -> None:
         """Show the figure that `make` returns, as wide as the page has room for it; a resized page has it drawn again."""
         if view not in self._painted:
             view.observe(self.guarded(lambda change: self._resized(view)), "room")
-        self._painted[view] = (make, view.room)
+        self._painted[view] = (make, view.room, tallest)
         figure = make()
-        view.value, view.alt = png(figure, view.room or ROOM), getattr(figure, "alt", "") or view.alt
+        view.value, view.alt = png(figure, view.room or ROOM, tallest), getattr(figure, "alt", "") or view.alt
         view.spots = [_spot(figure, *spot) for spot in getattr(figure, "spots", ())]
 
     def _resized(self, view: Clickable) -> None:
-        make, room = self._painted[view]
+        make, room, tallest = self._painted[view]
         if view.value and abs((room or ROOM) - view.room) > ROOM // 12:
-            self.paint(view, make)
+            self.paint(view, make, tallest)
 
     def _repaint_done(self) -> None:
         self.revision += 1
@@ -296,11 +297,16 @@ def jpeg(pixels: np.ndarray, side: int | None = None) -> bytes:
     return stream.getvalue()
 
 
-def png(figure: Figure, room: int | None = None) -> bytes:
-    """A matplotlib figure as PNG; one that is wider than `room` pixels is drawn for this width, with letters as large."""
+def png(figure: Figure, room: int | None = None, tallest: int = TALLEST) -> bytes:
+    """A matplotlib figure as PNG; one that is wider than `room` pixels is drawn for this width.
+
+    Its letters become smaller first, down to a size that one can read (10 pixels for 8.5 points), then the charts.
+    """
     width, height = figure.get_size_inches()
     if room is not None and width * figure.dpi > room:
-        figure.set_size_inches(max(room, 300) / figure.dpi, min(height, TALLEST / figure.dpi))
+        room = max(room, 300)
+        figure.dpi = max(SMALLEST_DPI, room / width)
+        figure.set_size_inches(room / figure.dpi, min(height, tallest / figure.dpi))
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor="white")
     return stream.getvalue()

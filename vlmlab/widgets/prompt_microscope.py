@@ -181,12 +181,8 @@ def _pieces(text, ids: list[int]) -> list[str]:
 def _token_table(answer: dict[str, Any]) -> str:
     boxes = []
     for word, pieces, cosine in zip(answer["words"], answer["pieces"], answer["cosines"], strict=True):
-        marks = "".join(
-            f"<span style='border:1px solid #bbb;border-radius:4px;padding:0 4px;margin:1px;display:inline-block'>"
-            f"{html.escape(piece)}</span>"
-            for piece in pieces
-        )
+        marks = "".join(f"<span class='vlmlab-token'>{html.escape(piece)}</span>" for piece in pieces)
         boxes.append(f"<tr><td><b>{html.escape(word)}</b></td><td>{marks}</td><td>{cosine:.3f}</td></tr>")
-    head = "<tr><th>class name</th><th>tokens</th><th>cosine with the image</th></tr>"
-    note = f"Probability is softmax of {answer['scale']:.0f} times the cosine."
+    head = "<tr><th>class name</th><th>tokens</th><th>cosine</th></tr>"
+    note = f"Cosine with the image; the probability is the softmax of {answer['scale']:.0f} times the cosine."
     return f"<table >{head}{''.join(boxes)}</table><small>{note}</small>"

@@ -17,7 +17,7 @@ from vlmlab.views.pictures import heat, labelled, picture
 from vlmlab.views.style import figure
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
-SIDE, SMALL = 230, 150  # pixels of an image on the page
+SIDE, SMALL = 230, 138  # pixels of an image on the page
 SNAPSHOTS = 8
 
 

@@ -119,7 +119,7 @@ class ViewSelection(Panel):
 
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer = answer
-        self.shown.value = jpeg(answer["pixels"], 120)
+        self.shown.value = jpeg(answer["pixels"], 80)
         self.sheet.value = jpeg(_sheet(answer))
         self.paint(self.chart, self._chart)
         low, high = answer["loss"]

@@ -1,0 +1,44 @@
+"""Screenshots of every panel at 1280 x 800, in the light and in the dark theme, for eyes: `make shots`."""
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.book.lab import FLAGS, LONG, SECTION_6, SHOWING, chromium, has_images, opened, run_all, serving
+
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+
+def shoot(out: Path) -> list[Path]:
+    """Write a PNG per panel and theme into `out`; returns their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    with sync_playwright() as running, serving() as address:
+        browser = running.chromium.launch(executable_path=chromium(), args=FLAGS)
+        for notebook, names in (("panels.ipynb", SHOWING), ("section6.ipynb", SECTION_6)):
+            page = opened(browser, address, notebook)
+            run_all(page)
+            has_images(page, names)
+            page.wait_for_function("() => !document.querySelector('.vlmlab-busy span')", timeout=LONG)
+            for theme, name in THEMES.items():
+                page.evaluate(
+                    "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name
+                )
+                page.wait_for_function(
+                    "light => document.body.dataset.jpThemeLight === light", arg=str(theme == "light").lower()
+                )
+                page.wait_for_timeout(500)  # the new colours fade in
+                for panel in page.locator(".vlmlab-panel").all():
+                    kind = panel.get_attribute("class").split("vlmlab-")[-1].split()[0]
+                    panel.evaluate("panel => panel.scrollIntoView({block: 'start'})")
+                    page.screenshot(path=out / f"{kind}-{theme}.png")
+                    written.append(out / f"{kind}-{theme}.png")
+            page.close()
+        browser.close()
+    return written
+
+
+if __name__ == "__main__":
+    for path in shoot(Path(sys.argv[1] if len(sys.argv) > 1 else "reports/shots")):
+        print(path)
