@@ -230,7 +230,11 @@ def test_the_dark_theme_is_legible(panels):
         panels.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", theme)
         dark = str(theme == "JupyterLab Light").lower()
         panels.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=dark)
-        panels.wait_for_timeout(300)  # colours fade
+        panels.wait_for_function(  # the theme's own colours come a little later
+            """light => { const ground = getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor;
+                return String(Number(ground.match(/\\d+/)[0]) > 128) === light; }""",
+            arg=dark,
+        )
         for part in ("told", "name", "bars .word"):
             assert contrast(f".vlmlab-PromptMicroscope .vlmlab-{part}") > 4.5, (theme, part)
     before = revision(panels, "PromptMicroscope")
@@ -239,10 +243,13 @@ def test_the_dark_theme_is_legible(panels):
 
 
 def test_a_prompt_is_typed_and_the_prediction_changes(panels):
-    before, tokens = revision(panels, "PromptMicroscope"), panels.locator(".vlmlab-PromptMicroscope table").inner_text()
+    before, tokens = (
+        revision(panels, "PromptMicroscope"),
+        panels.locator(".vlmlab-PromptMicroscope table").first.inner_text(),
+    )
     typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, pear, fire engine")
     settled(panels, "PromptMicroscope", before)
-    after = panels.locator(".vlmlab-PromptMicroscope table").inner_text()
+    after = panels.locator(".vlmlab-PromptMicroscope table").first.inner_text()
     assert "fire engine" in after and after != tokens
 
 
@@ -274,7 +281,7 @@ def test_emoji_in_a_class_name_do_no_harm(panels):
     before = revision(panels, "PromptMicroscope")
     typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, cat")
     settled(panels, "PromptMicroscope", before)
-    assert "cat" in panels.locator(".vlmlab-PromptMicroscope table").inner_text()
+    assert "cat" in panels.locator(".vlmlab-PromptMicroscope table").first.inner_text()
 
 
 def test_uploads(panels, tmp_path):

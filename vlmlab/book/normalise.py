@@ -19,7 +19,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-KEPT = ("tags", "vlmlab")
+KEPT = ("tags", "vlmlab", "jupyter")
 """Metadata of a cell that somebody wrote on purpose."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SMALL_PNG = 30_000  # bytes up to which an image stays as it is

@@ -12,7 +12,7 @@ function render({ model, el }) {
   function draw() {
     asked = false;
     const wanted = [];
-    if (!model.get('open')) {
+    if (!model.get("lifted")) {
       let cell = home()?.nextElementSibling, left = model.get('cells');
       for (; cell && left > 0; cell = cell.nextElementSibling) {
         if (!cell.classList.contains('jp-CodeCell')) continue;
@@ -33,7 +33,7 @@ function render({ model, el }) {
     draw();
   };
   requestAnimationFrame(begin);
-  model.on('change:open', draw);
+  model.on('change:lifted', draw);
   return () => { watcher.disconnect(); for (const output of covered) output.classList.remove('vlmlab-covered'); };
 }
 export default { render };
@@ -47,9 +47,9 @@ STYLE = """
 
 
 class Curtain(anywidget.AnyWidget):
-    """Hides the outputs of the next `cells` code cells of the notebook until it is `open`."""
+    """Hides the outputs of the next `cells` code cells of the notebook until it is `lifted`."""
 
     _esm = SCRIPT
     _css = STYLE
     cells = traitlets.Int(0).tag(sync=True)
-    open = traitlets.Bool(False).tag(sync=True)
+    lifted = traitlets.Bool(False).tag(sync=True)

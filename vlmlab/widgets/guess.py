@@ -66,7 +66,7 @@ class Guess(Panel):
         self.truth: Any = None
         super().__init__()
         self.reveal.on_click(self.guarded(lambda button: self.show()))
-        self.skip.on_click(lambda button: setattr(self.curtain, "open", True))
+        self.skip.on_click(lambda button: setattr(self.curtain, "lifted", True))
 
     def show(self) -> None:
         """Reveal; without a guess nothing is revealed."""
@@ -88,7 +88,7 @@ class Guess(Panel):
             line = f"You said {guess:.0f} {self.unit}, measured {truth:.0f} {self.unit}: <b>{off:.0f}{points} off</b>."
         self.told.value = f"<p>{line} {html.escape(self.explain)}</p>"
         self.guess.disabled = True
-        self.curtain.open = True
+        self.curtain.lifted = True
 
     def _ipython_display_(self) -> None:
         if not static_only():
