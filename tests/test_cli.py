@@ -520,3 +520,14 @@ def test_a_folder_named_like_a_dataset_is_mentioned(tmp_path, monkeypatch):
         load_dataset("digits")
     with pytest.warns(UserWarning, match=r"digits is vlmlab's dataset"):
         check_names({"datasets": ["digits"]})
+
+
+def test_systems_fit_the_terminal_and_are_filtered(capsys):
+    assert main(["systems"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100 and len(lines) > 40
+    assert main(["systems", "--setup", "training-free", "cache"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["tip_adapter"]
+    assert main(["systems", "--family", "adaptr"]) == 2
+    assert "did you mean adapter?" in capsys.readouterr().err
+    assert main(["systems", "no-such-word"]) == 2

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from vlmlab.book.execute import chapters
 from vlmlab.book.exercise import exercises
 from vlmlab.book.recipe import faults
-from vlmlab.views.style import OKABE_ITO
+from vlmlab.views.style import SYSTEMS
 
 CHAPTERS = chapters()
 
@@ -67,6 +67,6 @@ def test_the_colours_of_systems_stay_apart(sight):
     """The first five, which a chart rarely exceeds; a difference of 2.3 in Lab is just noticeable."""
     apart = {
         (a, b): np.linalg.norm(seen(a, SIGHT[sight]) - seen(b, SIGHT[sight]))
-        for a, b in itertools.combinations(OKABE_ITO[:5], 2)
+        for a, b in itertools.combinations(SYSTEMS[:5], 2)
     }
     assert min(apart.values()) > 10, min(apart, key=apart.get)

@@ -21,7 +21,7 @@ from vlmlab.registry import registry, system_label  # noqa: F401 (figures take t
 DPI = 110
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#dddddd"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
-SYSTEMS = ("#5D3A9B", "#1B7F79", "#C2185B", "#6B8E23", "#7B5141", "#0F4C5C", "#D4A017")
+SYSTEMS = ("#5D3A9B", "#D4A017", "#1B7F79", "#7B5141", "#0F4C5C", "#C2185B", "#6B8E23")
 """Colours of systems, in order; none of them is one of `SPLITS`, so that blue is always the base classes."""
 COMPARED = ("cocoop", "coop", "maple", "tpt", "tip_adapter", "tip_adapter_f", "kgcoop")
 """The systems that stand side by side most often: each has a colour of its own among them."""
