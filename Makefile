@@ -10,7 +10,7 @@ OUT ?= reports/adaptation
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help environment report lab book shots test lint coverage clean
+.PHONY: help environment report lab book shots test torture lint coverage clean
 
 help:                      ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: $(READY)            ## lint, types, tests, and every chapter of the book
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	OMP_NUM_THREADS=1 VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		--timeout=3600 --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
+
+torture: $(READY)         ## the long form of the tests under load and faults (an hour or two)
+	OMP_NUM_THREADS=1 VLMLAB_TORTURE=1 $(BIN)/python -m pytest -s tests/torture
 
 lint: $(READY)             ## ruff and mypy only
 	$(BIN)/ruff check .

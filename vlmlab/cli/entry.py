@@ -120,10 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refused(f"this needs the package {error.name}; install it with: pip install 'vlmlab[{extra}]'")
     except OSError as error:
-        if error.errno in TROUBLE and error.filename is not None:
-            return _refused(
-                f"cannot use {os.fsdecode(error.filename)} ({error.strerror}); name another one, or see to its rights"
-            )
+        if error.errno in TROUBLE:
+            where = os.fsdecode(error.filename) if error.filename is not None else "a file"
+            return _refused(f"cannot use {where} ({error.strerror}); name another one, or see to its rights and room")
         if error.errno not in NO_ROOM:
             raise
         # Python would try to write what is left of the answer once more when it ends.
