@@ -89,7 +89,8 @@ class MaskCLIPPlus(Segmenter):
         self.after = sorted({max(1, depth // 3), max(1, 2 * depth // 3), depth})
         width = len(self.after) * self.backbone.image.width
         self.student = TextPixels(width, self.backbone.embed_dim).to(self.backbone.device)
-        self.done, self.steps = 0, 1
+        self.register_buffer("done", torch.zeros((), dtype=torch.long))  # saved, so that a resumed run knows its step
+        self.steps = 1
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Other words for the classifier; the student stays as it is."""
@@ -102,7 +103,7 @@ class MaskCLIPPlus(Segmenter):
         return super().optimizer(steps)
 
     def learning_rate(self, step: int, steps: int) -> float:
-        self.done = step  # the schedule counts what is done, also in a run that is resumed
+        self.done.fill_(step)  # the schedule counts the steps that are done
         return rate_by_step(step, steps, self.config.lr, self.config.warmup_epochs * self.batches)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -111,7 +112,7 @@ class MaskCLIPPlus(Segmenter):
 
     def loss(self, batch: Batch) -> Tensor:
         scores = self.scores(batch.images)  # [B, C, S/2, S/2]
-        own = self.done >= self.config.guided * self.steps
+        own = int(self.done) >= self.config.guided * self.steps
         guide = scores.detach() if own else self.teacher(batch.images, scores.shape[-2:])  # (3)
         masks = halved(batch.masks)
         if self.config.labels == "none":
