@@ -65,7 +65,9 @@ class MaskCLIPPlus(Segmenter):
         warmup_epochs: int = option(0, "first epochs, in which the rate rises", 0, 100)
         guided: float = option(0.1, "share of the iterations in which MaskCLIP gives the pseudo labels", 0.0, 1.0)
         labels: str = option(
-            "seen", "seen: masks of seen classes are used; none: MaskCLIP labels every pixel", choices=("seen", "none")
+            "seen",
+            "seen: masks of seen classes are used; teacher: MaskCLIP labels every pixel",
+            choices=("seen", "teacher"),
         )
         scale: float = option(20.0, "factor of the cosines", 0.0, 1000.0)
         templates: str = option("scene85", HELP)
@@ -84,7 +86,7 @@ class MaskCLIPPlus(Segmenter):
         if self.backbone.image.kind != "vit":
             raise VlmlabError(f"MaskCLIP+ reads the tokens of a ViT, and {self.backbone.name} has none; use micro-vit")
         super().prepare(task)
-        self.unlabelled = list(range(len(task.classes))) if self.config.labels == "none" else list(task.new)
+        self.unlabelled = list(range(len(task.classes))) if self.config.labels == "teacher" else list(task.new)
         depth = self.backbone.image.depth
         self.after = sorted({max(1, depth // 3), max(1, 2 * depth // 3), depth})
         width = len(self.after) * self.backbone.image.width
@@ -115,7 +117,7 @@ class MaskCLIPPlus(Segmenter):
         own = int(self.done) >= self.config.guided * self.steps
         guide = scores.detach() if own else self.teacher(batch.images, scores.shape[-2:])  # (3)
         masks = halved(batch.masks)
-        if self.config.labels == "none":
+        if self.config.labels == "teacher":
             masks = torch.full_like(masks, UNLABELLED)
         target = pseudo_labelled(masks, guide, self.unlabelled)
         counted = (target != NOTHING).sum().clamp_min(1)
