@@ -2,7 +2,8 @@ import pytest
 
 import vlmlab.datasets
 from tests.datasets.conftest import save_picture
-from vlmlab.datasets.dataset import load_dataset, looks_like_a_path
+from vlmlab.datasets.catalog import is_path
+from vlmlab.datasets.dataset import load_dataset
 from vlmlab.errors import VlmlabError
 
 
@@ -22,8 +23,8 @@ def test_names_may_be_written_with_underscores_and_capitals():
 def test_what_counts_as_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    assert all(map(looks_like_a_path, ["a/b", "./digits", "~", ".", "here"]))
-    assert not looks_like_a_path("digits")
+    assert all(map(is_path, ["a/b", "./digits", "~", ".", "here"]))
+    assert not is_path("digits")
 
 
 def test_a_folder_in_the_working_directory_does_not_hide_a_dataset(tmp_path, monkeypatch):
