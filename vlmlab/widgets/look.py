@@ -39,9 +39,7 @@ LOOK = """<style>
 .vlmlab-token { border: 1px solid #999; border-radius: 4px; padding: 0 3px; margin: 1px; display: inline-block;
   font-size: 12px; }
 .vlmlab-told { color: #8F3D00; }
-body[data-jp-theme-light='false'] .vlmlab-token { border: 1px solid #999; border-radius: 4px; padding: 0 3px; margin: 1px; display: inline-block;
-  font-size: 12px; }
-.vlmlab-told { color: #FFB074; }
+body[data-jp-theme-light='false'] .vlmlab-told { color: #FFB074; }
 .vlmlab-hit { background: #FCE8B2; color: #222; }
 .vlmlab-panel table { text-align: left; border-spacing: 6px 1px; }
 .vlmlab-panel td, .vlmlab-panel th { vertical-align: top; }
