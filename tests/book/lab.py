@@ -159,7 +159,7 @@ def serving():
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         address = f"http://127.0.0.1:{port}"
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 180  # a busy machine takes its time
             while True:
                 try:
                     urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5).read()

@@ -83,7 +83,7 @@ def test_a_frame_leaves_the_middle_alone_and_a_patch_moves(strict):
 
 
 def test_vp_learns_once_and_only_when_it_is_asked_for(strict, monkeypatch):
-    import vlmlab.learning.fit as module
+    import vlmlab.studies.run as module
 
     fits, fit = [], module.fit
     monkeypatch.setattr(module, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))

@@ -79,6 +79,7 @@ EXTRAS = {
             "IPython",
             "anywidget",
             "ipywidgets",
+            "jupyter_client",
             "jupyterlab",
             "nbclient",
             "nbconvert",

@@ -22,7 +22,7 @@ def systems(
     setup: Annotated[str | None, typer.Option(help="Only of this setup, such as few-shot or training-free.")] = None,
     json_: Json = False,
 ) -> None:
-    """List the systems of the survey that run here, in at most 100 columns."""
+    """List the systems of the survey that run here."""
     from vlmlab.registry import registry, system_label
 
     every = registry().values()
