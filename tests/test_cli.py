@@ -15,6 +15,7 @@ from vlmlab.datasets import load_dataset
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path
 from vlmlab.studies.report import check_names
+from vlmlab.studies.run import shared_bank
 from vlmlab.studies.store import ResultStore
 from vlmlab.studies.sweep import Outcome
 
@@ -323,6 +324,7 @@ def test_damaged_data_is_told_in_one_line(capsys, tmp_path, monkeypatch, content
         for file in ("manifest.json", "photo.json"):
             (weights / file).write_text(content)
     monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
+    shared_bank.cache_clear()  # a backbone that an earlier test left in memory would not be read
     for backbone, file in (("micro-vit", "manifest.json" if content else "backbones"), ("photo", "json")):
         told = refused(capsys, "run", "zero_shot", "--dataset", "digits", "--backbone", backbone)
         assert file in told and "get the repository's data/ again, or name a copy with VLMLAB_DATA" in told
