@@ -41,8 +41,8 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, float
     """{"miou", "miou_<group>", "harmonic_mean", "pixel_accuracy", "per_class": {class: IoU}} at the size of the images.
 
     Only pixels whose class is known and among the method's count. The mean is over the classes that the ground truth shows;
-    one that is predicted without being there costs the classes that it is taken from (mmsegmentation's "IoU" leaves it out,
-    too).
+    one that is predicted without being there costs the classes that its pixels are taken from (mmsegmentation counts its IoU as
+    0).
 
     Raises `VlmlabError` if the images have no masks, or if no pixel has a known class.
     """

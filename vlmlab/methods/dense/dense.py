@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -58,8 +57,3 @@ def read(pictures: Sequence) -> list[np.ndarray]:
             raise VlmlabError(f"an image must be uint8 [H, W, 3], not {array.dtype} of {list(array.shape)}")
         arrays.append(array)
     return arrays
-
-
-def on(device: torch.device | str, values: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on this device."""
-    return [value.to(device) for value in values]
