@@ -159,10 +159,12 @@ def serving():
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         address = f"http://127.0.0.1:{port}"
         try:
+            # Straight to this machine: urlopen would ask a proxy for 127.0.0.1, be it one that an earlier test had set.
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             until = time.monotonic() + 180  # a busy machine takes its time
             while True:
                 try:
-                    urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5).read()
+                    direct.open(f"{address}/api?token={TOKEN}", timeout=5).read()
                     break
                 except (urllib.error.URLError, ConnectionError):
                     assert process.poll() is None and time.monotonic() < until, (own / "log").read_text()

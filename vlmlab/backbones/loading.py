@@ -356,7 +356,9 @@ def _fetched(name: str, facts: dict) -> str:
 def _reachable(address: str) -> bool:
     """Whether anybody answers at an address, through the proxy if the environment names one; five seconds at most."""
     try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
+        # An opener of its own: urlopen would go on with the proxy settings of the first request of this process.
+        opener = urllib.request.build_opener()
+        opener.open(urllib.request.Request(address, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError as error:
         return error.code not in (407, 502, 503, 504)  # what a proxy says that cannot reach the address
     except urllib.error.URLError as error:
