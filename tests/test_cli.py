@@ -406,6 +406,21 @@ def test_a_store_that_cannot_be_written_is_told_before_work(capsys, tmp_path, fa
     assert "cannot write" in message and not fake_run
 
 
+def test_a_run_says_what_has_changed_since_the_last_one(capsys, tmp_path, monkeypatch, fake_run):
+    monkeypatch.setenv("VLMLAB_CACHE", str(tmp_path / "cache"))
+    folder = picture_folder(tmp_path / "few", {"cat": 2, "dog": 2})
+    said = []
+    for _ in range(2):
+        assert main(["run", "zero_shot", "--dataset", folder]) == 0
+        said.append(capsys.readouterr().err)
+    picture_folder(tmp_path / "few", {"bird": 2})
+    for _ in range(2):
+        assert main(["run", "zero_shot", "--dataset", folder]) == 0
+        said.append(capsys.readouterr().err)
+    line = f"vlmlab: since this was measured last, {folder} has changed: class folders 2 -> 3, images 4 -> 6\n"
+    assert [line in one for one in said] == [False, False, True, False] and len(fake_run) == 4
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 @pytest.mark.parametrize("arguments", [["systems"], ["systems", "--json"], ["--version"]])
 def test_an_answer_that_finds_no_room_is_one_line(arguments):

@@ -112,7 +112,11 @@ def test_a_report_over_a_folder_with_a_checkpoint_of_one_s_own(tmp_path, monkeyp
     assert [r["system"] for r in results.base_new] == ["coop"] and "new" in results.base_new[0]["metrics"]
     (reason,) = results.failures
     assert reason.startswith("cupl on ") and "descriptions" in reason
-    assert "not run: cupl" in summary(results)
+    assert "not run: cupl" in summary(results) and not results.again
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "mine" / "train" / "jet" / "more.png")
+    plan = Plan(["tip_adapter"], [str(tmp_path / "mine")], backbone, [1], [1], 0, tmp_path / "store", base_new=[])
+    again = summary(study_run(plan))
+    assert f"- measured again, since {tmp_path / 'mine'} has changed: images 24 -> 25" in again
 
 
 def test_many_systems_get_a_chart_per_family():

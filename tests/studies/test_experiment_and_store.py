@@ -373,3 +373,68 @@ def test_a_folder_whose_name_is_no_utf_8_has_results(tmp_path):
     assert ResultStore(tmp_path / "store").get(experiment) == {"dataset": str(folder)}
     (folder / "cat" / "1.png").write_bytes(b"two")
     assert ResultStore(tmp_path / "store").get(experiment) is None
+
+
+def told(store: Path, experiment: Experiment) -> str | None:
+    return ResultStore(store).changes(experiment)
+
+
+def test_what_changed_is_told_in_one_line(tmp_path, pets):
+    folder, store = Path(pets.dataset), tmp_path / "store"
+    assert told(store, pets) is None, "no result"
+    ResultStore(store).add(pets, {"a": 1})
+    assert told(store, pets) is None
+    replaced(folder / "cat" / "1.png", b"two")
+    assert told(store, pets) == f"{folder} has changed: images changed"
+    (folder / "dog").mkdir()
+    for name in ("2.png", "3.png"):
+        (folder / "dog" / name).write_bytes(b"three")
+    assert told(store, pets) == f"{folder} has changed: class folders 1 -> 2, images 1 -> 3"
+    (folder / "labels.csv").write_text("file,label\ncat/1.png,cat\n")
+    (folder / "split.txt").write_text("1")
+    assert told(store, pets).endswith("class folders 1 -> 2, images 1 -> 3, labels.csv changed, split.txt added")
+    ResultStore(store).add(pets, {"a": 2})
+    (folder / "split.txt").unlink()
+    assert told(store, pets) == f"{folder} has changed: split.txt removed"
+
+
+def test_what_changed_of_a_standard_dataset_is_told(tmp_path):
+    root, store = tmp_path / "root", tmp_path / "store"
+    split, image = root / "eurosat/split_zhou_EuroSAT.json", root / "eurosat/2750/Forest/1.jpg"
+    image.parent.mkdir(parents=True)
+    split.write_bytes(b"one")
+    image.write_bytes(b"one")
+    experiment = Experiment("coop", "eurosat", root=str(root))
+    ResultStore(store).add(experiment, {"a": 1})
+    replaced(split, b"two")
+    assert told(store, experiment) == f"eurosat in {root} has changed: eurosat/split_zhou_EuroSAT.json changed"
+    many = root / "eurosat" / "boxes"
+    many.mkdir()
+    for i in range(20):
+        (many / f"{i}.xml").write_bytes(b"one")
+    assert told(store, experiment) == f"eurosat in {root} has changed: lists 1 -> 21"
+
+
+def test_a_changed_checkpoint_and_changed_descriptions_are_told(tmp_path):
+    weights, words = tmp_path / "w.pt", tmp_path / "words.json"
+    weights.write_text("one")
+    words.write_text("one")
+    experiment = dataclasses.replace(COOP, backbone=f"ViT-B-32@{weights}", config={"descriptions": str(words)})
+    ResultStore(tmp_path / "store").add(experiment, {"a": 1})
+    weights.write_text("two")
+    assert told(tmp_path / "store", experiment) == f"the checkpoint {weights} has changed"
+    words.write_text("two")
+    said = told(tmp_path / "store", experiment)
+    assert f"the file {words} (setting descriptions) has changed" in said and "; " in said and "\n" not in said
+
+
+def test_an_older_result_says_only_that_files_changed(tmp_path, pets):
+    store = ResultStore(tmp_path / "store")
+    store.add(pets, {"a": 1})
+    file = store.folder / f"{pets.key}.json"
+    content = json.loads(file.read_text())
+    content["made_from"] = {pets.dataset: content["made_from"][pets.dataset]}  # without parts
+    file.write_text(json.dumps(content))
+    assert ResultStore(tmp_path / "store").get(pets) == {"a": 1}
+    replaced(Path(pets.dataset) / "cat" / "1.png", b"two")
+    assert told(tmp_path / "store", pets) == f"{pets.dataset} has changed: files changed"

@@ -14,7 +14,7 @@ import pytest
 from vlmlab.errors import VlmlabError
 from vlmlab.studies.experiment import Experiment, grid
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.sweep import sweep
+from vlmlab.studies.sweep import MeasuredAgain, sweep
 
 
 @pytest.fixture
@@ -48,6 +48,23 @@ def test_what_is_in_the_store_is_not_run_again(tmp_path, fake_runs):
     outcomes = sweep(grid(["coop"], ["digits"], seeds=[0, 1, 2]), store, workers=0)
     assert [outcome.known for outcome in outcomes] == [True, True, False]
     assert [experiment.seed for experiment in fake_runs] == [0, 1, 2]
+
+
+def test_what_changed_since_a_result_was_measured_is_told_once(tmp_path, fake_runs):
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"one")
+    experiments = grid(["coop"], [str(tmp_path / "pets")], seeds=[0, 1])
+    sweep(experiments, ResultStore(tmp_path / "store"), workers=0)
+    (tmp_path / "pets" / "cat" / "2.png").write_bytes(b"two")
+    with pytest.warns(MeasuredAgain) as warned:
+        outcomes = sweep(experiments, ResultStore(tmp_path / "store"), workers=0)
+    why = f"{tmp_path / 'pets'} has changed: images 1 -> 2"
+    assert [str(one.message) for one in warned] == [f"{why}; 2 results of {tmp_path / 'store'} to be measured again"]
+    assert [(outcome.changed, outcome.known) for outcome in outcomes] == [(why, False)] * 2
+    assert [outcome.changed for outcome in sweep(experiments, ResultStore(tmp_path / "store"), workers=0)] == [
+        None,
+        None,
+    ]
 
 
 def test_failures_are_kept_in_one_line_and_tried_again(tmp_path, fake_runs):
@@ -138,7 +155,7 @@ SCRIPT = """
 import sys
 from tests.studies.test_sweep import EXPERIMENTS
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.sweep import sweep
+from vlmlab.studies.sweep import MeasuredAgain, sweep
 if __name__ == "__main__":
     sweep(EXPERIMENTS, ResultStore(sys.argv[1]), workers=1)
 """

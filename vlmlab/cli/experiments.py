@@ -62,6 +62,7 @@ def run(
     """Adapt a system to a dataset and measure it.
 
     The figures of zero-shot prediction stand beside its own. Ctrl-C ends training early and measures what was learned.
+    If images, lists or files have changed since the same question was last asked, a line says which.
     """
     from vlmlab.registry import registry, unknown_system
     from vlmlab.studies.experiment import Experiment, read_settings
@@ -91,8 +92,10 @@ def run(
 
         if experiment.dataset != dataset:  # otherwise loading says it
             warn_of_namesake(dataset)
-        with _stop_on_interrupt() as should_stop:
+        with _remembered(experiment) as remember, _stop_on_interrupt() as should_stop:
             result = run_experiment(experiment, device, download, should_stop=should_stop)
+            if not result["stopped"]:
+                remember(result)
     if json_:
         return print_json(result)
     print(f"{experiment}\n")
@@ -245,6 +248,29 @@ def table(
     if json_ or out is None:
         return show(lines, json_)
     print(f"{out}: {len(lines)} lines")
+
+
+@contextlib.contextmanager
+def _remembered(experiment: Any) -> Iterator[Callable[[dict], None]]:
+    """Says what has changed since the experiment was last run here; what is handed over is its result for the next time.
+
+    Only results made from files are kept, in the user's cache: without them, the next run has nothing to say.
+    """
+    from vlmlab.files import cache_path
+    from vlmlab.studies.store import ResultStore
+
+    store = ResultStore(cache_path("measured"))
+    made_from = store.look(experiment)
+    with contextlib.suppress(VlmlabError):
+        if changed := store.changes(experiment):
+            say(f"vlmlab: since this was measured last, {changed}")
+
+    def remember(result: dict) -> None:
+        if made_from:
+            with contextlib.suppress(VlmlabError):
+                store.add(experiment, result, made_from)
+
+    yield remember
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,6 +39,8 @@ test in the root itself, come on top."""
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z"})
 LISTS = frozenset({".csv", ".tsv", ".txt"})
 READERS = 8  # threads: hashing leaves Python's lock
+LISTS_BY_NAME = 8  # lists of a dataset that are told one by one
+COUNTED = ("class folders", "images", "lists")
 
 
 def files_of_folder(folder: Path) -> dict[str, Path]:
@@ -66,28 +69,69 @@ def files_of_standard(name: str, root: Path) -> dict[str, Path]:
     return files
 
 
-def digest_of(files: Mapping[str, Path]) -> str:
-    """Hash over the names and the bytes of files, 24 hexadecimal digits.
+WHOLE = "whole"
+"""The part of `contents_of` that stands for all files together."""
 
-    It is kept in the user's cache under the files' sizes and times, so that the bytes are read once: copies have other times
-    and the same hash.
+
+def contents_of(files: Mapping[str, Path]) -> dict[str, str]:
+    """What the names and the bytes of files are: part -> hash, 24 hexadecimal digits.
+
+    `WHOLE` covers everything. The others tell where a change lies, with a number before the hash where they are many:
+    "class folders" (those that hold images), "images", "lists", and up to `LISTS_BY_NAME` lists by their names. The answer
+    is kept in the user's cache under the files' sizes and times, so that the bytes are read once: copies have other times
+    and the same hashes.
     """
     names = sorted(files)
     identity = hashlib.sha256(
         "\n".join([files_identity(files[n] for n in names), *names]).encode(errors="surrogateescape")
     )
-    known = cache_path("contents", f"{identity.hexdigest()[:32]}.txt")
-    with contextlib.suppress(OSError, ValueError):
-        digest = known.read_text(encoding="ascii")
-        if len(digest) == 24:
-            return digest
+    known = cache_path("contents", f"{identity.hexdigest()[:32]}.json")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        parts = json.loads(known.read_text(encoding="utf-8"))
+        if len(parts.get(WHOLE, "")) == 24:
+            return parts
     with ThreadPoolExecutor(READERS) as pool:
-        contents = list(pool.map(_content, (files[n] for n in names)))
-    text = "\n".join(f"{name}\0{content}" for name, content in zip(names, contents, strict=True))
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
+        contents = dict(zip(names, pool.map(_content, (files[n] for n in names)), strict=True))
+    images = [name for name in names if is_picture(files[name])]
+    others = [name for name in names if not is_picture(files[name])]
+    folders = sorted({os.path.dirname(name) for name in images})
+    lines = {name: f"{name}\0{contents[name]}" for name in names}
+    parts = {WHOLE: _hash(lines.values())}
+    if images:
+        parts["class folders"] = f"{len(folders)} {_hash(folders)}"
+        parts["images"] = f"{len(images)} {_hash(lines[name] for name in images)}"
+    if others:
+        parts["lists"] = f"{len(others)} {_hash(lines[name] for name in others)}"
+    if len(others) <= LISTS_BY_NAME:
+        parts |= {name: _hash([contents[name]]) for name in others}
     with contextlib.suppress(VlmlabError):  # only a cache
-        write_atomically(known, digest)
-    return digest
+        write_atomically(known, json.dumps(parts))
+    return parts
+
+
+def difference(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What differs between two answers of `contents_of`, as the end of a sentence: "images 10 -> 12, split.csv changed".
+
+    Class folders and images are given by their numbers, or as "changed" if these are equal. Answers that an older vlmlab
+    kept have no parts; then "files changed".
+    """
+    by_name = all(int(parts.get("lists", "0").split()[0]) <= LISTS_BY_NAME for parts in (then, now))
+    found = []
+    for part in dict.fromkeys([*then, *now]) if len(then) > 1 else ():
+        before, after = then.get(part), now.get(part)
+        listed = part not in ("class folders", "images")
+        if part == WHOLE or before == after or (listed and by_name == (part == "lists")):
+            continue
+        counts = [(value or "0").split()[0] if part in COUNTED else "" for value in (before, after)]
+        if counts[0] != counts[1]:
+            found.append(f"{part} {counts[0]} -> {counts[1]}")
+        else:
+            found.append(f"{part} {'added' if before is None else 'removed' if after is None else 'changed'}")
+    return ", ".join(found) or "files changed"
+
+
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:24]
 
 
 def _content(file: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from vlmlab.files import write_atomically
 from vlmlab.registry import WITHOUT_SHOTS, load_system, registry, system_label
 from vlmlab.studies.experiment import Experiment, read_settings, settings_for
 from vlmlab.studies.store import ResultStore
-from vlmlab.studies.sweep import sweep, systems_of
+from vlmlab.studies.sweep import MeasuredAgain, sweep, systems_of
 from vlmlab.studies.table import spread
 
 TEMPLATE = "a photo of a {}."
@@ -149,11 +150,12 @@ def short_settings(system: str, dataset: str) -> dict[str, int | float]:
 
 @dataclasses.dataclass
 class Results:
-    """Results as `vlmlab run --json` prints them, and the one-line reasons of what failed."""
+    """Results as `vlmlab run --json` prints them, the one-line reasons of what failed, and those of measuring again."""
 
     few_shot: list[dict]
     base_new: list[dict]
     failures: list[str]
+    again: list[str] = dataclasses.field(default_factory=list)
 
 
 def run(plan: Plan) -> Results:
@@ -162,13 +164,15 @@ def run(plan: Plan) -> Results:
     Raises `VlmlabError` if nothing at all succeeded (the first reason).
     """
     few, base = plan.experiments()
-    outcomes = sweep([*few, *base], ResultStore(plan.store), workers=plan.workers, download=plan.download)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MeasuredAgain)  # the summary says it
+        outcomes = sweep([*few, *base], ResultStore(plan.store), workers=plan.workers, download=plan.download)
     failures = _reasons([(o.experiment, o.failure) for o in outcomes if o.failure])
     done = [o.result for o in outcomes[: len(few)] if o.result]
     if not done:
         raise VlmlabError(failures[0] if failures else "the report has no system, dataset, shots or seed to run")
     new = [o.result for o in outcomes[len(few) :] if o.result and "new" in o.result["metrics"]]
-    return Results(done, new, failures)
+    return Results(done, new, failures, list(dict.fromkeys(o.changed for o in outcomes if o.changed)))
 
 
 def _reasons(failed: Sequence[tuple[Experiment, str]]) -> list[str]:
@@ -200,7 +204,7 @@ def _mean(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -
 
 
 def summary(results: Results) -> str:
-    """The result in a few sentences of Markdown, one per dataset, and what failed."""
+    """The result in a few sentences of Markdown, one per dataset; what failed, and what was measured again."""
     lines = []
     for dataset in dict.fromkeys(r["dataset"] for r in results.few_shot):
         rows = [r for r in results.few_shot if r["dataset"] == dataset]
@@ -212,8 +216,8 @@ def summary(results: Results) -> str:
             f"- **{dataset}**: zero-shot prediction is right on {_mean(rows[:1], of='zero_shot')} % of the test "
             f"images; the best here is {system_label(system)} with {shots} shot{'s' * (shots != 1)} per class, {_mean(best)} %."
         )
-    for failure in results.failures:
-        lines.append(f"- not run: {failure}")
+    lines += [f"- not run: {failure}" for failure in results.failures]
+    lines += [f"- measured again, since {why}" for why in results.again]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ of a result.
 
 A result that was made from a folder of images, a standard dataset, a checkpoint or a file of descriptions is one from
 what lay there: once images, lists or annotations were added, removed or hold something else, behind links and outside of
-the folder too, it is not known any more. What is gone leaves its results known.
+the folder too, it is not known any more, and `changes` says what is other. What is gone leaves its results known.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from vlmlab.datasets.catalog import is_path
 from vlmlab.datasets.listing import is_picture
-from vlmlab.datasets.sources import PLACES, digest_of, files_of_folder, files_of_standard
+from vlmlab.datasets.sources import PLACES, WHOLE, contents_of, difference, files_of_folder, files_of_standard
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, expanded, must_be_writable, remove_leftovers, sha256, write_atomically
 from vlmlab.studies.experiment import Experiment
 
 CONTENT = "content "  # before the hash of everything that a folder holds
+PART = " > "  # between a folder and a part of its content
 ROOM = 65536  # bytes that must be free for work to begin; a result has some 2,000
 
 
@@ -35,7 +37,7 @@ class ResultStore:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = expanded(folder)
-        self._contents: dict[str, str] = {}
+        self._contents: dict[str, dict[str, str]] = {}
 
     def prepare(self) -> None:
         """Before any work: raise `VlmlabError` if the folder cannot be written, and tidy up after killed writers."""
@@ -68,19 +70,43 @@ class ResultStore:
 
     def get(self, experiment: Experiment) -> dict | None:
         """The result (as `vlmlab run --json` prints it), or None if there is none yet."""
+        content = self._content(experiment)
+        return None if content is None or self._changed(experiment, content) else content["result"]
+
+    def changes(self, experiment: Experiment) -> str | None:
+        """Why there is a result that `get` does not give, in one line: "/data/pets has changed: images 10 -> 12"; or None."""
+        content = self._content(experiment)
+        changed = self._changed(experiment, content) if content else []
+        if content is None or not changed:
+            return None
+        then, now = content["made_from"], self.look(experiment)
+        settings = {os.path.expanduser(value): name for name, value in experiment.config if isinstance(value, str)}
+        told = []
+        for source in changed:
+            if source in settings:
+                told.append(f"the file {source} (setting {settings[source]}) has changed")
+            elif source == experiment.backbone.partition("@")[2]:
+                told.append(f"the checkpoint {source} has changed")
+            else:
+                told.append(f"{source} has changed: {difference(_parts(then, source), _parts(now, source))}")
+        return "; ".join(told)
+
+    def _content(self, experiment: Experiment) -> dict | None:
+        """What the file of an experiment's result holds, under whichever of its keys; None if there is no file."""
         paths = (self.folder / f"{key}.json" for key in (experiment.key, *experiment.older_keys))
         path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            return None
-        content = _read(path, "result")
-        now = self.look(experiment)
+        return None if path is None else _read(path, "result")
+
+    def _changed(self, experiment: Experiment, content: dict) -> list[str]:
+        """The sources of a result that hold something else now."""
+        now, changed = self.look(experiment), []
         for source, then in content.get("made_from", {}).items():
             found = now.get(source, then)
             if found.startswith(CONTENT) and not then.startswith(CONTENT):
                 found = _listing(Path(source))  # kept by an older vlmlab, which looked at names and sizes
-            if found != then:
-                return None
-        return content["result"]
+            if found != then and PART not in source:
+                changed.append(source)
+        return changed
 
     def failure(self, experiment: Experiment) -> str | None:
         """The one-line reason why an experiment has failed and has no result yet, or None."""
@@ -105,7 +131,7 @@ class ResultStore:
             path.parent.rmdir()
 
     def look(self, experiment: Experiment) -> dict[str, str]:
-        """What lies in the folders and files that an experiment names: source -> hash.
+        """What lies in the folders and files that an experiment names: source -> hash, and "folder > part" -> hash.
 
         Each is looked at once per store. Who is about to measure looks before: a change meanwhile was not measured.
         """
@@ -118,16 +144,18 @@ class ResultStore:
             source = f"{name} in {root}" if standard else name
             if source not in self._contents:
                 files = files_of_standard(name, root) if standard else files_of_folder(Path(name))
-                self._contents[source] = CONTENT + digest_of(files) if files else ""
-            if self._contents[source]:
-                found[source] = self._contents[source]
+                self._contents[source] = contents_of(files) if files else {}
+            for part, content in self._contents[source].items():
+                found[source if part == WHOLE else f"{source}{PART}{part}"] = (
+                    CONTENT if part == WHOLE else ""
+                ) + content
         settings = [value for _, value in experiment.config if isinstance(value, str)]
         for file in (experiment.backbone.partition("@")[2], *settings):
             source = os.path.expanduser(file)
             if file and os.path.isfile(source):
                 if source not in self._contents:
-                    self._contents[source] = _digest(source)
-                found[source] = self._contents[source]
+                    self._contents[source] = {WHOLE: _digest(source)}
+                found[source] = self._contents[source][WHOLE]
         return found
 
     def _keys(self) -> list[str]:
@@ -138,6 +166,14 @@ class ResultStore:
 
     def _failure_path(self, experiment: Experiment) -> Path:
         return self.folder / f"{experiment.key}.failed.json"
+
+
+def _parts(made_from: Mapping[str, str], source: str) -> dict[str, str]:
+    """What `look` said of one source, by part."""
+    parts = {
+        name.removeprefix(source + PART): value for name, value in made_from.items() if name.startswith(source + PART)
+    }
+    return {WHOLE: made_from[source]} | parts
 
 
 def _listing(folder: Path) -> str:

@@ -20,6 +20,8 @@ import os
 import queue
 import secrets
 import socket
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from distributed import Client, KilledWorker
@@ -93,14 +95,23 @@ def _fits(info: SystemInfo, dataset: str) -> bool:
     return bool(set(info.tasks) & kinds)
 
 
+class MeasuredAgain(UserWarning):
+    """Results are measured again, because what they were measured on has changed."""
+
+
 @dataclasses.dataclass
 class Outcome:
-    """What became of one experiment: a result, or the reason of its failure; `known` if the store had the result."""
+    """What became of one experiment: a result, or the reason of its failure.
+
+    `known` if the store had the result. `changed` says in one line what has changed since the store's result was measured,
+    which is therefore measured again.
+    """
 
     experiment: Experiment
     result: dict | None = None
     failure: str | None = None
     known: bool = False
+    changed: str | None = None
 
 
 def sweep(
@@ -121,6 +132,7 @@ def sweep(
         download: whether workers may download a standard dataset.
 
     Returns the outcomes in the order of `experiments`; one that appears twice is run once.
+    What has changed since results of the store were measured is said in a warning, `MeasuredAgain`, before the work begins.
     Raises `VlmlabError` if no scheduler answers at that address, for fewer workers than none, and if the store cannot
     be written.
     """
@@ -128,12 +140,18 @@ def sweep(
         raise VlmlabError(f"workers is a number of processes, 0 for this one, not {workers}")
     outcomes: dict[str, Outcome] = {}
     pending: dict[str, Experiment] = {}
+    changed: dict[str, str] = {}
     for experiment in experiments:
         result = store.get(experiment)
         if result is None:
             pending[experiment.key] = experiment
+            if why := store.changes(experiment):
+                changed[experiment.key] = why
         elif experiment.key not in outcomes:
             outcomes[experiment.key] = _told(Outcome(experiment, result, known=True), on_outcome)
+    for why, count in Counter(changed.values()).items():
+        counted = f"{count} result{'s' * (count != 1)}"
+        warnings.warn(f"{why}; {counted} of {store.folder} to be measured again", MeasuredAgain, stacklevel=2)
     if pending:
         store.prepare()
         some = min(workers if workers is not None else os.cpu_count() or 1, len(pending))
@@ -144,6 +162,7 @@ def sweep(
             for outcome in news:
                 if outcome.failure is not None:
                     store.add_failure(outcome.experiment, outcome.failure)
+                outcome.changed = changed.get(outcome.experiment.key)
                 outcomes[outcome.experiment.key] = _told(outcome, on_outcome)
     return [outcomes[experiment.key] for experiment in experiments]
 
