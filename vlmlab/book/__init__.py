@@ -14,7 +14,7 @@ _HOMES = {
     "facts": "fact_sheet",
     "near": "fact_sheet",
     "source": "listing",
-    "published": "ledger",
+    "published": "published",
     "beside": "ledger",
 }
 __all__ = ["beside", "check", "facts", "near", "published", "source"]

@@ -11,50 +11,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import data_path
+from vlmlab.errors import VlmlabError
 from vlmlab.studies.table import spread
 
 COMPARED = ("backbone", "dataset", "shots")
 """Settings of a published figure that a measurement here may share."""
-
-
-FIGURES = (
-    "base_to_new",
-    "cross_dataset_and_domain",
-    "detection",
-    "pretraining",
-    "segmentation",
-    "survey_tables",
-    "transfer_fewshot",
-    "unsupervised",
-    "weakly_supervised",
-)
-"""The files of `data/reported/` that hold one published figure per row, all with the same columns."""
-
-
-def published(table: str, mixed: bool = False, **wanted: str | int) -> pd.DataFrame:
-    """The published figures of a file of `data/reported/` (without .csv) whose columns equal `wanted`.
-
-    Rows of different protocols are not comparable: they come together only with `mixed=True`.
-
-    Raises `VlmlabError` for an unknown table or column, if no figure fits, and if the figures mix protocols, which it names.
-    """
-    known = {name: data_path("reported") / f"{name}.csv" for name in FIGURES}
-    if table not in known:
-        raise unknown("table of published figures", table, known)
-    rows = pd.read_csv(known[table], dtype=str)
-    for column, value in wanted.items():
-        if column not in rows:
-            raise unknown("column", column, rows.columns)
-        rows = rows[rows[column] == str(value)]
-    if rows.empty:
-        raise VlmlabError(f"no published figure in {table} has {wanted}; look at the file in data/reported")
-    counts = rows["protocol"].value_counts()
-    if len(counts) > 1 and not mixed:
-        which = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
-        raise VlmlabError(f"these figures of {table} mix protocols: {which}; name a protocol=, or ask for mixed=True")
-    return rows.assign(value=rows["value"].astype(float)).reset_index(drop=True)
 
 
 @dataclasses.dataclass(frozen=True)

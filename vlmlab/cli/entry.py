@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vlmlab import __version__
-from vlmlab.cli import chapters, checks, experiments, listings
+from vlmlab.cli import chapters, checks, experiments, listings, tables
 from vlmlab.errors import VlmlabError
 
 # typer hands on click's errors (from click, or from a copy of its own, depending on its version).
@@ -36,7 +36,7 @@ for command in (
     listings.datasets,
     experiments.run,
     experiments.sweep,
-    experiments.table,
+    tables.table,
     chapters.report,
     chapters.book,
     chapters.lab,

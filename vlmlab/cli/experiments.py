@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,36 +217,6 @@ def sweep(
         show([_outcome_cells(outcome) for outcome in outcomes], False)
     if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
-
-
-def table(
-    store: Annotated[Path, typer.Argument(parser=path_in, metavar="STORE", help="Folder of the results of a sweep.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=path_in, metavar="PATH", help="CSV file to write; without it, the table is printed."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Sum up the results of a sweep.
-
-    One line per system, dataset, backbone, shots and split: means and standard deviations over the seeds, what is
-    learned, seconds and memory.
-    """
-    with work():
-        from vlmlab.studies.store import ResultStore
-        from vlmlab.studies.table import table as lines_of
-        from vlmlab.studies.table import write_table
-
-        if not os.path.isdir(store):
-            raise VlmlabError(f"there is no folder {store} with results; make one by `vlmlab sweep --store {store}`")
-        lines = lines_of(ResultStore(store).results())
-        if not lines:
-            raise VlmlabError(f"there is no result in {store}; make some by `vlmlab sweep --store {store}`")
-        if out is not None:
-            write_table(lines, out)
-    if json_ or out is None:
-        return show(lines, json_)
-    print(f"{out}: {len(lines)} lines")
 
 
 @contextlib.contextmanager
