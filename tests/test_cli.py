@@ -14,10 +14,10 @@ from vlmlab.cli import main
 from vlmlab.datasets import load_dataset
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path
-from vlmlab.studies.report import check_names
 from vlmlab.studies.run import shared_bank
 from vlmlab.studies.store import ResultStore
 from vlmlab.studies.sweep import Outcome
+from vlmlab.studies.templates import check_names
 
 
 def vlmlab(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -74,7 +74,7 @@ def test_the_core_imports_no_extra_before_it_is_needed():
     for path in files:
         extra = imports(path, top=True) & ((BOOK | SWEEP) - CORE)
         # A sweep is what `distributed` is for, and a report makes one; the command line says which extra is missing.
-        assert not extra or path.name in ("sweep.py", "adaptation.py", "kernel.py"), f"{path} imports {extra}"
+        assert not extra or path.name in ("sweep.py", "kernel.py"), f"{path} imports {extra}"
     assert set(EXTRAS.values()) == {"book", "sweep"}
     assert {plain(name) for name in EXTRAS} >= (BOOK | SWEEP) - {"ipykernel"}
 

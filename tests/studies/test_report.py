@@ -7,8 +7,9 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 
 from vlmlab.errors import VlmlabError
-from vlmlab.studies import report as module
-from vlmlab.studies.report import checked, parameters_of, report, templates
+from vlmlab.studies import templates as module
+from vlmlab.studies.report import report
+from vlmlab.studies.templates import checked, parameters_of, templates
 
 DEFAULTS = {"shots": [1, 4], "backbone": "micro-vit", "workers": 2, "words": ["cat"], "rate": 0.5}
 

@@ -52,8 +52,8 @@ def report(
     }
     with work():
         from vlmlab.studies.experiment import read_settings
-        from vlmlab.studies.report import from_text, parameters_of, template_named
         from vlmlab.studies.report import report as write
+        from vlmlab.studies.templates import from_text, parameters_of, template_named
 
         defaults = parameters_of(template_named(template))
         given |= {name: from_text(name, text, defaults) for name, text in read_settings(others or ())}

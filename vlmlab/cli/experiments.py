@@ -163,8 +163,8 @@ def sweep(
     """
     from vlmlab.registry import registry, unknown_system
     from vlmlab.studies.experiment import grid, read_settings, settings_for
-    from vlmlab.studies.report import check_names
     from vlmlab.studies.store import ResultStore
+    from vlmlab.studies.templates import check_names
 
     if section and systems:
         raise VlmlabError("--section names its systems itself; give either --section or --systems")

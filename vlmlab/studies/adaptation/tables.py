@@ -1,0 +1,99 @@
+"""What a report says in words and tables (Markdown and HTML)."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlmlab.registry import registry, system_label
+from vlmlab.studies.adaptation.results import Results
+from vlmlab.studies.table import spread
+
+
+def summary(results: Results) -> str:
+    """The result in a few sentences of Markdown, one per dataset; what failed, and what was measured again."""
+    lines = []
+    for dataset in dict.fromkeys(r["dataset"] for r in results.few_shot):
+        rows = [r for r in results.few_shot if r["dataset"] == dataset]
+        groups: dict[tuple[str, int], list[dict]] = {}
+        for r in rows:
+            groups.setdefault((r["system"], r["shots"]), []).append(r)
+        (system, shots), best = max(groups.items(), key=lambda g: spread([r["metrics"]["accuracy"] for r in g[1]])[0])
+        lines.append(
+            f"- **{dataset}**: zero-shot prediction is right on {_mean(rows[:1], of='zero_shot')} % of the test "
+            f"images; the best here is {system_label(system)} with {shots} shot{'s' * (shots != 1)} per class, {_mean(best)} %."
+        )
+    lines += [f"- not run: {failure}" for failure in results.failures]
+    lines += [f"- measured again, since {why}" for why in results.again]
+    return "\n".join(lines)
+
+
+def cost_table(few_shot: Sequence[dict]) -> str:
+    """HTML: what each system learns and needs at its most shots, on the first dataset."""
+    dataset = few_shot[0]["dataset"]
+    rows = []
+    for system in dict.fromkeys(r["system"] for r in few_shot):
+        own = [r for r in few_shot if r["system"] == system and r["dataset"] == dataset]
+        most = [r for r in own if r["shots"] == max(r["shots"] for r in own)]
+        info = registry()[system]
+        rows.append(
+            (
+                system_label(system),
+                info.learns,
+                most[0]["shots"],
+                f"{most[0]['trainable_parameters']:,}",
+                f"{np.mean([r['seconds'] for r in most]):.1f}",
+                f"{np.mean([r['peak_mb'] for r in most]):.0f}",
+                _mean(most),
+            )
+        )
+    header = ("system", "learns", "shots", "parameters", "seconds", "peak MB", f"accuracy on {dataset} (%)")
+    return _table(header, rows) + "<p>Seconds are adaptation and evaluation together, one thread.</p>"
+
+
+def settings_table(results: Results) -> str:
+    """HTML: the settings of each system, where datasets differ for each of them, and the versions behind the numbers."""
+    rows = []
+    for system in dict.fromkeys(r["system"] for r in results.few_shot):
+        used: dict[str, list[str]] = {}  # settings -> the datasets that they were used on
+        for r in results.few_shot:
+            if r["system"] == system:
+                text = ", ".join(f"{k} = {v!r}" if v == "" else f"{k} = {v}" for k, v in r["config"].items()) or "none"
+                used.setdefault(text, []).append(r["dataset"])
+        for text, datasets in used.items():
+            where = f" on {', '.join(dict.fromkeys(datasets))}" if len(used) > 1 else ""
+            rows.append((system_label(system) + where, text))
+    rows += [(name, version) for name, version in results.few_shot[0]["versions"].items()]
+    return _table(("system or package", "settings or version"), rows)
+
+
+def words_table(words: Sequence) -> str:
+    """HTML: nearest words of each learned vector beside those of a random vector of the same norm."""
+    if not words:
+        return "<p>The system that was opened learns no shared context vectors.</p>"
+    rows = [
+        (
+            f"v{m + 1}",
+            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.words, near.cosines, strict=True)),
+            ", ".join(f"{w} ({d:.2f})" for w, d in zip(near.random_words, near.random_cosines, strict=True)),
+            f"{near.norm:.2f}",
+        )
+        for m, near in enumerate(words)
+    ]
+    return _table(("vector", "nearest words (cosine)", "of a random vector", "norm"), rows)
+
+
+def _mean(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -> str:
+    mean, deviation = spread([r[of][metric] for r in rows])
+    return f"{mean:.1f}" if len(rows) == 1 else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    head = "".join(f"<th style='text-align:left'>{html.escape(str(cell))}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
