@@ -70,8 +70,9 @@ BELOW = {
 """Part -> what it may import. World, datasets, backbones; methods; learning; studies; views; widgets; the book."""
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, part of vlmlab) of every import of a file, those inside of functions too; type annotations do not count."""
+def every_import(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module or name in it) of every import of vlmlab in a file, those inside of functions too; type annotations do not
+    count."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         id(inner)
@@ -88,7 +89,12 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from ((node.lineno, name.split(".")[1]) for name in names if name.startswith("vlmlab."))
+        yield from ((node.lineno, name) for name in names if name.startswith("vlmlab."))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, part of vlmlab) of every import of a file."""
+    yield from ((line, name.split(".")[1]) for line, name in every_import(path))
 
 
 def parts() -> set[str]:
@@ -109,3 +115,35 @@ def test_a_part_imports_what_stands_below_it(part):
         if name in BELOW and name not in (part, *BELOW[part])
     ]
     assert files and not wrong, wrong
+
+
+def circles_of(package: Path) -> list[set[str]]:
+    """Groups of files of the package each of which can be reached from every other along imports, those in functions too."""
+    modules = {
+        ".".join(["vlmlab", *path.relative_to(package).with_suffix("").parts]): path for path in package.rglob("*.py")
+    }
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    arrows = {name: {target for target in targets(path, modules) if target != name} for name, path in modules.items()}
+    reached = {name: set(arrows[name]) for name in arrows}
+    for middle in arrows:  # Warshall
+        for name in arrows:
+            if middle in reached[name]:
+                reached[name] |= reached[middle]
+    circles = {frozenset(other for other in reached[name] if name in reached[other]) for name in arrows}
+    return [set(circle) for circle in circles if circle]
+
+
+def targets(path: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """The modules that a file imports."""
+    for _, name in every_import(path):
+        yield name if name in modules else name.rpartition(".")[0]
+
+
+def test_no_file_imports_itself_in_a_circle():
+    assert not circles_of(PACKAGE)
+
+
+def test_a_circle_is_found(tmp_path):
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")):
+        (tmp_path / f"{name}.py").write_text(f"def f():\n    from vlmlab.{other} import f\n")
+    assert circles_of(tmp_path) == [{"vlmlab.a", "vlmlab.b", "vlmlab.c"}]

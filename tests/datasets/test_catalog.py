@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from vlmlab.datasets.catalog import DATASETS
-from vlmlab.datasets.dataset import load_dataset
+from vlmlab.datasets.loading import load_dataset
 
 OFFLINE = [info for info in DATASETS if info.offline]
 

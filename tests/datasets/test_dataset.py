@@ -3,7 +3,7 @@ import pytest
 import vlmlab.datasets
 from tests.datasets.conftest import save_picture
 from vlmlab.datasets.catalog import is_path
-from vlmlab.datasets.dataset import load_dataset
+from vlmlab.datasets.loading import load_dataset
 from vlmlab.errors import VlmlabError
 
 

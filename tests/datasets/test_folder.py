@@ -6,10 +6,10 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from tests.datasets.conftest import save_picture
-from vlmlab.datasets.dataset import load_dataset
 from vlmlab.datasets.folder import assemble, fault, load_folder, read_class_folders
 from vlmlab.datasets.hierarchy import hierarchy_of
 from vlmlab.datasets.image_set import read_picture
+from vlmlab.datasets.loading import load_dataset
 from vlmlab.datasets.multi_task import companions_of
 from vlmlab.errors import VlmlabError
 

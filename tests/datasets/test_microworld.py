@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import vlmlab.datasets.microworld as microworld
-from vlmlab.datasets.dataset import load_dataset
+from vlmlab.datasets.loading import load_dataset
 from vlmlab.datasets.microworld import deal, generator, kept
 from vlmlab.datasets.truth import NOTHING
 

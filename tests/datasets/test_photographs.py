@@ -1,6 +1,6 @@
 import socket
 
-from vlmlab.datasets.dataset import load_dataset
+from vlmlab.datasets.loading import load_dataset
 from vlmlab.datasets.photographs import photographs
 
 

@@ -11,7 +11,7 @@ import torchvision.datasets
 
 from tests.datasets.conftest import save_picture
 from vlmlab.datasets.catalog import BY_NAME, DATASETS
-from vlmlab.datasets.dataset import load_dataset
+from vlmlab.datasets.loading import load_dataset
 from vlmlab.datasets.scenes import SCENES
 from vlmlab.datasets.standard import STANDARD, inside_first, year_first
 from vlmlab.errors import VlmlabError

@@ -10,8 +10,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlmlab.datasets.dataset import Dataset, load_dataset
+    from vlmlab.datasets.dataset import Dataset
     from vlmlab.datasets.image_set import ImageSet
+    from vlmlab.datasets.loading import load_dataset
     from vlmlab.datasets.multi_task import MultiTask
     from vlmlab.datasets.protocol import PROTOCOLS, Protocol
     from vlmlab.datasets.splits import base_new, few_shot
@@ -28,7 +29,7 @@ _HOMES = {
     "Truth": "truth",
     "base_new": "splits",
     "few_shot": "splits",
-    "load_dataset": "dataset",
+    "load_dataset": "loading",
 }
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from vlmlab.datasets.captions import CaptionSet, noun_filter, read_captions, scene_captions
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.hierarchy import Hierarchy, hierarchy_of, read_hierarchy
 from vlmlab.datasets.image_set import ImageSet
@@ -13,7 +14,6 @@ from vlmlab.errors import VlmlabError, unknown
 
 if TYPE_CHECKING:
     from vlmlab.backbones.backbone import Backbone
-    from vlmlab.datasets.captions import CaptionSet
 
 SPLITS = ("all", "base", "new")
 
@@ -154,8 +154,6 @@ class Task:
         Raises `VlmlabError` if there is no such file, no scene of a class, or no sentence that names a class.
         """
         self._refuse("captions")
-        from vlmlab.datasets.captions import noun_filter, read_captions, scene_captions
-
         sentences = read_captions(source) if source else scene_captions(self.classes, count, self.seed)
         return noun_filter(sentences, self.classes)
 
