@@ -217,11 +217,11 @@ def test_preprocessing(tiny):
     backbone = tiny["vit"]
     rng = np.random.default_rng(0)
     right = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    own = torch.stack([backbone._transform(Image.fromarray(p)) for p in right])
+    own = torch.stack([backbone.transform(Image.fromarray(p)) for p in right])
     for given in (right, torch.from_numpy(right), list(right), [Image.fromarray(p) for p in right]):
         assert (backbone.preprocess(given) - own).abs().max() < 1e-5
     blocks = np.kron(rng.integers(0, 256, (2, 6, 8, 3), dtype=np.uint8), np.ones((1, 10, 10, 1), np.uint8))
-    by_pil = torch.stack([backbone._transform(Image.fromarray(p)) for p in blocks])
+    by_pil = torch.stack([backbone.transform(Image.fromarray(p)) for p in blocks])
     assert torch.equal(backbone.preprocess(blocks), by_pil)
     sizes = backbone.preprocess([right[0], blocks[0], Image.fromarray(right[1])])
     assert torch.allclose(sizes[1], by_pil[0]) and sizes.shape == (3, 3, 32, 32)

@@ -29,7 +29,8 @@ class Backbone(nn.Module):
 
     name; embedded (comes with vlmlab, needs no network); model (open_clip's own); image, text (its towers, opened);
     image_size S, embed_dim e; device, dtype (of the towers' matrices; features are float32 in any case);
-    logit_scale (0-d, the factor before the softmax, about 100 in CLIP); mean, std [3] of the normalisation.
+    logit_scale (0-d, the factor before the softmax, about 100 in CLIP); mean, std [3] of the normalisation; transform (open_clip's own, from a PIL
+    image to [3, S, S]).
     """
 
     def __init__(self, name: str, model: nn.Module, tokenizer: Callable[..., Tensor], embedded: bool = False):
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
         settings = dict(getattr(model.visual, "preprocess_cfg", None) or {})
         settings.setdefault("size", model.visual.image_size)
         self.settings = PreprocessCfg(**settings)
-        self._transform = image_transform_v2(self.settings, is_train=False)
+        self.transform = image_transform_v2(self.settings, is_train=False)
         size = self.settings.size
         self.image_size = size if isinstance(size, int) else size[0]
         self.mean, self.std = torch.tensor(self.settings.mean), torch.tensor(self.settings.std)
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
 
     def _one_by_one(self, pictures: Sequence) -> Tensor:
         images = [p if isinstance(p, Image.Image) else Image.fromarray(np.asarray(p)) for p in pictures]
-        return torch.stack([self._transform(image) for image in images]).to(self.device)
+        return torch.stack([self.transform(image) for image in images]).to(self.device)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Features [B, e] of normalised images [B, 3, H, W], not normalised, float32."""

@@ -206,6 +206,11 @@ class ImageSet:
             return np.stack(pictures)
         return pictures
 
+    def files(self) -> list[Path] | None:
+        """The file of every image, or None where their pixels come from elsewhere."""
+        paths = getattr(self._pictures, "paths", None)
+        return paths and [paths[p] for p in self._positions]
+
     def subset(self, indices: slice | Sequence[int] | Tensor) -> ImageSet:
         """The images at these indices, in that order; labels keep their numbers."""
         chosen = np.arange(len(self))[_index(indices)]

@@ -61,6 +61,8 @@ class _Joined:
     def __init__(self, sets: Sequence[ImageSet]) -> None:
         self.sets = sets
         self.first = np.cumsum([0, *(len(part) for part in sets)])
+        files = [part.files() for part in sets]
+        self.paths = None if None in files else [path for part in files for path in part]
 
     def identity(self) -> str:
         text = "\n".join(part.fingerprint() for part in self.sets)

@@ -12,27 +12,27 @@ Dimensions: N images, V views, e joint width, S image side.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
+import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from vlmlab.clock import Clock, charge, uncounted
 from vlmlab.errors import VlmlabError
+from vlmlab.features.decoding import CROP_AREA, Cropped, Evaluated, Recipe, prepared
 from vlmlab.files import cache_path, write_atomically
-from vlmlab.randomness import LocalRandom
 from vlmlab.watch import told
 
 PICTURES_AT_ONCE = 64  # bounds the memory of one pass through an image tower
-CROP_AREA = (0.08, 1.0)  # share of the image that a training view shows, as in CoOp's official configuration
 FIT = "resize, centre crop"  # the transform of evaluation, by name
 
 
@@ -54,7 +54,7 @@ class FeatureBank:
         All systems share them, so that they take no time on the `Clock` of the one that happens to ask first.
         """
         with uncounted():
-            return self._kept(pictures, FIT, lambda positions: evaluated(self.backbone, pictures, positions))
+            return self._kept(pictures, FIT, as_evaluated(self.backbone))
 
     def views(self, pictures, count: int, seed: int) -> Tensor:
         """Features [V, N, e] of `count` random crops of every image; the same for the same seed.
@@ -62,21 +62,17 @@ class FeatureBank:
         Cached ones take as long on the `Clock` as encoding them had taken, which is kept beside them.
         """
         names = [f"crop {CROP_AREA}, flip, seed {seed}, view {view}" for view in range(count)]
-        return torch.stack(
-            [
-                self._kept(pictures, name, lambda p, view=view: augmented(self.backbone, pictures, p, seed, view))
-                for view, name in enumerate(names)
-            ]
-        )
+        side = self.backbone.image_size
+        return torch.stack([self._kept(pictures, name, Cropped(side, seed, view)) for view, name in enumerate(names)])
 
-    def _kept(self, pictures, transform: str, images_at) -> Tensor:
-        """From memory, else from the disk, else computed; `images_at(positions)` gives tensors [n, 3, S, S]."""
+    def _kept(self, pictures, transform: str, recipe: Recipe) -> Tensor:
+        """From memory, else from the disk, else computed from images that `recipe` makes."""
         key = hashlib.sha256(f"{pictures.fingerprint()}\n{transform}".encode()).hexdigest()[:32]
         if key not in self._memory:
             found, cost = self._read(key, len(pictures)), (0.0, 0.0) if transform == FIT else self._cost(key)
             if found is None or cost is None:
                 with Clock() as clock:
-                    found = self._encode(pictures, images_at)
+                    found = self._encode(pictures, recipe)
                 cost = clock.read()
                 self._write(key, found, transform, cost)
             else:
@@ -95,12 +91,11 @@ class FeatureBank:
             return None
 
     @torch.no_grad()
-    def _encode(self, pictures, images_at) -> Tensor:
-        chunks = [
-            self.backbone.encode_image(images_at(positions)).float().cpu()
-            for positions in chunked(len(pictures), PICTURES_AT_ONCE, "encoding images")
-        ]
-        return torch.cat(chunks) if chunks else torch.empty(0, self.backbone.embed_dim)
+    def _encode(self, pictures, recipe: Recipe) -> Tensor:
+        found = []
+        for images in encodable(self.backbone, pictures, PICTURES_AT_ONCE, recipe, "encoding images"):
+            found.append(self.backbone.encode_image(images).float().cpu())
+        return torch.cat(found) if found else torch.empty(0, self.backbone.embed_dim)
 
     def _read(self, key: str, count: int) -> Tensor | None:
         path = self._folder and self._folder / f"{key}.safetensors"
@@ -129,39 +124,38 @@ class FeatureBank:
             self._folder = None
 
 
+def as_evaluated(backbone) -> Evaluated:
+    """How evaluation sees images."""
+    return Evaluated(backbone.image_size, backbone.transform)
+
+
+def encodable(backbone, pictures, size: int, recipe: Recipe, doing: str) -> Generator[Tensor]:
+    """All images of an ImageSet in chunks [n, 3, S, S] of `size`, on the backbone's device, decoded by workers where that is
+    worth it (see `decoding`)."""
+    chunks = [(range(start, min(start + size, len(pictures))), recipe) for start in range(0, len(pictures), size)]
+    with contextlib.closing(prepared(pictures, chunks)) as arrays:
+        # The count first: where the work is to be stopped, no chunk is waited for.
+        for _, array in zip(chunked(len(pictures), size, doing), arrays, strict=True):
+            yield on_device(backbone, array)
+
+
+def on_device(backbone, array: NDArray) -> Tensor:
+    """What a `Recipe` gave, as images [n, 3, S, S] for the encoder on the backbone's device."""
+    if array.dtype == np.uint8:
+        return backbone.preprocess(array).to(backbone.device)
+    return torch.as_tensor(array).to(backbone.device)
+
+
 def evaluated(backbone, pictures, positions: Sequence[int]) -> Tensor:
     """Images [n, 3, S, S] at these positions of an ImageSet, as evaluation sees them, on the backbone's device."""
-    raw = pictures.images(positions)
-    side = backbone.image_size
-    if any(picture.shape[:2] != (side, side) for picture in raw):
-        # One by one through open_clip's own transform, so that no image's feature depends on its neighbours' sizes.
-        raw = [Image.fromarray(picture) for picture in raw]
-    return backbone.preprocess(raw).to(backbone.device)
+    (array,) = prepared(pictures, [(positions, as_evaluated(backbone))])
+    return on_device(backbone, array)
 
 
 def augmented(backbone, pictures, positions: Sequence[int], seed: int, view: int) -> Tensor:
-    """Images [n, 3, S, S] as the field trains on them: a random crop, resized to S by S, and a random flip.
-
-    What is cropped depends on the image's name, `seed` and `view` only, not on the order of the images.
-    """
-    side = backbone.image_size
-    crop = v2.Compose(
-        [
-            v2.RandomResizedCrop(side, scale=CROP_AREA, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
-            v2.RandomHorizontalFlip(),
-        ]
-    )
-    ready = []
-    for position, picture in zip(positions, pictures.images(positions), strict=True):
-        with LocalRandom(name_seed(pictures.ids[position], seed, view)):
-            ready.append(crop(torch.as_tensor(picture).permute(2, 0, 1)).permute(1, 2, 0))
-    return backbone.preprocess(torch.stack(ready)).to(backbone.device)
-
-
-def name_seed(name: str, *numbers: int) -> int:
-    """A seed below 2^63 that depends on an image's name and some numbers, the same on every machine."""
-    text = "\0".join([name, *map(str, numbers)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    """Images [n, 3, S, S] at these positions as the field trains on them (see `Cropped`)."""
+    (array,) = prepared(pictures, [(positions, Cropped(backbone.image_size, seed, view))])
+    return on_device(backbone, array)
 
 
 def chunked(total: int, size: int, doing: str) -> Iterator[range]:

@@ -7,6 +7,7 @@ Dimensions: N images, B batch, C classes, S image side, H x W a mask.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import torch
@@ -19,11 +20,13 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
-from vlmlab.features.bank import FeatureBank, chunked, evaluated, name_seed
+from vlmlab.features.bank import FeatureBank, as_evaluated, chunked, encodable
+from vlmlab.features.decoding import name_seed
 from vlmlab.learning.dense import Groups, detection, harmonic_mean, segmentation
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Method
+from vlmlab.randomness import LocalRandom
 
 __all__ = ["evaluate", "evaluate_hierarchy", "harmonic_mean", "main_metric", "predict"]
 
@@ -64,24 +67,35 @@ def evaluate(
 
 @torch.no_grad()
 def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0) -> Tensor:
-    """Logits [N, C] of every image, float32 on the CPU; arguments as for `evaluate`."""
+    """Logits [N, C] of every image, float32 on the CPU; arguments as for `evaluate`.
+
+    A system that draws while it predicts draws from `seed`, whatever else the process computes.
+    """
     bank = bank or FeatureBank(method.backbone, disk=False)
     features = bank.features(pictures).to(method.backbone.device) if method.eats == "features" else None
     rows = []
     most = AT_ONCE.get(method.eats) or min(32, max(1, PROMPTS_AT_ONCE // len(method.classes)))
     if method.info.setup == "transductive":
         most = len(pictures)  # it predicts for all of them together
-    for positions in chunked(len(pictures), most, f"{method.info.key}: evaluating"):
-        batch = Batch(index=torch.tensor(positions))
-        if features is not None:
-            batch.features = features[positions.start : positions.stop]
-        elif method.eats == "images":
-            batch.images = evaluated(method.backbone, pictures, positions)
+    doing = f"{method.info.key}: evaluating"
+    with contextlib.ExitStack() as until, LocalRandom(seed):
+        if method.eats == "images":
+            shown = encodable(method.backbone, pictures, most, as_evaluated(method.backbone), doing)
+            shown = until.enter_context(contextlib.closing(shown))
         else:
-            seeds = [name_seed(pictures.ids[i], seed) for i in positions]
-            raw = [pictures.images(i) for i in positions]
-            batch.images = method.views(raw, seeds).to(method.backbone.device)
-        rows.append(method.logits(batch).float().cpu())
+            shown = chunked(len(pictures), most, doing)
+        for start, given in zip(range(0, len(pictures), most), shown, strict=True):
+            positions = range(start, min(start + most, len(pictures)))
+            batch = Batch(index=torch.tensor(positions))
+            if features is not None:
+                batch.features = features[positions.start : positions.stop]
+            elif method.eats == "images":
+                batch.images = given
+            else:
+                seeds = [name_seed(pictures.ids[i], seed) for i in positions]
+                raw = [pictures.images(i) for i in positions]
+                batch.images = method.views(raw, seeds).to(method.backbone.device)
+            rows.append(method.logits(batch).float().cpu())
     logits = torch.cat(rows)
     if logits.isnan().any():
         raise VlmlabError(

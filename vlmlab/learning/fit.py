@@ -15,10 +15,11 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,7 +27,8 @@ from vlmlab.clock import Clock
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.errors import ForeignCheckpoint, VlmlabError
-from vlmlab.features.bank import FeatureBank, augmented, evaluated
+from vlmlab.features.bank import FeatureBank, as_evaluated, on_device
+from vlmlab.features.decoding import Chunk, Cropped, prepared
 from vlmlab.files import write_atomically
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.dense.dense import Dense
@@ -96,7 +98,11 @@ def fit(
         losses, steps, stopped = [], 0, False
         if next(method.parameters(), None) is not None:
             run = _Run(method, task, bank, views, clock, random)
-            stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
+            try:
+                stopped = run.train(on_step, should_stop, Path(checkpoint) if checkpoint else None)
+            finally:
+                for stage in run.stages:
+                    stage.close()
             losses, steps = run.losses, run.steps
         with random:
             method.finish(task)
@@ -125,6 +131,10 @@ class _Stage:
         method.batches = self.batches
         self.steps = method.epochs * self.batches
         self._orders: dict[int, tuple[Tensor, Tensor]] = {}  # of the epoch that is under way
+        self._images: Generator[NDArray] | None = (
+            None  # of the steps from `_next` on, decoded ahead where that is worth it
+        )
+        self._next = 0
         self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
         if method.eats == "features":
             kept = bank.views(pictures, views, seed) if views else bank.features(pictures)[None]
@@ -148,15 +158,39 @@ class _Stage:
             return batch  # the system has read its captions, and knows them by their positions
         if isinstance(self.method, Dense):
             return self._dense(batch, index.tolist())
-        view = epoch % self.views if self.views else 0
         if self.features is not None:
-            batch.features = self.features[view][there]
-        elif self.method.eats == "images" and self.views:
-            batch.images = augmented(self.method.backbone, self.pictures, index.tolist(), self.seed, view)
-            batch.cropped = True
+            batch.features = self.features[epoch % self.views if self.views else 0][there]
         else:
-            batch.images = evaluated(self.method.backbone, self.pictures, index.tolist())
+            batch.images = on_device(self.method.backbone, self._decoded(step))
+            batch.cropped = self._crops
         return batch
+
+    @property
+    def _crops(self) -> bool:
+        """Whether batches show random crops: those that a system sees itself, and not as features."""
+        return bool(self.views) and self.method.eats == "images"
+
+    def _decoded(self, step: int) -> NDArray:
+        """The images of a step; those of the steps after it are decoded meanwhile."""
+        if self._images is None or step != self._next:
+            self.close()
+            self._images = prepared(self.pictures, [self._chunk(s) for s in range(step, self.steps)])
+        self._next = step + 1
+        return next(self._images)
+
+    def _chunk(self, step: int) -> Chunk:
+        """Which images a step shows, and what is done to them."""
+        epoch, place = divmod(step, self.batches)
+        positions = self._order(epoch)[0][place * self.batch_size : (place + 1) * self.batch_size].numpy()
+        backbone = self.method.backbone
+        recipe = Cropped(backbone.image_size, self.seed, epoch % self.views) if self._crops else as_evaluated(backbone)
+        return positions, recipe
+
+    def close(self) -> None:
+        """End the decoding ahead."""
+        if self._images is not None:
+            self._images.close()
+            self._images = None
 
     def _dense(self, batch: Batch, positions: list[int]) -> Batch:
         """With the ground truth that the setup grants, in pixels of the batch's images: those of the network's input, or of the

@@ -16,7 +16,7 @@ PICTURES, SHARE = 150, 0.1
 
 @torch.no_grad()
 def _measure() -> dict[str, float]:
-    from vlmlab.features.bank import name_seed
+    from vlmlab.features.decoding import name_seed
     from vlmlab.methods.text_prompt.tpt import averaged_entropy, confident
 
     adapted = adapt(Experiment("tpt", "objects-mosaic", BACKBONE, shots=0, seed=1))
