@@ -52,6 +52,8 @@ def worker(monkeypatch):
 
 def test_a_worker_gives_the_same_bits_in_the_same_order(backbone, photographs, worker):
     shown, crop = as_evaluated(backbone), Cropped(32, 5, 1)
+    whole = backbone.preprocess([Image.fromarray(photographs.images(i)) for i in (8, 0, 4)]).numpy()
+    assert np.array_equal(next(prepared(photographs, [([8, 0, 4], shown)])), whole), "open_clip's own transform"
     work = [([8, 0, 4], shown), ([6, 7], shown), ([1, 2], crop), ([6, 0], crop), ([3], shown)]
     here = [
         array for one in work for array in prepared(photographs, [one])
@@ -82,13 +84,6 @@ def test_what_learns_from_files_learns_the_same_with_a_worker(backbone, photogra
     with_worker, often = learned(), len(worker)
     monkeypatch.setattr(decoding, "WORTHWHILE", 10**6)
     assert torch.equal(learned(), with_worker) and often == len(worker) == 1
-
-
-def test_features_are_encoded_from_what_a_worker_decoded(backbone, photographs, worker, monkeypatch):
-    monkeypatch.setattr("vlmlab.features.bank.PICTURES_AT_ONCE", 4)
-    there = FeatureBank(backbone, disk=False).features(photographs)
-    monkeypatch.setattr(decoding, "WORTHWHILE", 10**6)
-    assert torch.equal(FeatureBank(backbone, disk=False).features(photographs), there) and worker == [1]
 
 
 def die(names, images):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -126,7 +127,9 @@ class FeatureBank:
 
 def as_evaluated(backbone) -> Evaluated:
     """How evaluation sees images."""
-    return Evaluated(backbone.image_size, backbone.transform)
+    # Without open_clip's one function, which makes images RGB, as ours are: a worker would import open_clip for it.
+    steps = tuple(step for step in backbone.transform.transforms if not inspect.isfunction(step))
+    return Evaluated(backbone.image_size, steps)
 
 
 def encodable(backbone, pictures, size: int, recipe: Recipe, doing: str) -> Generator[Tensor]:

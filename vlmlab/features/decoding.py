@@ -17,7 +17,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +50,21 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Evaluated:
-    """As evaluation sees images: resized and cropped by open_clip's own transform."""
+    """As evaluation sees images: resized and cropped by the `steps` of open_clip's own transform."""
 
     side: int
-    transform: Any
+    steps: tuple[Callable[[Any], Any], ...]
 
     def __call__(self, names: Sequence[str], images: Sequence[Pixels]) -> NDArray:
         if all(image.shape[:2] == (self.side, self.side) for image in images):
             return np.stack(images)
         # One by one, so that no image's feature depends on its neighbours' sizes.
-        return torch.stack([self.transform(Image.fromarray(image)) for image in images]).numpy()
+        return torch.stack([self._made(Image.fromarray(image)) for image in images]).numpy()
+
+    def _made(self, image: Any) -> Any:
+        for step in self.steps:
+            image = step(image)
+        return image
 
 
 @dataclass(frozen=True)
