@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -65,18 +66,58 @@ def fake_run(monkeypatch):
 # --- light -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = (
+    "import sys; from vlmlab.cli import main; code = main(sys.argv[1:]);"
+    "heavy = {'torch', 'numpy', 'open_clip', 'timm', 'transformers', 'distributed', 'PIL'} & set(sys.modules);"
+    "assert not heavy, heavy; sys.exit(code)"
+)
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["systems"], ["backbones", "--json"], ["datasets"], ["run", "--help"]]
 )
 def test_listings_and_help_import_nothing_heavy(arguments):
-    code = (
-        "import sys; from vlmlab.cli import main; code = main(sys.argv[1:]);"
-        "heavy = {'torch', 'numpy', 'open_clip', 'timm', 'transformers', 'distributed', 'PIL'} & set(sys.modules);"
-        "assert not heavy, heavy; sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and done.stderr == ""
+
+
+WRONG_NAMES = """
+run copo --dataset digits
+run coop --dataset digts
+run coop --dataset digits --backbone micro-vitt
+run coop --dataset food --targets digts
+sweep --store s --systems copo
+sweep --store s --datasets digts
+report --systems copo
+report --datasets digts
+book 99
+verify copo
+check copo
+bench copo
+bench fit.copo
+build micro-vitt
+"""
+
+
+def test_a_wrong_name_is_told_before_anything_heavy_is_imported(tmp_path):
+    code = LIGHT.replace(
+        "code = main(sys.argv[1:])", "code = [main(line.split()) for line in sys.argv[1:]] != [2] * 14"
+    )
+    lines = WRONG_NAMES.strip().splitlines()
+    done = subprocess.run([sys.executable, "-c", code, *lines], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    told = done.stderr.splitlines()
+    assert len(told) == len(lines)
+    assert [line for line in told if not re.fullmatch(r"vlmlab: unknown \w+( \w+)? '[^']+'; .*", line)] == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_bench_names_is_what_it_measures():
+    from vlmlab.cli import checks
+    from vlmlab.studies.bench import MEASUREMENTS
+
+    assert checks.MEASUREMENTS == tuple(MEASUREMENTS)
 
 
 def test_every_command_explains_itself(capsys):
@@ -257,6 +298,20 @@ def test_progress_of_a_sweep_is_not_part_of_the_result(capsys, tmp_path, monkeyp
     out, err = capsys.readouterr()
     assert json.loads(out)[0] == Experiment("coop", "digits", shots=1).as_json() | {"failure": "no"}
     assert "[1/1] coop on digits with micro-vit, 1 shot, seed 0, split all: failed: no" in err
+
+
+def test_a_sweep_says_its_plan_before_it_begins(capsys, tmp_path, fake_run):
+    command = ["sweep", "--systems", "coop,zero_shot", "--shots", "1,2", "--workers", "0", "--store", str(tmp_path)]
+    assert main([*command, "--seeds", "0"]) == 0
+    first, where, *progress = capsys.readouterr().err.splitlines()
+    assert (
+        first
+        == "plan: 3 experiments (2 systems, 1 dataset, 1 backbone, 3 numbers of shots, 1 seed, 1 split); 0 known, 3 to run"
+    )
+    assert str(tmp_path) in where and "the same command goes on from there" in where
+    assert [line[:5] for line in progress if line[0] == "["] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert main([*command, "--seeds", "0,1"]) == 0
+    assert "; 3 known, 3 to run" in capsys.readouterr().err.splitlines()[0]
 
 
 def test_a_list_may_be_given_by_an_option_that_is_repeated(tmp_path, fake_run):
@@ -454,13 +509,28 @@ def test_what_the_terminal_cannot_spell_does_not_lose_the_answer():
     assert done.returncode == 0 and done.stdout.endswith("\\u732b\n")
 
 
-def test_ctrl_c_is_told(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "work, arguments",
+    [
+        ("vlmlab.studies.verify.verify", ["verify", "coop"]),
+        ("vlmlab.studies.run.run_experiment", ["run", "coop", "--dataset", "digits"]),
+        ("vlmlab.studies.sweep.sweep", ["sweep", "--store", "STORE"]),
+        ("vlmlab.studies.report.report", ["report", "--out", "STORE"]),
+        ("vlmlab.studies.bench.bench", ["bench", "world"]),
+        ("vlmlab.studies.doctor.examine", ["doctor"]),
+        ("vlmlab.book.execute.book", ["book", "06_2"]),
+        ("vlmlab.cli.entry.main", ["systems"]),  # before it can catch anything itself
+    ],
+)
+def test_ctrl_c_is_told_in_one_line(work, arguments, capsys, monkeypatch, tmp_path):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlmlab.studies.verify.verify", interrupted)
-    assert main(["verify", "coop"]) == 130
-    assert "vlmlab: stopped" in capsys.readouterr().err
+    monkeypatch.setattr(work, interrupted)
+    assert main([str(tmp_path / "s") if one == "STORE" else one for one in arguments]) == 130
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines()[-1] == "vlmlab: stopped"
+    assert "Traceback" not in err
 
 
 # -- names and paths as people type them

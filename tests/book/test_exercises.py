@@ -442,6 +442,22 @@ def test_the_solutions_of_prompted_images_are_what_the_systems_compute():
     assert text_visual_prompts.numbers(2, 9, 512, 768) == (23_040, 3_555_072)  # MaPLe's, of the release
 
 
+def test_tokens_are_as_good_as_sentences():
+    """As the scratch cell of the chapter has it."""
+
+    def with_tokens(backbone, names, template):
+        tokens = backbone.text.tokenize([template.format(name) for name in names])
+        with torch.no_grad():
+            w = backbone.encode_text(tokens)
+        return w / w.norm(dim=-1, keepdim=True)
+
+    assert check("00.classifier", with_tokens).passed
+    asked = check(
+        "00.classifier", lambda backbone, names, template: backbone.encode_text(backbone.text.tokenize(names))
+    )
+    assert asked.state == "wrong" and "the template with each name" in asked.message
+
+
 def test_a_plain_answer_is_shown_as_an_assignment():
     assert EVERY["00.least"].solution_text() == "least = 0.1"
     assert EVERY["06_4.vote"].solution_text().startswith("def vote(f, keys, values, beta):\n    affinity")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from vlmlab.errors import VlmlabError
+from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import data_path
 
 
@@ -47,6 +47,13 @@ def manifest() -> dict[str, dict]:
         entry = _object(entry, "config", "weights", "sha256")
         _object(entry["sha256"])
     return found
+
+
+def check_backbone(name: str) -> None:
+    """Raises `VlmlabError` if `name` is no backbone of the lists and has not the form of another one's."""
+    known = dict.fromkeys([*manifest(), *(info.name for info in BACKBONES)])
+    if name not in known and "/" not in name and "@" not in name:
+        raise unknown("backbone", name, known)
 
 
 def photo_manifest() -> dict:

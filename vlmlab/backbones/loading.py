@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vlmlab.backbones.backbone import Backbone
-from vlmlab.backbones.catalog import BACKBONES, manifest
+from vlmlab.backbones.catalog import check_backbone, manifest
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import data_path, expanded, verified
 from vlmlab.heap import keep_freed_memory
@@ -91,13 +91,11 @@ def _opened(name: str) -> Backbone:
         return _checkpoint(name)
     if "/" in name:
         return _hub(name)
-    if any(info.name == name for info in BACKBONES):
-        raise VlmlabError(
-            f"{data_path('backbones')} has no weights of {name}; get the repository's data/ again, or name a copy "
-            "with VLMLAB_DATA"
-        )
-    known = [*embedded, "photo", *(info.name for info in BACKBONES)]
-    raise unknown("backbone", name, dict.fromkeys(known))
+    check_backbone(name)
+    raise VlmlabError(
+        f"{data_path('backbones')} has no weights of {name}; get the repository's data/ again, or name a copy "
+        "with VLMLAB_DATA"
+    )
 
 
 def device_of(device: str) -> torch.device:

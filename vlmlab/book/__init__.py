@@ -1,8 +1,9 @@
 """The book: what its chapters are made with, and what holds them to their recipe.
 
 A chapter is a notebook of `notebooks/`. It imports from here: `check` (an exercise's answer), `source` (the package's
-code, shown live), `facts` (the numbers that a test compares) and `published` with `beside` (figures of papers beside
-those just measured). `vlmlab book` executes chapters and writes them back, and says where one breaks the recipe.
+code, shown live), `facts` (the numbers that a test compares), `published` with `beside` (figures of papers beside those
+just measured), and `table` with `measured` (rows of cells, and a mean with its deviation). `vlmlab book` executes
+chapters and writes them back, and says where one breaks the recipe.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ _HOMES = {
     "source": "listing",
     "published": "published",
     "beside": "ledger",
+    "table": "tables",
+    "measured": "tables",
 }
-__all__ = ["beside", "check", "facts", "near", "published", "source"]
+__all__ = ["beside", "check", "facts", "measured", "near", "published", "source", "table"]
 
 
 def __getattr__(name: str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import time
@@ -17,8 +18,6 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
-from vlmlab.book.normalise import normalise
-from vlmlab.book.recipe import faults
 from vlmlab.datasets.listing import spelled
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import shipped, without_main_module, write_atomically
@@ -139,8 +138,12 @@ def _one_thread() -> None:
 
 def execute(path: Path) -> Executed:
     """Execute one chapter; it is only written if every cell went through."""
+    # Imported here: the recipe's exercises need torch, and a misspelt chapter should be told at once.
     import nbformat
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    from vlmlab.book.normalise import normalise
+    from vlmlab.book.recipe import faults
 
     notebook = nbformat.read(path, as_version=4)
     client = client_of(notebook, path.parent)
@@ -156,6 +159,9 @@ def execute(path: Path) -> Executed:
                 failure = f"cell {last + 1} raised {error.ename}: {' '.join(str(error.evalue).split())}"
             except (CellTimeoutError, DeadKernelError) as error:
                 failure = f"cell {last + 1}: {' '.join(str(error).split())}"
+            except KeyboardInterrupt:
+                logging.disable()  # the kernel goes now, and who talks to it would complain on the terminal
+                raise
     except RuntimeError as error:  # jupyter_client's, where a kernel does not start
         failure = f"its kernel did not start: {' '.join(str(error).split())}"
     seconds = time.perf_counter() - began

@@ -10,6 +10,18 @@ from vlmlab.cli.options import Json
 from vlmlab.cli.output import print_json, say, short, show, work
 from vlmlab.errors import unknown
 
+MEASUREMENTS = (
+    "shared_prefix_step",
+    "matmul_share",
+    "cached_epoch",
+    "coop_fit",
+    "cocoop_step",
+    "freed_memory",
+    "world",
+    "report_memory",
+)
+"""Names that `vlmlab bench` measures by default; those of vlmlab.studies.bench, which is slow to import."""
+
 
 def verify(
     systems: Annotated[
@@ -75,8 +87,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="shared_prefix_step, matmul_share, cached_epoch, coop_fit, cocoop_step, world, report_memory (default: "
-            "all of these); fits: a 16-shot fit of every system; fit.KEY: of one, such as fit.coop.",
+            help=f"{', '.join(MEASUREMENTS)} (default: all of these); fits: a 16-shot fit of every system; fit.KEY: of "
+            "one, such as fit.coop.",
         ),
     ] = None,
     json_: Json = False,
@@ -85,6 +97,12 @@ def bench(
 
     The speed-ups are exact; both sides of each ratio are measured in one run, on this machine.
     """
+    from vlmlab.registry import registry
+
+    fits = [f"fit.{key}" for key in registry()]
+    for name in names or ():
+        if name not in (*MEASUREMENTS, "fits", *fits):
+            raise unknown("measurement", name, fits if name.startswith("fit.") else [*MEASUREMENTS, "fits"])
     with work():
         from vlmlab.studies.bench import bench as measure
 

@@ -63,11 +63,17 @@ def run(
     The figures of zero-shot prediction stand beside its own. Ctrl-C ends training early and measures what was learned.
     If images, lists or files have changed since the same question was last asked, a line says which.
     """
+    from vlmlab.backbones.catalog import check_backbone
+    from vlmlab.datasets.catalog import check_dataset
     from vlmlab.registry import registry, unknown_system
     from vlmlab.studies.experiment import Experiment, read_settings
 
     if system not in registry():
         raise unknown_system(system)
+    tested = targets_in(targets, dataset)
+    for name in (dataset, *tested):
+        check_dataset(name)
+    check_backbone(backbone)
     if shots is None:
         shots = 16 if registry()[system].takes_shots else 0
     experiment = Experiment(
@@ -81,7 +87,7 @@ def run(
         views,
         root and str(root),
         skip_broken,
-        targets_in(targets, dataset),
+        tested,
         noise,
         test_pictures,
     )
@@ -208,9 +214,12 @@ def sweep(
         with work():
             check_settings(keys, given)
     with work():
+        results = ResultStore(store)
+        for line in _plan(experiments, results):
+            say(line)
         from vlmlab.studies.sweep import sweep as run_all
 
-        outcomes = run_all(experiments, ResultStore(store), workers, scheduler, _reporter(len(experiments)), download)
+        outcomes = run_all(experiments, results, workers, scheduler, _reporter(len(experiments)), download)
     if json_:
         print_json([_outcome_row(outcome) for outcome in outcomes])
     else:
@@ -258,6 +267,26 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(asked)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _plan(experiments: list[Any], store: Any) -> Iterator[str]:
+    """What a sweep is going to do, in two lines, before it begins."""
+    different = list({experiment.key: experiment for experiment in experiments}.values())
+    known = sum(store.get(experiment) is not None for experiment in different)
+    counts = (
+        f"{len(values)} {name if len(values) > 1 else name.removesuffix('s')}"
+        for name, field in (
+            ("systems", "system"),
+            ("datasets", "dataset"),
+            ("backbones", "backbone"),
+            ("numbers of shots", "shots"),
+            ("seeds", "seed"),
+            ("splits", "split"),
+        )
+        if (values := {getattr(experiment, field) for experiment in different})
+    )
+    yield f"plan: {len(different)} experiments ({', '.join(counts)}); {known} known, {len(different) - known} to run"
+    yield f"results go to {store.folder}; stopped by Ctrl-C or killed, the same command goes on from there"
 
 
 def _reporter(total: int) -> Callable[[Any], None]:

@@ -10,6 +10,8 @@ import os
 import warnings
 from dataclasses import dataclass
 
+from vlmlab.errors import VlmlabError, unknown
+
 CLASSIFICATION = ("classification",)
 DENSE = ("multi-label classification", "detection", "segmentation")
 
@@ -124,6 +126,13 @@ def is_path(name: str) -> bool:
     if not name or canonical(name) in BY_NAME:
         return False
     return "/" in name or "\\" in name or name.startswith((".", "~")) or os.path.exists(name)
+
+
+def check_dataset(name: str) -> None:
+    """Raises `VlmlabError` if `name` is neither a listed dataset nor a folder (which may still hold no images)."""
+    if canonical(name) not in BY_NAME and not is_path(name):
+        text = str(unknown("dataset", name, BY_NAME)).removesuffix("?")
+        raise VlmlabError(f"{text}, or the path of a folder of your own, such as ./{name}")
 
 
 def shifted_versions(name: str) -> tuple[str, ...]:

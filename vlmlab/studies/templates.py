@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vlmlab.backbones.catalog import BACKBONES
-from vlmlab.datasets.catalog import BY_NAME, canonical, is_path, warn_of_namesake
+from vlmlab.backbones.catalog import check_backbone
+from vlmlab.datasets.catalog import check_dataset, is_path, warn_of_namesake
 from vlmlab.errors import KINDS, VlmlabError, unknown
 from vlmlab.files import is_one_path, shipped
 from vlmlab.registry import registry, unknown_system
@@ -116,12 +116,9 @@ def check_names(values: dict[str, Any]) -> None:
                 raise VlmlabError(f"there is no folder {name}; give the path of a folder of images")
             continue
         warn_of_namesake(name)
-        if canonical(name) not in BY_NAME:
-            raise unknown("dataset", name, BY_NAME)
-    offline = [info.name for info in BACKBONES if info.offline]
+        check_dataset(name)
     for name in filter(None, (values.get("backbone"), values.get("photo_backbone"))):
-        if name not in offline and "/" not in name and "@" not in name:
-            raise unknown("backbone", name, [info.name for info in BACKBONES])
+        check_backbone(name)
     for name in ("systems", "datasets", "shots", "seeds", "words"):
         if values.get(name) == []:
             raise VlmlabError(f"report parameter '{name}' is an empty list; give at least one")

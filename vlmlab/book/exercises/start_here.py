@@ -9,12 +9,23 @@ from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, number,
 
 
 class _Texts:
-    """A text encoder that gives every sentence a vector of its own, with a length that must be taken off."""
+    """A text encoder that gives every sentence a vector of its own, with a length that must be taken off.
+
+    It takes sentences, and tokens of `tokenize` (its `text` has one, as a backbone's), as the chapter's scratch cell does.
+    """
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.text = self
 
-    def encode_text(self, texts: list[str]) -> torch.Tensor:
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """Code points of each sentence, [N, L], with zeros behind the shorter ones."""
+        points = [torch.tensor([ord(letter) for letter in text]) for text in texts]
+        return torch.nn.utils.rnn.pad_sequence(points, batch_first=True)
+
+    def encode_text(self, texts: list[str] | torch.Tensor) -> torch.Tensor:
+        if isinstance(texts, torch.Tensor):
+            texts = ["".join(map(chr, row[row > 0].tolist())) for row in texts]
         self.asked.append(list(texts))
         return torch.stack([torch.randn(16, generator=generator(sum(map(ord, t)))) * (2 + len(t)) for t in texts])
 
