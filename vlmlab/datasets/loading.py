@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vlmlab.datasets.catalog import BY_NAME, canonical, is_path, warn_of_namesake
+from vlmlab.datasets.catalog import BY_NAME, canonical, check_dataset, warn_of_namesake
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.digits import load_digits
 from vlmlab.datasets.folder import load_folder
 from vlmlab.datasets.microworld import load_microworld
 from vlmlab.datasets.photographs import load_photographs
 from vlmlab.datasets.standard import load_standard
-from vlmlab.errors import VlmlabError, unknown
 
 
 def load_dataset(
@@ -38,10 +37,9 @@ def load_dataset(
     """
     name = os.fspath(name_or_path)
     key = canonical(name)
+    check_dataset(name)
     if key not in BY_NAME:
-        if is_path(name):
-            return load_folder(Path(name), seed, skip_broken)
-        raise _unknown(name)
+        return load_folder(Path(name), seed, skip_broken)
     warn_of_namesake(name)
     if key == "digits":
         return load_digits(size)
@@ -50,8 +48,3 @@ def load_dataset(
     if BY_NAME[key].offline:
         return load_microworld(key, size, seed)
     return load_standard(key, root and Path(root), download, seed, skip_broken)
-
-
-def _unknown(name: str) -> VlmlabError:
-    error = unknown("dataset", name, BY_NAME)
-    return VlmlabError(f"{str(error).removesuffix('?')}, or the path of a folder of your own, such as ./{name}")
