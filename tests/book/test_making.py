@@ -91,3 +91,10 @@ def test_no_published_figure_stands_bare():
 def test_an_ambiguous_published_figure_is_refused():
     with pytest.raises(VlmlabError, match="name more columns"):
         beside([("several", published("base_to_new", system="CoOp"), [1.0], {})])
+
+
+def test_every_name_of_the_book_is_there():
+    import vlmlab.book
+
+    for name in vlmlab.book.__all__:
+        assert callable(getattr(vlmlab.book, name)), name

@@ -11,14 +11,14 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
-    "check": "exercise",
-    "facts": "fact_sheet",
-    "near": "fact_sheet",
-    "source": "listing",
-    "published": "published",
-    "beside": "ledger",
-    "table": "tables",
-    "measured": "tables",
+    "check": "vlmlab.book.exercise",
+    "facts": "vlmlab.book.fact_sheet",
+    "near": "vlmlab.book.fact_sheet",
+    "source": "vlmlab.book.listing",
+    "published": "vlmlab.studies.published",
+    "beside": "vlmlab.book.ledger",
+    "table": "vlmlab.book.tables",
+    "measured": "vlmlab.book.tables",
 }
 __all__ = ["beside", "check", "facts", "measured", "near", "published", "source", "table"]
 
@@ -26,4 +26,4 @@ __all__ = ["beside", "check", "facts", "measured", "near", "published", "source"
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
