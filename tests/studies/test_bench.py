@@ -1,14 +1,17 @@
 import re
 
 import pytest
+import torch
 
 from tests.studies.conftest import tiny_backbone
+from vlmlab.cli import main
 from vlmlab.datasets import load_dataset
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.hierarchy import hierarchy_of
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import registry
-from vlmlab.studies import bench
+from vlmlab.studies import bench, bench_device
+from vlmlab.testing.pretended_gpu import pretended_gpu
 
 
 def difference(measurement: bench.Measurement) -> float:
@@ -69,3 +72,39 @@ def test_an_unknown_measurement_is_refused_before_anything_is_measured(name, sai
     monkeypatch.setitem(bench.MEASUREMENTS, "world", lambda: pytest.fail("it was measured"))
     with pytest.raises(VlmlabError, match=said):
         bench.bench(["world", name])
+
+
+def test_a_machine_is_measured_by_the_images_that_it_decodes_and_encodes(monkeypatch):
+    monkeypatch.setitem(bench_device.FILES, "cpu", 12)
+    monkeypatch.setitem(bench_device.AT_ONCE, "cpu", 4)
+    monkeypatch.setattr(bench_device, "load_backbone", lambda name, device: tiny_backbone())
+    measured = bench_device.images()
+    assert measured.value > 0 and measured.baseline > 0 and measured.ratio == measured.value / measured.baseline
+    assert "12 JPEG files of 400 x 400 decoded by no workers and encoded at 32 x 32" in measured.note
+
+
+def test_a_gpu_is_measured(toys, monkeypatch):
+    """On a pretended one, whose speed means nothing."""
+    tower = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    monkeypatch.setattr(bench_device, "ENCODER", bench_device.ENCODER | {"vision_cfg": tower})
+    monkeypatch.setattr(bench_device, "PRODUCT", 16)
+    monkeypatch.setattr(bench_device, "SHOTS", 1)
+    monkeypatch.setattr(bench_device, "FIT", {"epochs": 2, "n_ctx": 4})
+    monkeypatch.setitem(bench_device.FILES, "cuda", 12)
+    monkeypatch.setitem(bench_device.AT_ONCE, "cuda", 4)
+    monkeypatch.setattr(bench_device, "load_dataset", lambda name: toys)
+    monkeypatch.setattr(bench_device, "load_backbone", lambda name, device: tiny_backbone().to(device=device))
+    with pretended_gpu() as gpu:
+        measured = bench.bench(device="cuda")
+    assert list(measured) == ["gpu.fit", "gpu.encoder", "gpu.images", "gpu.memory"]
+    assert all(facts["note"].startswith("a pretended GPU: ") for facts in measured.values())
+    assert all(measured[name]["value"] > 0 and measured[name]["ratio"] > 0 for name in list(measured)[:3])
+    assert gpu.autocast == {torch.bfloat16}, "CoOp was fitted on it"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+def test_without_a_gpu_it_is_one_line(capsys):
+    assert main(["bench", "--device", "cuda"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "vlmlab: the device 'cuda' cannot be used here; choose cpu or auto\n"
+    assert main(["bench", "world", "--device", "cuda"]) == 2 and "leave out world" in capsys.readouterr().err

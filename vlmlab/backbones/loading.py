@@ -69,7 +69,7 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
             architecture; embedded weights whose bytes are not the pinned ones; a hub that cannot be reached.
     """
     target = device_of(device)
-    kind = _precision(precision, target)
+    kind = precision_of(precision, target)
     with LocalRandom(0):  # open_clip fills a model with random numbers before the weights come
         backbone = _opened(name)
     if target.type == "cpu" and name not in manifest():  # whose blocks are small, and are reused anyway
@@ -112,7 +112,8 @@ def device_of(device: str) -> torch.device:
     return target
 
 
-def _precision(precision: str, device: torch.device) -> torch.dtype:
+def precision_of(precision: str, device: torch.device) -> torch.dtype:
+    """The number type that `load_backbone` means by a name. Raises `VlmlabError` for an unknown one."""
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if precision not in PRECISIONS:

@@ -17,6 +17,7 @@ MEASUREMENTS = (
     "coop_fit",
     "cocoop_step",
     "freed_memory",
+    "images",
     "world",
     "report_memory",
 )
@@ -91,6 +92,9 @@ def bench(
             "one, such as fit.coop.",
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cuda: measure a GPU instead, how it is fed and what it reaches.")
+    ] = "cpu",
     json_: Json = False,
 ) -> None:
     """Measure what the speed-ups are worth.
@@ -106,7 +110,7 @@ def bench(
     with work():
         from vlmlab.studies.bench import bench as measure
 
-        measured = measure(names or (), on_start=say)
+        measured = measure(names or (), on_start=say, device=device)
     if json_:
         return print_json(measured)
     show([{"name": name} | facts for name, facts in measured.items()], False)

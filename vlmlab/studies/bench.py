@@ -40,7 +40,9 @@ from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.prompts import Prompts, assemble
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import registry
+from vlmlab.studies.bench_device import images, on_device
 from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.measurement import Measurement, seconds_of
 from vlmlab.studies.run import adapt
 from vlmlab.world.domains import DOMAINS
 from vlmlab.world.objects import OBJECTS
@@ -62,23 +64,19 @@ FITTED_ON = {
 task counts that it has, because a class tree comes only with some sets."""
 
 
-@dataclasses.dataclass
-class Measurement:
-    """`value` and `baseline` in `unit`; `ratio` says how many times better than the baseline the value is."""
-
-    value: float
-    unit: str
-    baseline: float | None
-    ratio: float | None
-    note: str
-
-
-def bench(names: Sequence[str] = (), on_start: Callable[[str], None] | None = None) -> dict[str, dict]:
+def bench(
+    names: Sequence[str] = (), on_start: Callable[[str], None] | None = None, device: str = "cpu"
+) -> dict[str, dict]:
     """Measurements by name: {"value", "unit", "baseline", "ratio", "note"}; all of MEASUREMENTS if none is named.
 
-    "fits" measures a fit of every system, "fit.coop" that of CoOp alone.
-    Raises `VlmlabError` for an unknown name, before anything is measured.
+    "fits" measures a fit of every system, "fit.coop" that of CoOp alone. Another device than the CPU has measurements of its
+    own (see `bench_device`), which are all made.
+    Raises `VlmlabError` for an unknown name, or a device that is not here, before anything is measured.
     """
+    if device != "cpu":
+        if names:
+            raise VlmlabError(f"the measurements on {device} have no names to choose from; leave out {names[0]}")
+        return {name: _facts(one) for name, one in on_device(device, on_start).items()}
     known = MEASUREMENTS | LONG | {f"fit.{key}": functools.partial(_fit, key) for key in registry()}
     for name in names:
         if name not in known:
@@ -89,25 +87,14 @@ def bench(names: Sequence[str] = (), on_start: Callable[[str], None] | None = No
             on_start(f"measuring {name}")
         found = known[name]()
         for one, measurement in found.items() if isinstance(found, dict) else [(name, found)]:
-            facts = dataclasses.asdict(measurement)
-            measured[one] = {
-                key: _rounded(value) if isinstance(value, float) else value for key, value in facts.items()
-            }
+            measured[one] = _facts(measurement)
     return measured
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-def _seconds(work: Callable[[], object], times: int) -> float:
-    """The median time of `times` calls."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+def _facts(measurement: Measurement) -> dict:
+    """A measurement with numbers of four digits."""
+    facts = dataclasses.asdict(measurement)
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in facts.items()}
 
 
 # --- one step of CoOp, on a text tower of the size of ViT-B-32's --------------------------------------------------------
@@ -165,9 +152,9 @@ def _shared_prefix() -> Measurement:
     step = _step()
     longest = int(step.prompts.names.max())
     shared = step.gradient(step.shared)  # also warms up
-    value = _seconds(lambda: step.gradient(step.shared), 3)
+    value = seconds_of(lambda: step.gradient(step.shared), 3)
     full = []
-    baseline = _seconds(lambda: full.append(step.gradient(step.full_length)), 1)
+    baseline = seconds_of(lambda: full.append(step.gradient(step.full_length)), 1)
     difference = float((shared - full[0]).abs().max() / full[0].abs().max())
     return Measurement(
         value,
@@ -185,10 +172,10 @@ def _matmul_share() -> Measurement:
     with counter:
         step.gradient(step.shared)
     operations = counter.get_total_flops()
-    reached = operations / _seconds(lambda: step.gradient(step.shared), 3) / 1e9
+    reached = operations / seconds_of(lambda: step.gradient(step.shared), 3) / 1e9
     a = torch.randn(1024, 1024)
     a @ a
-    peak = 2 * 1024**3 / min(_seconds(lambda: a @ a, 1) for _ in range(20)) / 1e9
+    peak = 2 * 1024**3 / min(seconds_of(lambda: a @ a, 1) for _ in range(20)) / 1e9
     return Measurement(
         reached,
         "GFLOP/s",
@@ -224,7 +211,7 @@ def _cached_epoch() -> Measurement:
             method.loss(batch).backward()
 
     epoch(True)
-    value, baseline = _seconds(lambda: epoch(True), 5), _seconds(lambda: epoch(False), 3)
+    value, baseline = seconds_of(lambda: epoch(True), 5), seconds_of(lambda: epoch(False), 3)
     note = f"CoOp on digits with micro-vit, {len(labels)} images: features kept against images encoded every epoch"
     return Measurement(value, "s per epoch", baseline, baseline / value, note)
 
@@ -259,8 +246,8 @@ def _cocoop_step() -> Measurement:
     together, alone = gradient(method.class_features), gradient(one_at_a_time)  # also warm up
     difference = float((together - alone).abs().max() / alone.abs().max())
     value, baseline = (
-        _seconds(lambda: gradient(method.class_features), 3),
-        _seconds(lambda: gradient(one_at_a_time), 1),
+        seconds_of(lambda: gradient(method.class_features), 3),
+        seconds_of(lambda: gradient(one_at_a_time), 1),
     )
     return Measurement(
         value,
@@ -285,7 +272,7 @@ def image_step(keep: bool) -> float:
     tower = timm.create_model(NETWORK).eval().requires_grad_(False)
     images = torch.zeros(BATCH, 3, 224, 224, requires_grad=True)
     tower(images).sum().backward()
-    return _seconds(lambda: tower(images).sum().backward(), 3)
+    return seconds_of(lambda: tower(images).sum().backward(), 3)
 
 
 def _freed_memory() -> Measurement:
@@ -333,7 +320,7 @@ def _world() -> Measurement:
             render(sample_scene(rng), 64)
 
     paint(20)
-    rate = 300 / _seconds(lambda: paint(300), 3)
+    rate = 300 / seconds_of(lambda: paint(300), 3)
     return Measurement(
         rate, "images/s", 500.0, rate / 500, "MicroWorld scenes of 64 x 64 on one core; baseline: wanted"
     )
@@ -386,6 +373,7 @@ MEASUREMENTS: dict[str, Callable[[], Measured]] = {
     "coop_fit": _coop_fit,
     "cocoop_step": _cocoop_step,
     "freed_memory": _freed_memory,
+    "images": images,
     "world": _world,
     "report_memory": _report,
 }

@@ -289,6 +289,9 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         current_device=lambda: 0,
         synchronize=lambda *device: None,
         is_bf16_supported=lambda *more: False,  # so that a backbone stays in float32
+        get_device_name=lambda *device: "a pretended GPU",
+        reset_peak_memory_stats=lambda *device: None,
+        max_memory_allocated=lambda *device: 0,
     )
     try:
         with nothing, patch.object(torch, "autocast", Autocast), patch.object(threading.Thread, "run", run_there):
