@@ -32,6 +32,7 @@ def test_the_key_stands_for_the_content_and_nothing_else(tmp_path):
         {"targets": ("flowers",)},
         {"noise": 0.5},
         {"test_pictures": 9},
+        {"validation": True},
     ]
     assert {next(iter(other)) for other in others} == {field.name for field in dataclasses.fields(Experiment)}
     keys = {dataclasses.replace(COOP, **other).key for other in others} | {COOP.key}

@@ -37,6 +37,7 @@ for command in (
     experiments.run,
     experiments.sweep,
     tables.table,
+    experiments.tune,
     chapters.report,
     chapters.book,
     chapters.lab,

@@ -251,6 +251,60 @@ def _remembered(experiment: Any) -> Iterator[Callable[[dict], None]]:
     yield remember
 
 
+def tune(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A key of vlmlab systems, such as coop.")],
+    store: Annotated[
+        Path, typer.Option(parser=path_in, metavar="PATH", help="Folder of the measurements; what it holds is known.")
+    ],
+    datasets: Annotated[
+        list[str] | None, typer.Option(metavar="LIST", help="Names or folders with validation images; default: digits.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="A name of vlmlab backbones.")] = "micro-vit",
+    shots: Annotated[int, typer.Option(help="Training images per class.", min=0)] = 4,
+    split: Annotated[str, typer.Option(help="all, base, new or hierarchy (see vlmlab run).")] = "all",
+    trials: Annotated[int, typer.Option(help="Settings to try; the first is the present one.")] = 8,
+    seeds: Annotated[list[str] | None, typer.Option(metavar="LIST", help="Numbers; default: 11,12,13.")] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIST", help="Settings to search; default: learning rate and the system's own weights."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=path_in, metavar="PATH", help="JSON file that the whole search is written to.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.", min=0)] = None,
+    json_: Json = False,
+) -> None:
+    """Search a system's settings on validation images.
+
+    Every system has the same budget and the same rule. A setting is only better if its mean gain over the present one is
+    larger than its standard error over datasets and seeds. Test images are not looked at.
+    """
+    from vlmlab.registry import registry, unknown_system
+    from vlmlab.studies.report import check_names
+    from vlmlab.studies.store import ResultStore
+
+    if system not in registry():
+        raise unknown_system(system)
+    named, draws = names_in(datasets or ["digits"]), numbers_in("seeds", seeds or ["11,12,13"])
+    names = names_in(search) if search else []
+    few = shots if registry()[system].takes_shots else 0
+    check_names({"datasets": named, "backbone": backbone})
+    with work():
+        from vlmlab.files import write_atomically
+        from vlmlab.studies.tune import as_log
+        from vlmlab.studies.tune import tune as search_settings
+
+        tell = _reporter(trials * len(named) * len(draws))
+        found, chosen = search_settings(
+            system, named, ResultStore(store), backbone, few, split, trials, draws, names, workers, tell
+        )
+        if out is not None:
+            how = {"backbone": backbone, "shots": few, "split": split, "datasets": named, "seeds": draws}
+            write_atomically(out, as_log(system, found, chosen, **how))
+    rows = [trial.row() | {"chosen": trial.number == chosen} for trial in found]
+    show(rows, json_)
+
+
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks training to end, the second one ends the program."""

@@ -146,6 +146,20 @@ class Task:
         """The images to be measured on; for `evaluate` only."""
         return self._allowed("test")
 
+    @property
+    def tuning(self) -> ImageSet:
+        """All validation images of the dataset: what settings are chosen on, for `vlmlab tune` and no system.
+
+        `VlmlabError` where the dataset has none of its own.
+        """
+        self._refuse("test")  # no system may measure itself on them
+        images = self._of(self.dataset.val)
+        if not len(images):
+            raise VlmlabError(
+                f"{self.dataset.name} has no validation images; add a folder val/, or choose another dataset"
+            )
+        return images
+
     def captions(self, count: int, source: str = "") -> CaptionSet:
         """Sentences with the classes that a noun filter finds in them: what a text-only system learns from.
 

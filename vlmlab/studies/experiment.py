@@ -21,7 +21,7 @@ from vlmlab.registry import load_system
 
 SPLITS = ("all", "base", "new", "shift", "hierarchy")
 
-YOUNGER = ("targets", "noise", "test_pictures")
+YOUNGER = ("targets", "noise", "test_pictures", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Experiment:
         noise: share of the training labels that are wrong, 0 to 1, drawn by the seed.
         test_pictures: measure on about so many test images, equally many of every class and the same for every seed,
             where there are more; 0 for all of them.
+        validation: measure on the dataset's validation images in place of its test images, to choose settings by them.
     """
 
     system: str
@@ -61,6 +62,7 @@ class Experiment:
     targets: tuple[str, ...] = ()
     noise: float = 0.0
     test_pictures: int = 0
+    validation: bool = False
 
     def __post_init__(self) -> None:
         """Bring names, paths and settings into one form; raises `VlmlabError` for a value that cannot be meant.
@@ -126,6 +128,7 @@ class Experiment:
         settings += f", targets {', '.join(self.targets)}" if self.targets else ""
         settings += f", {self.noise:.0%} of the labels wrong" if self.noise else ""
         settings += f", {self.test_pictures} test images" if self.test_pictures else ""
+        settings += ", on validation images" if self.validation else ""
         return (
             f"{self.system} on {self.dataset} with {self.backbone}, {self.shots} shot{'s' * (self.shots != 1)}, seed {self.seed}, "
             f"split {self.split}{settings}"

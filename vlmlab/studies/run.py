@@ -184,6 +184,10 @@ def construct(experiment: Experiment, device: str = "auto", download: bool = Fal
     bank = shared_bank(experiment.backbone, device)
     config = system.configure(bank.backbone, **dict(experiment.config))
     segments = system.info.tasks[0] == "segmentation"
+    if experiment.validation and (experiment.targets or experiment.split == "shift"):
+        raise VlmlabError(
+            "settings are chosen on the dataset's own validation images; leave out the targets and split shift"
+        )
     if system.info.setup in DENSE and experiment.split != "all":
         raise VlmlabError(
             f"{system.info.key} is measured on all classes at once, base and new apart; leave out --split {experiment.split}"
@@ -200,6 +204,8 @@ def construct(experiment: Experiment, device: str = "auto", download: bool = Fal
     task = with_companions(task, config, functools.partial(dataset_for, bank, **how))
     if experiment.split == "hierarchy":
         task.hierarchy()
+    if experiment.validation:
+        _ = task.tuning  # a dataset without any is told before anything is computed
     method = system(bank.backbone, config)
     seen = task.seen_by(system.info.setup)  # whatever else the system asks for is an error, test images first of all
     return Constructed(method, task, seen, bank, experiment.views)
@@ -224,8 +230,8 @@ def run_experiment(
 ) -> dict:
     """Adapt and evaluate; gives what `vlmlab run --json` prints.
 
-    `metrics` are in percent, on the test images: "accuracy" and "ece", or "map", or "miou" and "pixel_accuracy". There
-    are more of them for
+    `metrics` are in percent, on the test images (or the validation images, if the experiment says so): "accuracy" and
+    "ece", or "map", or "miou" and "pixel_accuracy". There are more of them for
     - split "base" or "new": "base", "new" and "harmonic_mean"; "accuracy" is that of the split asked for. A system that
       cannot carry over what it learned has no "new"; to ask it for that split is an error;
     - split "shift": the figure on every shifted version of the dataset, by its name, and their mean as "shift";
@@ -263,6 +269,7 @@ def run_experiment(
         **({"targets": list(experiment.targets)} if experiment.targets else {}),
         **({"noise": experiment.noise} if experiment.noise else {}),
         **({"test_pictures": experiment.test_pictures} if experiment.test_pictures else {}),
+        **({"validation": True} if experiment.validation else {}),
         "stopped": record.stopped,
         "versions": versions(),
     }
@@ -276,11 +283,11 @@ def _baseline(method: Method) -> str:
 def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
     """The numbers of one method on the experiment's split; it is left on the classes that it learned."""
     learned = adapted.task
-    base = _figures(method, learned.test, adapted, experiment)
+    base = _figures(method, _tested(learned, experiment), adapted, experiment)
     if experiment.split == "hierarchy" or "hierarchical classification" in adapted.method.info.tasks:
         # The tree that the system learned from, where it learned from one.
         tree = getattr(adapted.method, "tree", None) or learned.hierarchy()
-        tested = some(learned.test, experiment.test_pictures)
+        tested = some(_tested(learned, experiment), experiment.test_pictures)
         found = evaluate_hierarchy(method, tested, tree, adapted.bank, experiment.seed)
         base |= {name: round(found[name], 4) for name in ("hca", "mta")}
     main = main_metric(base)
@@ -302,11 +309,16 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
         if experiment.split == "new":
             raise
         return base | {"base": base[main]}
-    new = _figures(method, task.test, adapted, experiment)
+    new = _figures(method, _tested(task, experiment), adapted, experiment)
     method.set_classes(learned.classes, learned.templates)
     asked = base if experiment.split == "base" else new
     mean = round(harmonic_mean(base[main], new[main]), 4)
     return asked | {"base": base[main], "new": new[main], "harmonic_mean": mean}
+
+
+def _tested(task: Task, experiment: Experiment) -> ImageSet:
+    """The images that the experiment measures on."""
+    return task.tuning if experiment.validation else task.test
 
 
 def _targets(experiment: Experiment, bank: FeatureBank, download: bool = False) -> list[Dataset]:

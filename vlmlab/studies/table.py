@@ -54,10 +54,16 @@ def table(results: Sequence[dict]) -> list[dict]:
     """The lines of the table, as column -> value, of results as `vlmlab run --json` prints them.
 
     A dataset that is a folder is called by the folder's name, because its path means nothing on another machine; only two
-    folders of one name keep their paths. Raises `VlmlabError` if two results differ in nothing but settings: their mean would mean nothing.
+    folders of one name keep their paths. Raises `VlmlabError` if two results differ in nothing but settings, since their mean
+    would mean nothing, and for results on validation images.
     """
     groups: dict[tuple, dict[int, dict]] = {}
     for result in results:
+        if result.get("validation"):
+            raise VlmlabError(
+                "the store has results on validation images, from which settings are chosen (vlmlab tune); a table is of test "
+                "images, so give each a store of its own"
+            )
         names = tuple(result[name] for name in ("system", "dataset", "backbone", "shots", "split"))
         if result["seed"] in groups.setdefault(names, {}):
             system, dataset, backbone, shots, split = names
