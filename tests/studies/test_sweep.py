@@ -195,7 +195,7 @@ def test_killed_in_the_middle_and_run_again_is_the_unbroken_sweep(tmp_path, monk
     broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
 
     process = start(script, broken)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(list(broken.glob("*.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     workers = psutil.Process(process.pid).children(recursive=True)
