@@ -65,7 +65,17 @@ BELOW = {
         "views",
         "widgets",
     ),
-    "cli": (*ABOVE_NOTHING, "backbones", "datasets", "features", "pretraining", "testing", "studies", "book"),
+    "cli": (
+        *ABOVE_NOTHING,
+        "backbones",
+        "datasets",
+        "features",
+        "pretraining",
+        "learning",
+        "testing",
+        "studies",
+        "book",
+    ),
 }
 """Part -> what it may import. World, datasets, backbones; methods; learning; studies; views; widgets; the book."""
 

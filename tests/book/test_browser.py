@@ -402,12 +402,14 @@ def test_a_backbone_that_cannot_carry_a_system_is_told_in_one_line(panels):
     lab.locator(".vlmlab-backbone select").select_option("micro-rn")
     before = revision(panels, "MethodLab")
     lab.locator(".vlmlab-fit").click()
-    panels.wait_for_selector(".vlmlab-MethodLab >> text=MaPLe prompts the tokens of a ViT", timeout=LATER)
+    panels.wait_for_selector(".vlmlab-MethodLab >> text=the visual prompts of MaPLe need a ViT", timeout=LATER)
     settled(panels, "MethodLab", before)
     assert lab.locator(".vlmlab-stop").is_disabled() and lab.locator(".vlmlab-fit").is_enabled()
     lab.locator(".vlmlab-backbone select").select_option("micro-vit")
     fitted(panels, "CLIP zero-shot")
-    panels.wait_for_function("() => !document.querySelector('.vlmlab-MethodLab').innerText.includes('MaPLe prompts')")
+    panels.wait_for_function(
+        "() => !document.querySelector('.vlmlab-MethodLab').innerText.includes('visual prompts of MaPLe')"
+    )
 
 
 def test_200_toggles_leave_nothing_behind(panels):

@@ -132,7 +132,7 @@ def test_prompts_move_to_new_classes(backbones):
 
 def test_a_tower_without_tokens_is_refused():
     backbone = tiny_backbone("rn")
-    with pytest.raises(VlmlabError, match="use micro-vit, micro-vit-fine or a ViT"):
+    with pytest.raises(VlmlabError, match=r"use micro-vit, or a ViT of open_clip .* coupling=language"):
         MaPLe(backbone, MaPLe.Config(depth=3))
     assert MaPLe(backbone, MaPLe.Config(depth=3, coupling="language")).eats == "features"
 

@@ -185,6 +185,6 @@ def test_new_classes_keep_what_was_learned(backbone, batch):
 
 @pytest.mark.parametrize("carrier", ["image", "both"])
 def test_a_tower_without_tokens_is_refused(carrier):
-    with pytest.raises(VlmlabError, match=r"need a ViT, and .* carrier=text"):
+    with pytest.raises(VlmlabError, match=r"need a ViT: .* carrier=text"):
         MVLPT(tiny_backbone("rn"), MVLPT.Config(carrier=carrier))
     MVLPT(tiny_backbone("rn"), MVLPT.Config(carrier="text"))

@@ -135,9 +135,13 @@ def test_the_same_seed_gives_the_same_start_whatever_was_drawn_before(backbone):
 def test_the_official_size(backbone):
     """m = 4, h = 128, ViT-B/16: 566,400 numbers in the re-implementation."""
     image = types.SimpleNamespace(
-        width=768, depth=12, visual=types.SimpleNamespace(patch_size=(16, 16)), check_prompts=lambda *_: None
+        width=768,
+        depth=12,
+        supports={"tokens"},
+        visual=types.SimpleNamespace(patch_size=(16, 16)),
+        check_prompts=lambda *_: None,
     )
-    text = types.SimpleNamespace(width=512)
+    text = types.SimpleNamespace(width=512, takes_prompts=True)
     method = UPT(types.SimpleNamespace(image=image, text=text, embedded=False, device=torch.device("cpu")))
     method.set_classes = lambda *_: None
     method.prepare(task(CLASSES))

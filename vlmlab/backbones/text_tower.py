@@ -47,6 +47,20 @@ class TextTower:
         check_blocks(self.blocks, name)
 
     @property
+    def plain(self) -> bool:
+        """Whether this is CLIP's own transformer, whose blocks a system may change."""
+        return type(self) is TextTower
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether vectors can be learned among the embeddings of a text: its feature is read at an end-of-text token."""
+        return self._pooling in ("argmax", "eos")
+
+    @property
+    def _pooling(self) -> str:
+        return getattr(self.text, "text_pool_type", None) or self.text.pool_type
+
+    @property
     def blocks(self) -> nn.ModuleList:
         return self.text.transformer.resblocks
 
@@ -98,7 +112,7 @@ class TextTower:
 
     def end_of_text(self, tokens: Tensor) -> Tensor:
         """The position [N] of the token whose last state becomes the text's feature."""
-        kind = getattr(self.text, "text_pool_type", None) or self.text.pool_type
+        kind = self._pooling
         if kind == "argmax":
             return tokens.argmax(-1)  # CLIP's end token has the highest id
         if kind == "eos":
@@ -289,6 +303,8 @@ class HuggingFaceTextTower(TextTower):
     It sees both ways, so nothing of a prefix can be shared; only the padding is left out.
     """
 
+    takes_prompts = True
+
     def __init__(self, model: nn.Module, tokenizer: Callable, name: str):
         self.text = model.text
         self.tokenizer, self.name = tokenizer, name
@@ -357,6 +373,8 @@ class HuggingFaceTextTower(TextTower):
 
 class ClosedTextTower(TextTower):
     """CoCa's text tower, which appends a class token of its own: texts can be encoded, prompts cannot be learned."""
+
+    takes_prompts = False
 
     def encode(self, tokens: Tensor) -> Tensor:
         features = self.text(tokens)

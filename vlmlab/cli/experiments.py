@@ -30,6 +30,7 @@ from vlmlab.cli.options import (
 )
 from vlmlab.cli.output import print_json, say, show, work
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.learning.metrics import main_metric
 
 
 def run(
@@ -365,10 +366,10 @@ def _outcome_cells(outcome: Any) -> dict:
     cells = {name: getattr(experiment, name) for name in ("system", "dataset", "backbone", "shots", "seed")}
     if outcome.failure:
         return cells | {"failure": outcome.failure}
-    main = next(iter(outcome.result["metrics"]))
+    main = main_metric(outcome.result["metrics"])
     return cells | {
         "metric": main,
         "percent": outcome.result["metrics"][main],
-        "zero_shot": next(iter(outcome.result["zero_shot"].values()), None),
+        "zero_shot": outcome.result["zero_shot"].get(main),
         "seconds": outcome.result["seconds"],
     }

@@ -8,7 +8,6 @@ Dimensions: N images, B batch, C classes, S image side, H x W a mask.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Method
 from vlmlab.randomness import LocalRandom
 
-__all__ = ["evaluate", "evaluate_hierarchy", "harmonic_mean", "main_metric", "predict"]
+__all__ = ["evaluate", "evaluate_hierarchy", "harmonic_mean", "predict"]
 
 AT_ONCE = {"features": 1024, "images": 64}  # images per call of `logits`: bounds the memory
 PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per image and class in memory
@@ -153,11 +152,6 @@ def evaluate_hierarchy(
         "mta": 100 * sum(cuts) / len(cuts),
         "per_node": per_node,
     }
-
-
-def main_metric(measured: Mapping[str, float | dict]) -> str:
-    """The name of the main metric among those of a result."""
-    return next(name for name in ("ap50", "miou", "map", "accuracy") if name in measured)
 
 
 def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, float | dict]:

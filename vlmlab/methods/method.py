@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from vlmlab.datasets.truth import Truth
 from vlmlab.errors import KINDS, VlmlabError, unknown
+from vlmlab.methods.needs import refuse_backbone
 
 PICTURES_AT_ONCE = 128  # bounds the memory of one pass through an image tower
 
@@ -145,11 +146,15 @@ class Method(nn.Module):
             cls.set_classes = _all_or_nothing(cls.set_classes)
 
     def __init__(self, backbone, config=None):
-        """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one."""
+        """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one.
+
+        Raises `VlmlabError` if the backbone lacks what the system needs.
+        """
         super().__init__()
         # Past nn.Module's registration: a frozen backbone is no part of what the method learns or saves.
         object.__setattr__(self, "backbone", backbone)
         self.config = self.configure(backbone) if config is None else config
+        refuse_backbone(type(self), self.config, backbone)
         self.classes: list[str] = []
         self.templates: list[str] = []
 
@@ -172,6 +177,11 @@ class Method(nn.Module):
         if name not in fields:
             raise unknown("setting", name, fields)
         return _checked(fields[name], _types(cls.Config)[name], value)
+
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        """What its backbone must offer with these settings, names of `needs.NEEDS`: those of its row in the taxonomy."""
+        return cls.info.needs if hasattr(cls, "info") else ()
 
     # --- what a system overrides -------------------------------------------------------------------------------------
 

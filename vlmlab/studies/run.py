@@ -25,12 +25,14 @@ from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
 from vlmlab.files import expanded, files_identity
-from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean, main_metric
+from vlmlab.learning.evaluate import evaluate, evaluate_hierarchy, harmonic_mean
 from vlmlab.learning.fit import FitRecord, fit
 from vlmlab.learning.memory import PeakMemory
-from vlmlab.methods.dense.dense import Dense
+from vlmlab.learning.metrics import main_metric
 from vlmlab.methods.dense.detector import Detector
+from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Method
+from vlmlab.methods.needs import lacking
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import SystemInfo, load_system, registry
 from vlmlab.studies.experiment import Experiment, absolute_backbone, absolute_dataset
@@ -237,16 +239,15 @@ def run_experiment(
     - split "shift": the figure on every shifted version of the dataset, by its name, and their mean as "shift";
     - split "hierarchy", and a system of hierarchical classification: "hca" and "mta" of `evaluate_hierarchy`;
     - `targets`: the figure on each of them, by its name, and their mean as "targets".
-    `zero_shot` holds the figures of zero-shot prediction with the same backbone, templates and images (of whole images,
-    also beside a system that segments). `seconds` is adaptation plus evaluation of the system by the clock, `cpu_seconds`
+    `zero_shot` holds the metrics of zero-shot prediction with the same backbone, templates and images (see `baseline_of`).
+    `seconds` is adaptation plus evaluation of the system by the clock, `cpu_seconds`
     the same of the processor, `peak_mb` the process' largest memory within.
 
     Raises `VlmlabError` for whatever the user can mend.
     """
     adapted = adapt(experiment, device, download, on_step, should_stop, checkpoint)
-    method, bank, record = adapted.method, adapted.bank, adapted.record
-    baseline = load_system(_baseline(method))(bank.backbone)
-    baseline.prepare(adapted.task.seen_by(baseline.info.setup) if isinstance(baseline, Dense) else adapted.task)
+    method, record = adapted.method, adapted.record
+    baseline = baseline_of(adapted)
     # Zero-shot first: it leaves the test images' features in the bank, so that the clock below counts the system.
     zero_shot = _measured(baseline, adapted, experiment)
     with PeakMemory() as memory, Clock() as clock:
@@ -275,9 +276,21 @@ def run_experiment(
     }
 
 
-def _baseline(method: Method) -> str:
-    """What a system is compared with: for one that detects, the frozen backbone that names the proposals."""
-    return "region_clip" if isinstance(method, Detector) and "region_clip" in registry() else "zero_shot"
+def baseline_of(adapted: Adapted) -> Method:
+    """What a system is compared with, ready for its task: zero-shot prediction with the same backbone.
+
+    Of whole images; beside a system that detects, of proposals (region_clip), and beside one that segments, of pixels
+    (MaskCLIP), where there is such a system and the backbone carries it.
+    """
+    backbone, method = adapted.bank.backbone, adapted.method
+    key = "region_clip" if isinstance(method, Detector) else "maskclip" if isinstance(method, Segmenter) else ""
+    if key in registry() and not lacking(registry()[key].needs, backbone):
+        baseline = load_system(key)(backbone)
+        baseline.prepare(adapted.task.seen_by(baseline.info.setup))
+    else:
+        baseline = load_system("zero_shot")(backbone)
+        baseline.prepare(adapted.task)
+    return baseline
 
 
 def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
@@ -359,7 +372,8 @@ def _versions_of(name: str) -> list[str]:
 def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
     """What `evaluate` measured, without the table per class."""
     task = adapted.task
-    groups = {"base": task.base, "new": task.new} if task.dataset.novel and task.split == "all" else {}
+    apart = task.dataset.novel or adapted.method.info.setup == "open-vocabulary"  # which learns from base classes alone
+    groups = {"base": task.base, "new": task.new} if apart and task.split == "all" else {}
     measured = evaluate(method, some(pictures, experiment.test_pictures), adapted.bank, experiment.seed, groups)
     return {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)}
 

@@ -17,11 +17,12 @@ import pandas as pd
 from vlmlab.datasets.catalog import DATASETS
 from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path, write_atomically
+from vlmlab.learning.metrics import main_metric, of_group
 from vlmlab.registry import registry
 from vlmlab.studies.experiment import SPLITS
 
 SPREAD = ("base", "new", "harmonic_mean", "shift")
-"""Figures beside the main one that a split may have; each has its standard deviation in the column NAME_sd."""
+"""Metrics beside the main one that a split, or a dense task, may have; each has its standard deviation in the column NAME_sd."""
 
 COLUMNS = (
     "system",
@@ -39,7 +40,7 @@ COLUMNS = (
     "seconds",
     "peak_mb",
 )
-"""`seeds`: how many; `metric`: what `mean` and `sd` are of, on the split (accuracy, map or miou, in percent); `zero_shot`:
+"""`seeds`: how many; `metric`: what `mean` and `sd` are of, on the split (accuracy, map, miou or ap50, in percent); `zero_shot`:
 the same figure of zero-shot prediction; `seconds`: of the processor, for adaptation and evaluation, their mean (seconds
 by the clock would depend on what else the machine did during the sweep); `peak_mb`: the largest."""
 
@@ -84,7 +85,7 @@ def _short(datasets: Collection[str]) -> dict[str, str]:
 
 def _line(names: tuple, rows: Sequence[dict], called: Mapping[str, str]) -> dict:
     system, dataset, backbone, shots, split = names
-    metric = next(iter(rows[0]["metrics"]))
+    metric = main_metric(rows[0]["metrics"])
     mean, deviation = spread([row["metrics"][metric] for row in rows])
     line = {
         "system": system,
@@ -96,10 +97,10 @@ def _line(names: tuple, rows: Sequence[dict], called: Mapping[str, str]) -> dict
         "metric": metric,
         "mean": round(mean, 2),
         "sd": round(deviation, 2),
-        "zero_shot": _zero_shot([next(iter(row["zero_shot"].values()), None) for row in rows]),
+        "zero_shot": _zero_shot([row["zero_shot"].get(metric) for row in rows]),
     }
     for name in SPREAD:
-        own = [row["metrics"][name] for row in rows if name in row["metrics"]]
+        own = [value for row in rows if (value := of_group(row["metrics"], name)) is not None]
         figures = [round(value, 2) for value in spread(own)] if own else ["", ""]
         line |= dict(zip((name, f"{name}_sd"), figures, strict=True))
     return line | {

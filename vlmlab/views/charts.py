@@ -12,30 +12,35 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from vlmlab.learning.metrics import TITLES, main_metric, of_group
 from vlmlab.studies.table import spread
 from vlmlab.views.style import INK, LOSS, MUTED, SPLITS, figure, system_label, system_style, tidy
 
 
-def few_shot_curves(results: Sequence[dict], metric: str = "accuracy") -> Figure:
-    """Accuracy over shots, one panel per dataset, one line per system, a band of one standard deviation over seeds.
+def few_shot_curves(results: Sequence[dict]) -> Figure:
+    """The main metric over shots, one panel per dataset and metric, one line per system, a band of one standard deviation
+    over seeds.
 
-    Zero-shot prediction uses no shots: it is the dashed line across.
+    Zero-shot prediction uses no shots: it is the dashed line across, where it has that metric.
     """
-    datasets = list(dict.fromkeys(r["dataset"] for r in results))
-    fig = figure(5.0 * len(datasets) + 1.6, 4.0)
-    panels = fig.subplots(1, len(datasets), squeeze=False)[0]
-    for axes, dataset in zip(panels, datasets, strict=True):
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for r in results:
+        groups.setdefault((r["dataset"], main_metric(r["metrics"])), []).append(r)
+    fig = figure(5.0 * len(groups) + 1.6, 4.0)
+    panels = fig.subplots(1, len(groups), squeeze=False)[0]
+    for axes, ((dataset, metric), rows) in zip(panels, groups.items(), strict=True):
         points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        zero_shot = [r["zero_shot"][metric] for r in results if r["dataset"] == dataset]
-        for r in results:
-            if r["dataset"] == dataset and r["system"] != "zero_shot":
+        zero_shot = [r["zero_shot"][metric] for r in rows if metric in r["zero_shot"]]
+        for r in rows:
+            if r["system"] != "zero_shot":
                 points[r["system"]][r["shots"]].append(r["metrics"][metric])
         shots = sorted({s for by_shots in points.values() for s in by_shots if s})
-        axes.axhline(
-            float(np.mean(zero_shot)),
-            label=system_label("zero_shot"),
-            **{k: v for k, v in system_style("zero_shot").items() if k != "marker"},
-        )
+        if zero_shot:
+            axes.axhline(
+                float(np.mean(zero_shot)),
+                label=system_label("zero_shot"),
+                **{k: v for k, v in system_style("zero_shot").items() if k != "marker"},
+            )
         for system, by_shots in points.items():
             if set(by_shots) == {0}:  # learns from no labelled image
                 level, deviation = spread(by_shots[0])
@@ -50,13 +55,19 @@ def few_shot_curves(results: Sequence[dict], metric: str = "accuracy") -> Figure
         if shots:
             axes.set_xscale("log", base=2)
             axes.set_xticks(shots, [str(s) for s in shots])
-        tidy(axes, dataset, "shots per class", f"{metric} (%)" if axes is panels[0] else "")
+        tidy(
+            axes,
+            dataset,
+            "shots per class",
+            f"{TITLES[metric]} (%)" if axes is panels[0] or len({m for _, m in groups}) > 1 else "",
+        )
     panels[-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
 def base_new_bars(results: Sequence[dict]) -> Figure:
-    """Base, new and harmonic mean per system, one standard deviation over seeds; ticks mark zero-shot prediction."""
+    """Base, new and harmonic mean of the main metric per system, one standard deviation over seeds; ticks mark zero-shot
+    prediction, where it was measured on both."""
     datasets = list(dict.fromkeys(r["dataset"] for r in results))
     systems = list(dict.fromkeys(r["system"] for r in results if r["system"] != "zero_shot"))
     fig = figure(max(5.0, 1.3 * len(systems) + 1.5) * len(datasets), 3.8)
@@ -64,7 +75,7 @@ def base_new_bars(results: Sequence[dict]) -> Figure:
     for axes, dataset in zip(panels, datasets, strict=True):
         rows = [r for r in results if r["dataset"] == dataset]
         for i, split in enumerate(("base", "new", "harmonic_mean")):
-            stats = [spread([r["metrics"][split] for r in rows if r["system"] == s]) for s in systems]
+            stats = [spread([of_group(r["metrics"], split) for r in rows if r["system"] == s]) for s in systems]
             x = np.arange(len(systems)) + 0.26 * (i - 1)
             axes.bar(
                 x,
@@ -76,17 +87,18 @@ def base_new_bars(results: Sequence[dict]) -> Figure:
                 label=split.replace("_", " "),
                 error_kw={"elinewidth": 1, "ecolor": INK},
             )
-            zero_shot = float(np.mean([r["zero_shot"][split] for r in rows]))
-            axes.hlines(
-                [zero_shot] * len(systems),
-                x - 0.13,
-                x + 0.13,
-                color=INK,
-                linewidth=1.6,
-                label="zero-shot" if i == 2 else None,
-            )
+            known = [value for r in rows if (value := of_group(r["zero_shot"], split)) is not None]
+            if known:
+                axes.hlines(
+                    [float(np.mean(known))] * len(systems),
+                    x - 0.13,
+                    x + 0.13,
+                    color=INK,
+                    linewidth=1.6,
+                    label="zero-shot" if i == 2 else None,
+                )
         axes.set_xticks(range(len(systems)), [textwrap.fill(system_label(s), 16) for s in systems])
-        tidy(axes, dataset, "", "accuracy (%)" if axes is panels[0] else "")
+        tidy(axes, dataset, "", f"{TITLES[main_metric(rows[0]['metrics'])]} (%)" if axes is panels[0] else "")
         axes.margins(y=0.12)
     panels[-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig

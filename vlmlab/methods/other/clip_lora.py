@@ -36,8 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.image_tower import open_image_tower
-from vlmlab.backbones.text_tower import TextTower, open_text_tower
-from vlmlab.errors import VlmlabError
+from vlmlab.backbones.text_tower import open_text_tower
 from vlmlab.methods.method import Batch, Method, option
 from vlmlab.methods.templates import spoken
 from vlmlab.registry import register
@@ -52,7 +51,7 @@ from vlmlab.registry import register
     family="other",
     setup="few-shot",
     learns="low-rank updates of the attention's projections in both towers",
-    needs=("text tokens", "image tokens"),
+    needs=("text blocks", "image blocks"),
     status="extra",
 )
 class CLIPLoRA(Method):
@@ -77,6 +76,10 @@ class CLIPLoRA(Method):
     # Of 0.003, 0.01 and 0.03, chosen on validation images of aerial and objects-v2 (4 shots, one seed).
     embedded: ClassVar[dict] = {"lr": 0.01, "steps": 50}
     eats = "images"
+
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return {"text": ("text blocks",), "image": ("image blocks",)}.get(config.towers, cls.info.needs)
 
     def prepare(self, task) -> None:
         pictures = max(1, len(task.support))
@@ -124,22 +127,11 @@ class CLIPLoRA(Method):
     def _build(self, seed: int) -> None:
         """The towers over a copy of the backbone's modules, and the updates that hang in them."""
         frozen, config = self.backbone, self.config
-        image, text = frozen.image, frozen.text
-        opened = type(text) is TextTower
-        if config.towers != "text" and image.kind != "vit":
-            way_out = ", or towers=text" if opened else ""
-            raise VlmlabError(
-                f"CLIP-LoRA changes attention blocks, and the image tower of {frozen.name} ({image.kind}) has none; "
-                f"use micro-vit or another ViT{way_out}"
-            )
-        if config.towers != "image" and not opened:
-            way_out = ", or towers=image" if image.kind == "vit" else ""
-            raise VlmlabError(f"CLIP-LoRA cannot change the text tower of {frozen.name}; use micro-vit{way_out}")
         # Every tensor stands for itself in the copy: new modules around the same weights, no memory, no change.
         tensors = itertools.chain(frozen.model.parameters(), frozen.model.buffers())
         twin = copy.deepcopy(frozen.model, {id(tensor): tensor for tensor in tensors})
         image = open_image_tower(twin.visual, frozen.name)
-        text = open_text_tower(twin, text.tokenizer, frozen.name)
+        text = open_text_tower(twin, frozen.text.tokenizer, frozen.name)
         self.towers = (image, text)
         blocks = []
         if config.towers != "text":

@@ -32,7 +32,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmlab.backbones.blocks import finish, output, project
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, option
 from vlmlab.methods.templates import HELP, choose, spoken
@@ -49,7 +48,7 @@ from vlmlab.registry import register
     setup="training-free",
     tasks=("segmentation",),
     learns="nothing",
-    needs=("image tokens",),
+    needs=("image blocks", "local features"),
     status="extra",
 )
 class SCLIP(Segmenter):
@@ -70,10 +69,6 @@ class SCLIP(Segmenter):
     eats = "images"
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        if "tokens" not in self.backbone.image.supports or "local" not in self.backbone.image.supports:
-            raise VlmlabError(
-                f"SCLIP needs a ViT that pools its class token, which {self.backbone.name} is not; use micro-vit"
-            )
         super().set_classes(classes, templates)
         sentences = choose(self.config.templates, templates)
         self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # T [C, e]

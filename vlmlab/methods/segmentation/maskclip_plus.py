@@ -33,7 +33,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmlab.datasets.truth import NOTHING, UNLABELLED
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.pixels import TextPixels, halved, tokens
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Recipe, option, rate_by_step
@@ -51,7 +50,7 @@ from vlmlab.registry import register
     setup="open-vocabulary",
     tasks=("segmentation",),
     learns="a student network",
-    needs=("local features",),
+    needs=("image blocks", "local features"),
 )
 class MaskCLIPPlus(Segmenter):
     """A student of masks, and of MaskCLIP where there is none."""
@@ -83,8 +82,6 @@ class MaskCLIPPlus(Segmenter):
     }
 
     def prepare(self, task) -> None:
-        if self.backbone.image.kind != "vit":
-            raise VlmlabError(f"MaskCLIP+ reads the tokens of a ViT, and {self.backbone.name} has none; use micro-vit")
         super().prepare(task)
         self.unlabelled = list(range(len(task.classes))) if self.config.labels == "teacher" else list(task.new)
         depth = self.backbone.image.depth

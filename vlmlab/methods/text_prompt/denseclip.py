@@ -59,7 +59,7 @@ WARMUP_START = 1e-6  # share of the rate at the first step
     setup="supervised",
     tasks=("segmentation",),
     learns="contexts, a decoder that shows them the image, the image encoder, and a segmentation head",
-    needs=("text tokens", "a ViT or ResNet image tower"),
+    needs=("text tokens", "a ViT or ResNet image tower", "local features"),
 )
 class DenseCLIP(Segmenter):
     """Semantic FPN whose features are led by pixel-text score maps."""
@@ -102,11 +102,6 @@ class DenseCLIP(Segmenter):
 
     def prepare(self, task) -> None:
         image, config = self.backbone.image, self.config
-        if image.kind not in ("vit", "resnet") or "local" not in image.supports:
-            raise VlmlabError(
-                f"DenseCLIP needs the maps of a ViT or of CLIP's ResNet, and {self.backbone.name} has none; use micro-vit, "
-                "micro-rn or ViT-B-16/openai"
-            )
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
         device, d, e = self.backbone.device, self.backbone.text.width, self.backbone.embed_dim

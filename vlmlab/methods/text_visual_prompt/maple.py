@@ -79,6 +79,10 @@ class MaPLe(Method):
         self.vision_depth = config.depth if coupled else config.vision_depth or config.depth
         self._check_towers()
 
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return {"language": ("text tokens",), "vision": ("image tokens",)}.get(config.coupling, cls.info.needs)
+
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
         config, device = self.config, self.backbone.device
@@ -138,13 +142,8 @@ class MaPLe(Method):
         return self.backbone.logit_scale * f @ w.T  # [B, C] (5)
 
     def _check_towers(self) -> None:
-        """Raises `VlmlabError` if a tower has no tokens to prompt or fewer layers than are asked for."""
+        """Raises `VlmlabError` if a tower has fewer layers than are asked for."""
         image, text, name = self.backbone.image, self.backbone.text, self.backbone.name
-        if self.in_image and "tokens" not in image.supports:
-            raise VlmlabError(
-                f"MaPLe prompts the tokens of a ViT and {name} has none; use micro-vit, micro-vit-fine or a ViT such "
-                "as ViT-B-16/openai, or coupling=language"
-            )
         for prompted, depth, tower, which in (
             (self.in_text, self.config.depth, text, "text"),
             (self.in_image, self.vision_depth, image, "image"),

@@ -41,7 +41,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.datasets.multi_task import HELP, MultiTask
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import SETS, spoken
 from vlmlab.methods.text_prompt.coop import CoOp
@@ -85,14 +84,13 @@ class MVLPT(Method):
         "companion_shots": 8,
     }
 
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return {"text": ("text tokens",), "image": ("image tokens",)}.get(config.carrier, cls.info.needs)
+
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
         config = self.config
-        if config.carrier != "text" and "tokens" not in backbone.image.supports:
-            raise VlmlabError(
-                f"MVLPT's visual prompts need a ViT, and {backbone.name} is none; use --set carrier=text, micro-vit, or a ViT such "
-                "as ViT-B-16/openai"
-            )
         n_ctx = config.n_ctx or (4 if config.carrier == "both" else 16)
         if config.carrier == "text":
             self.carrier = CoOp(backbone, CoOp.Config(n_ctx=n_ctx, position=config.position))

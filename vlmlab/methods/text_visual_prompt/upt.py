@@ -73,6 +73,10 @@ class UPT(Method):
 
     embedded: ClassVar[dict] = {"batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10}
 
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return {"text": ("text tokens",), "image": ("image tokens",)}.get(config.towers, cls.info.needs)
+
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
         config = self.config

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from vlmlab.registry import WITHOUT_SHOTS, load_system, registry, system_label
 from vlmlab.studies.adaptation.plan import Plan
@@ -14,7 +15,7 @@ from vlmlab.studies.experiment import Experiment
 
 @dataclasses.dataclass
 class Inside:
-    """One adapted system, opened: confusions by title, learned words, losses, attention images."""
+    """One adapted system, opened: confusions by title (none where images have several labels), learned words, losses, attention images."""
 
     title: str
     classes: list[str]
@@ -34,9 +35,8 @@ def look_inside(plan: Plan) -> Inside:
     system = "coop" if "coop" in plan.systems else (learning or list(plan.systems))[0]
     dataset = plan.datasets[-1]
     config = plan.config(system, dataset)
-    one = Experiment(
-        system, dataset, plan.backbone, max(plan.shots), plan.seeds[0], config=config, root=plan.root or None
-    )
+    shots = max(plan.shots) if registry()[system].takes_shots else 0
+    one = Experiment(system, dataset, plan.backbone, shots, plan.seeds[0], config=config, root=plan.root or None)
     adapted = adapt(one, download=plan.download)
     method, task, backbone = adapted.method, adapted.task, adapted.bank.backbone
     baseline = load_system("zero_shot")(backbone)
@@ -44,9 +44,10 @@ def look_inside(plan: Plan) -> Inside:
     tested = some(task.test, plan.test_pictures)
     labels = tested.labels
     confusions = {}
-    for title, one in ((f"{dataset}: zero-shot", baseline), (f"{dataset}: {system_label(system)}", method)):
-        predicted = predict(one, tested, adapted.bank).argmax(1)
-        confusions[title] = _confusion(labels, predicted, len(task.classes))
+    if labels.ndim == 1:  # with one label per image
+        for title, one in ((f"{dataset}: zero-shot", baseline), (f"{dataset}: {system_label(system)}", method)):
+            predicted = predict(one, tested, adapted.bank).argmax(1)
+            confusions[title] = _confusion(labels, predicted, len(task.classes))
     context = getattr(method, "context", None)
     words = nearest_words(backbone.text, context) if context is not None and context.ndim == 2 else []
     return Inside(
@@ -71,10 +72,13 @@ def _attention(backbone, task, count: int = 4) -> tuple | None:
     if "attention" not in backbone.image.supports or backbone.image.kind != "vit":
         return None
     labels = task.test.labels
-    chosen = [int((labels == c).nonzero()[0]) for c in range(0, len(task.classes), max(1, len(task.classes) // count))]
-    pixels = [np.asarray(task.test.images(i)) for i in chosen[:count]]
+    shows = labels == 1 if labels.ndim == 2 else F.one_hot(labels, len(task.classes)) == 1  # [N, C]
+    shown = {c: int(shows[:, c].nonzero()[0]) for c in range(len(task.classes)) if shows[:, c].any()}
+    named = list(shown)[:: max(1, len(shown) // count)][:count]
+    chosen = [shown[c] for c in named]
+    pixels = [np.asarray(task.test.images(i)) for i in chosen]
     images = torch.cat([backbone.preprocess(torch.as_tensor(p)[None]) for p in pixels]).to(backbone.device)
     last = backbone.image.attention(images)[-1]  # [B, heads, T, T]
     rows, columns = backbone.image.grid(*images.shape[-2:])
     maps = last[:, :, 0, 1:].reshape(len(images), -1, rows, columns).float().cpu().numpy()
-    return pixels, list(maps), [task.classes[int(labels[i])] for i in chosen[:count]]
+    return pixels, list(maps), [task.classes[c] for c in named]

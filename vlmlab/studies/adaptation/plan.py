@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from vlmlab.datasets.catalog import BY_NAME
+from vlmlab.datasets.task import DENSE
 from vlmlab.errors import unknown
 from vlmlab.registry import load_system, registry
 from vlmlab.studies.experiment import Experiment, read_settings, settings_for
@@ -108,7 +109,7 @@ class Plan:
                         "test_pictures": self.test_pictures,
                     }
                     few += [Experiment(**common, shots=k) for k in ([0] if without else self.shots)]
-                    if system in self.base_new:
+                    if system in self.base_new and not (info and info.setup in DENSE):
                         base.append(Experiment(**common, shots=0 if without else max(self.shots), split="base"))
         return few, base
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
+from vlmlab.learning.metrics import of_group
 from vlmlab.registry import registry
 from vlmlab.studies.adaptation.photos import Photographs
 from vlmlab.studies.adaptation.plan import Plan
@@ -44,7 +45,9 @@ def run(plan: Plan) -> Results:
     done = [o.result for o in outcomes[: len(few)] if o.result]
     if not done:
         raise VlmlabError(failures[0] if failures else "the report has no system, dataset, shots or seed to run")
-    new = [o.result for o in outcomes[len(few) :] if o.result and "new" in o.result["metrics"]]
+    dense = [result for result in done if "new" not in result["metrics"]]  # base and new apart, on all classes at once
+    split = [o.result for o in outcomes[len(few) :] if o.result]
+    new = [result for result in [*split, *dense] if of_group(result["metrics"], "new") is not None]
     return Results(done, new, failures, list(dict.fromkeys(o.changed for o in outcomes if o.changed)))
 
 

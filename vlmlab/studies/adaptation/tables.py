@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vlmlab.learning.metrics import TITLES, main_metric
 from vlmlab.registry import registry, system_label
 from vlmlab.studies.adaptation.results import Results
 from vlmlab.studies.table import spread
@@ -20,11 +21,13 @@ def summary(results: Results) -> str:
         groups: dict[tuple[str, int], list[dict]] = {}
         for r in rows:
             groups.setdefault((r["system"], r["shots"]), []).append(r)
-        (system, shots), best = max(groups.items(), key=lambda g: spread([r["metrics"]["accuracy"] for r in g[1]])[0])
-        lines.append(
-            f"- **{dataset}**: zero-shot prediction is right on {_mean(rows[:1], of='zero_shot')} % of the test "
-            f"images; the best here is {system_label(system)} with {shots} shot{'s' * (shots != 1)} per class, {_mean(best)} %."
-        )
+        for metric in dict.fromkeys(main_metric(r["metrics"]) for r in rows):
+            own = {key: group for key, group in groups.items() if main_metric(group[0]["metrics"]) == metric}
+            (system, shots), best = max(own.items(), key=lambda g: spread([r["metrics"][metric] for r in g[1]])[0])
+            taught = f" with {shots} shot{'s' * (shots != 1)} per class" if registry()[system].takes_shots else ""
+            lines.append(
+                f"- **{dataset}**: {_zero_shot(best, metric)}the best here is {system_label(system)}{taught}, {_mean(best)} %."
+            )
     lines += [f"- not run: {failure}" for failure in results.failures]
     lines += [f"- measured again, since {why}" for why in results.again]
     return "\n".join(lines)
@@ -49,7 +52,15 @@ def cost_table(few_shot: Sequence[dict]) -> str:
                 _mean(most),
             )
         )
-    header = ("system", "learns", "shots", "parameters", "seconds", "peak MB", f"accuracy on {dataset} (%)")
+    header = (
+        "system",
+        "learns",
+        "shots",
+        "parameters",
+        "seconds",
+        "peak MB",
+        f"{TITLES[main_metric(few_shot[0]['metrics'])]} on {dataset} (%)",
+    )
     return _table(header, rows) + "<p>Seconds are adaptation and evaluation together, one thread.</p>"
 
 
@@ -85,8 +96,19 @@ def words_table(words: Sequence) -> str:
     return _table(("vector", "nearest words (cosine)", "of a random vector", "norm"), rows)
 
 
-def _mean(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -> str:
-    mean, deviation = spread([r[of][metric] for r in rows])
+def _zero_shot(rows: Sequence[dict], metric: str) -> str:
+    """The first half of a sentence of the summary; empty if zero-shot prediction has no such metric."""
+    if metric not in rows[0]["zero_shot"]:
+        return f"in {TITLES[metric]} "
+    found = _mean(rows[:1], of="zero_shot")
+    if metric == "accuracy":
+        return f"zero-shot prediction is right on {found} % of the test images; "
+    return f"zero-shot prediction has a {TITLES[metric]} of {found} %; "
+
+
+def _mean(rows: Sequence[dict], of: str = "metrics") -> str:
+    """The main metric, in percent, and its deviation over the seeds."""
+    mean, deviation = spread([r[of][main_metric(r["metrics"])] for r in rows])
     return f"{mean:.1f}" if len(rows) == 1 else f"{mean:.1f} ± {deviation:.1f}"
 
 
