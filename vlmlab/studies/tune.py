@@ -28,6 +28,7 @@ from scipy.stats import loguniform
 from sklearn.model_selection import ParameterSampler
 
 from vlmlab.errors import VlmlabError, unknown
+from vlmlab.learning.metrics import main_metric
 from vlmlab.methods.method import Recipe
 from vlmlab.registry import load_system
 from vlmlab.studies.experiment import Experiment
@@ -140,7 +141,7 @@ def tune(
     for outcome in outcomes:
         if outcome.result is None:
             raise VlmlabError(f"{outcome.experiment}: {outcome.failure}")
-    mains = [next(iter(outcome.result["metrics"].values())) for outcome in outcomes if outcome.result]
+    mains = [o.result["metrics"][main_metric(o.result["metrics"])] for o in outcomes if o.result]
     values = np.asarray(mains).reshape(trials, len(datasets), len(seeds))
     found = [Trial(n, one, values[n]) for n, one in enumerate(settings)]
     for trial in found[1:]:
