@@ -21,6 +21,19 @@ SETS: dict[str, list[str]] = {
 SETS["imagenet60"] = SETS["imagenet80"][:60]
 # Dense prediction adds sentences that place the object in a scene (MaskCLIP, arXiv:2112.01071).
 SETS["scene85"] = SETS["imagenet80"] + [f"{sentence} in the scene." for sentence in IN_A_SCENE]
+# ZegFormer (arXiv:2112.07910) learns with the seven and this one, and its CLIP reads 32, some of which say that it is masked.
+SETS["imagenet7scene"] = SETS["imagenet7"] + ["A photo of a {} in the scene"]
+_SIZES = ("", "small ", "medium ", "large ")
+SETS["masked32"] = [
+    "a bad photo of the {}.", "a photo of the large {}.", "a photo of the small {}.", "a cropped photo of a {}.",
+    *(f"This is a {kind}photo of a {size}{{}}" for kind in ("", "masked ", "cropped ") for size in _SIZES),
+    "A photo of a {} in the scene", "a bad photo of the {} in the scene", "a photo of the large {} in the scene",
+    "a photo of the small {} in the scene", "a cropped photo of a {} in the scene", "a photo of a masked {} in the scene",
+    *(f"{sentence} in the scene" for sentence in ("There is a {}", "There is the {}", "This is a {}", "This is the {}")),
+    "This is one {} in the scene",
+    *(f"{sentence} in the scene" for sentence in ("There is a masked {}", "There is the masked {}", "This is a masked {}")),
+    "This is the masked {} in the scene", "This is one masked {} in the scene",
+]  # fmt: skip
 # LASP (arXiv:2210.01115) reads sentences that CoOp's authors wrote for single datasets, the seven, and some of the 80.
 # "a bad photo of the {}." comes twice, as in its release.
 FOR_ONE_DATASET = [

@@ -30,7 +30,15 @@ SIDE = 32
 SCENES = ["beach", "bedroom", "city street", "desert", "farm", "forest path", "kitchen", "mountain", "night sky"]
 SCENES += ["underwater"]  # all of the dataset, so that its descriptions and its class tree are there
 THINGS = ["apple", "bird", "cup", "fish", "house", "tree"]
-QUICK = {"epochs": 4, "ssl_epochs": 1, "companion_shots": 1, "captions": 60, "views": 4, "warmup_epochs": 0}
+QUICK = {
+    "epochs": 4,
+    "ssl_epochs": 1,
+    "companion_shots": 1,
+    "captions": 60,
+    "views": 4,
+    "warmup_epochs": 0,
+    "prompt_steps": 2,
+}
 """Settings of whichever system has them: contracts need no long training."""
 
 

@@ -1,0 +1,141 @@
+"""Segment, then name: what ZegFormer, ZSSeg, OpenSeg, OVSeg and FreeSeg have in common.
+
+A MaskFormer proposes segments; whether it has a name for them is the system's own. Masks of seen classes teach it to cut,
+and cutting carries over to classes without a mask. What differs from the releases in all of them: the network is small
+and stands on frozen tokens of the same tower (`mask_former`), masks are supervised at half the image's size, and pixels of
+classes without a granted mask count nothing in matching and losses (there, they lie outside of every mask).
+
+Dimensions: B images, N queries, K names in training, C classes, S image side, d query width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmlab.errors import VlmlabError
+from vlmlab.methods.dense.mask_former import MaskFormer, segments, set_loss
+from vlmlab.methods.dense.pixels import halved, tokens
+from vlmlab.methods.dense.segmenter import Segmenter
+from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Recipe, option
+
+MOST_KEPT = 2**29  # numbers of frozen tokens that stay in memory: 2 GB
+
+
+class MaskFirst(Segmenter):
+    """A system gives `names` of segments, and `logits`; matching, losses and schedule are MaskFormer's."""
+
+    @dataclasses.dataclass
+    class Config(Recipe):
+        epochs: int = option(16, "epochs", 1, 10000)
+        optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
+        lr: float = option(1e-4, "learning rate", 0.0, 10.0)
+        weight_decay: float = option(1e-4, "weight decay", 0.0, 1.0)
+        warmup_epochs: int = option(0, "first epochs, in which the rate rises", 0, 100)
+        clip: float = option(0.01, "largest norm of all gradients together", 0.0, 1000.0)
+        queries: int = option(100, "queries N", 1, 1000)
+        layers: int = option(6, "decoder layers; each is taught", 1, 12)
+        width: int = option(256, "width d of a query", 32, 2048)
+        null_weight: float = option(0.1, "weight of 'no object' in the cross-entropy", 0.0, 1.0)
+        mask_weight: float = option(20.0, "weight of the focal loss of masks", 0.0, 1000.0)
+        dice_weight: float = option(1.0, "weight of the dice loss of masks", 0.0, 1000.0)
+
+    embedded: ClassVar[dict] = {
+        "epochs": 7,
+        "batch_size": 16,
+        "lr": 2e-3,
+        "weight_decay": 1e-3,
+        "warmup_epochs": 1,
+        "clip": 1.0,
+        "queries": 17,
+        "layers": 1,
+        "width": 128,
+    }
+
+    def prepare(self, task) -> None:
+        """Raises `VlmlabError` if the backbone has no patch tokens."""
+        tower = self.backbone.image
+        if tower.kind != "vit":
+            raise VlmlabError(
+                f"{self.info.name} reads the tokens of a ViT, and {self.backbone.name} has none; use micro-vit"
+            )
+        super().prepare(task)
+        self.seen, self.unseen = list(task.base), list(task.new)
+        self.pictures, self.kept_tokens = task.train, None
+        self.after = sorted({max(1, tower.depth // 3), max(1, 2 * tower.depth // 3), tower.depth})
+        grid = tower.grid(self.backbone.image_size, self.backbone.image_size)
+        config, token_width = self.config, len(self.after) * tower.width
+        self.network = MaskFormer(token_width, grid, config.queries, config.layers, config.width)
+        self.network.to(self.backbone.device)
+
+    # --- what a system gives -----------------------------------------------------------------------------------------
+
+    def names(self, z: Tensor, words: Tensor) -> Tensor:
+        """Logits [B, N, K + 1] of segments z [B, N, d] among the unit words [K, e]; "no object" last."""
+        raise NotImplementedError(f"{type(self).__name__}.names")
+
+    def taught_words(self) -> Tensor:
+        """Unit words [K, e] of the seen classes, which the segmenter is taught."""
+        raise NotImplementedError(f"{type(self).__name__}.taught_words")
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """A straight rise over the warm-up, then lr (1 - t / T)^0.9, step by step."""
+        warm = self.config.warmup_epochs * self.batches
+        if step < warm:
+            return self.config.lr * (step + 1) / warm
+        return self.config.lr * (1 - step / max(1, steps)) ** 0.9
+
+    def before_step(self) -> None:
+        nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
+
+    def loss(self, batch: Batch) -> Tensor:
+        truths = [self.truth(semantic) for semantic in halved(batch.masks)]
+        words, total = self.taught_words(), 0.0
+        for masks, z in self.network(batch.images, self.tokens(batch)):
+            total = total + set_loss(
+                self.names(z, words).float(), masks.flatten(2).float(), truths,
+                self.config.null_weight, self.config.mask_weight, self.config.dice_weight,
+            )  # fmt: skip
+        return total
+
+    def truth(self, semantic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`segments` of class indices [H, W], labels counted among the seen classes."""
+        labels, masks, counted = segments(semantic)
+        place = torch.full((max(self.seen) + 1,), -1, device=semantic.device)
+        place[self.seen] = torch.arange(len(self.seen), device=semantic.device)
+        return place[labels], masks, counted
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """Frozen tokens [B, L d', h, w] of the images: those of training images are kept after the first look."""
+        if batch.masks is None or not batch.whole:
+            return tokens(self.backbone.image, batch.images, self.after)
+        if self.kept_tokens is None:
+            side = self.backbone.image_size
+            height, width = self.backbone.image.grid(side, side)
+            each = len(self.after) * self.backbone.image.width * height * width
+            self.kept_tokens = self._all_tokens() if each * len(self.pictures) <= MOST_KEPT else ()
+        if not len(self.kept_tokens):
+            return tokens(self.backbone.image, batch.images, self.after)
+        return self.kept_tokens[batch.index].to(self.backbone.device)
+
+    def _all_tokens(self) -> Tensor:
+        """Of all training images [n, L d', h, w], on the CPU, in an order that a resumed run repeats."""
+        found = []
+        for start in range(0, len(self.pictures), PICTURES_AT_ONCE):
+            positions = range(start, min(start + PICTURES_AT_ONCE, len(self.pictures)))
+            images, _ = self.framed([self.pictures.images(i) for i in positions])
+            found.append(tokens(self.backbone.image, images, self.after).cpu())
+        return torch.cat(found)
+
+    # --- what it proposes --------------------------------------------------------------------------------------------
+
+    def propose(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(mask logits [B, N, S, S], segments z [B, N, d]) of images [B, 3, S, S], from the last layer."""
+        masks, z = self.network(images, tokens(self.backbone.image, images, self.after))[-1]
+        return F.interpolate(masks.float(), size=images.shape[-2:], mode="bilinear"), z
