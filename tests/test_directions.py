@@ -24,7 +24,7 @@ BELOW = {
     "backbones": ABOVE_NOTHING,
     "datasets": (*ABOVE_NOTHING, "world"),
     "features": (*ABOVE_NOTHING, "backbones", "datasets"),
-    "pretraining": (*ABOVE_NOTHING, "world", "backbones", "datasets"),
+    "pretraining": (*ABOVE_NOTHING, "world", "backbones", "datasets", "methods"),
     "methods": (*ABOVE_NOTHING, "geometry", "backbones", "datasets", "features"),
     "learning": (*ABOVE_NOTHING, "geometry", "datasets", "features", "methods"),
     "testing": (*ABOVE_NOTHING, "geometry", "backbones", "datasets", "features", "methods", "learning"),

@@ -139,21 +139,27 @@ def doctor(
 
 
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn or photo.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="micro-vit, micro-vit-fine, micro-rn, photo or proposer.")
+    ],
     json_: Json = False,
 ) -> None:
-    """Make an embedded backbone again and write it to data/backbones.
+    """Make embedded weights again and write them to data.
 
-    photo takes half a minute; micro-vit two to three hours on one core, and the two that learn from it half an hour. A
-    build of theirs that was stopped goes on where it was.
+    photo takes half a minute, proposer (of the detectors) two; micro-vit two to three hours on one core, and the two that
+    learn from it half an hour. A build of theirs that was stopped goes on where it was.
     """
     from vlmlab.backbones.catalog import BACKBONES
 
-    embedded = [info.name for info in BACKBONES if info.offline]
+    embedded = [*(info.name for info in BACKBONES if info.offline), "proposer"]
     if name not in embedded:
         raise unknown("embedded backbone", name, embedded)
     with work():
-        if name == "photo":
+        if name == "proposer":
+            from vlmlab.pretraining.proposer import build as learn
+
+            made = learn()
+        elif name == "photo":
             from vlmlab.backbones.photo import build_photo
 
             made = build_photo()

@@ -107,25 +107,31 @@ def noun_filter(
     match is taken out of the sentence, so that an "ice cream truck" has no "truck" when both are classes.
     Raises `VlmlabError` if no sentence names any class.
     """
-    said = [(form, c) for c, name in enumerate(classes) for form in forms(name)]
-    said += [(form.lower(), c) for c, name in enumerate(classes) for form in (synonyms or {}).get(name, ())]
-    said.sort(key=lambda pair: -len(pair[0].split()))
-    of_form: dict[str, list[int]] = {}
-    for form, c in said:
-        of_form.setdefault(form, []).append(c)
-    # One pass of one expression: at each place the first alternative that fits is taken, and they are longest first.
-    search = re.compile(r"\b(" + "|".join(map(re.escape, of_form)) + r")\b")
-    kept, rows = [], []
-    for sentence in sentences:
-        found = {c for form in search.findall(sentence.lower()) for c in of_form[form]}
-        if found:
-            kept.append(sentence)
-            rows.append([int(c in found) for c in range(len(classes))])
-    if not kept:
+    labels = said(sentences, classes, synonyms)
+    named = labels.any(1)
+    if not named.any():
         raise VlmlabError(
             f"none of {len(sentences)} sentences names any of the {len(classes)} classes; give sentences about them"
         )
-    return CaptionSet(kept, torch.tensor(rows))
+    return CaptionSet([s for s, one in zip(sentences, named.tolist(), strict=True) if one], labels[named])
+
+
+def said(
+    sentences: Sequence[str], classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None
+) -> LongTensor:
+    """Which classes each sentence names, [N, C] of zeros and ones, found as by `noun_filter`."""
+    pairs = [(form, c) for c, name in enumerate(classes) for form in forms(name)]
+    pairs += [(form.lower(), c) for c, name in enumerate(classes) for form in (synonyms or {}).get(name, ())]
+    pairs.sort(key=lambda pair: -len(pair[0].split()))
+    of_form: dict[str, list[int]] = {}
+    for form, c in pairs:
+        of_form.setdefault(form, []).append(c)
+    # One pass of one expression: at each place the first alternative that fits is taken, and they are longest first.
+    search = re.compile(r"\b(" + "|".join(map(re.escape, of_form)) + r")\b")
+    labels = torch.zeros(len(sentences), len(classes), dtype=torch.long)
+    for row, sentence in enumerate(sentences):
+        labels[row, [c for form in search.findall(sentence.lower()) for c in of_form[form]]] = 1
+    return labels
 
 
 def template_captions(classes: Sequence[str], templates: Sequence[str]) -> CaptionSet:

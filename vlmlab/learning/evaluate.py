@@ -22,6 +22,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank, as_evaluated, chunked, encodable
 from vlmlab.features.decoding import name_seed
 from vlmlab.learning.dense import Groups, detection, harmonic_mean, segmentation
+from vlmlab.methods.dense.dense import Dense
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Method
@@ -29,7 +30,7 @@ from vlmlab.randomness import LocalRandom
 
 __all__ = ["evaluate", "evaluate_hierarchy", "harmonic_mean", "predict"]
 
-AT_ONCE = {"features": 1024, "images": 64}  # images per call of `logits`: bounds the memory
+AT_ONCE = {"features": 1024, "images": 64, "regions": 64}  # images per call of `logits`: bounds the memory
 PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per image and class in memory
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599)
 
@@ -78,7 +79,7 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
         most = len(pictures)  # it predicts for all of them together
     doing = f"{method.info.key}: evaluating"
     with contextlib.ExitStack() as until, LocalRandom(seed):
-        if method.eats == "images":
+        if method.eats == "images" and not isinstance(method, Dense):
             shown = encodable(method.backbone, pictures, most, as_evaluated(method.backbone), doing)
             shown = until.enter_context(contextlib.closing(shown))
         else:
@@ -88,6 +89,8 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
             batch = Batch(index=torch.tensor(positions))
             if features is not None:
                 batch.features = features[positions.start : positions.stop]
+            elif isinstance(method, Dense):
+                batch.images, _ = method.framed([pictures.images(i) for i in positions])
             elif method.eats == "images":
                 batch.images = given
             else:

@@ -56,7 +56,7 @@ def backbone() -> Backbone:
 
 @functools.cache
 def dense_dataset() -> Dataset:
-    """Two bright rectangles on dark noise per image, with boxes, masks and the labels of what is shown."""
+    """Two bright rectangles on dark noise per image, with boxes, masks, the labels of what is shown and a caption."""
     sets = []
     for split, count in (("train", 12), ("val", 6), ("test", 6)):
         pixels = np.random.default_rng(count).integers(0, 60, (count, SIDE, SIDE, 3), dtype=np.uint8)
@@ -71,7 +71,10 @@ def dense_dataset() -> Dataset:
             truths.append(Truth(boxes, np.array(shown), instances, semantic))
         name = f"toy tableau {split}"
         ids = [f"{name}/{i}" for i in range(count)]
-        sets.append(ImageSet(ArrayPictures(lambda p=pixels: p, name), labels, ids, truths.__getitem__))
+        said = [" and ".join(f"a {THINGS[c]}" for c in truth.labels.tolist()) for truth in truths]
+        sets.append(
+            ImageSet(ArrayPictures(lambda p=pixels: p, name), labels, ids, truths.__getitem__, caption=said.__getitem__)
+        )
     tasks = ("multi-label classification", "detection", "segmentation")
     return Dataset("tableau", THINGS, ["a photo of a {}."], *sets, tasks=tasks)
 

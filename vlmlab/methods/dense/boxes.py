@@ -5,7 +5,10 @@ A box is x0, y0, x1, y1 in pixels. Dimensions: n, m boxes, P proposals of an ima
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 DELTAS = (5.0, 5.0)
@@ -19,6 +22,13 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     common = (far - corner).clamp_min(0).prod(-1)
     areas = [(box[..., 2:] - box[..., :2]).clamp_min(0).prod(-1) for box in (a, b)]
     return common / (areas[0][..., :, None] + areas[1][..., None, :] - common).clamp_min(1e-6)
+
+
+def side_by_side(rows: Sequence[Tensor], fill: float = 0) -> Tensor:
+    """Tensors [n_i, ...] of several images as one [B, max n_i, ...]; the places that are left over hold `fill`."""
+    most = max([len(row) for row in rows], default=0)
+    behind = [(0, 0) * (row.dim() - 1) + (0, most - len(row)) for row in rows]
+    return torch.stack([F.pad(row, pad, value=fill) for row, pad in zip(rows, behind, strict=True)])
 
 
 def to_deltas(boxes: Tensor, targets: Tensor) -> Tensor:
