@@ -36,7 +36,7 @@ def test_what_is_written_is_what_is_imported(key):
     info, system = registry()[key], load_system(key)
     assert system.info == info and issubclass(system, Method)
     assert info.setup in SETUPS and info.family in info.module.split(".")
-    assert system.eats in ("features", "images", "views")
+    assert system.eats in ("features", "images", "views", "regions")
 
 
 def test_the_table_is_in_the_survey_s_order():
