@@ -26,6 +26,7 @@ class Dataset:
         split_source: who decided what is test: "drawn", "official", "CoOp" or "seeded".
         novel: categories that base-to-new splits treat as new; empty where CoCoOp's halves apply.
         stuff: classes of the semantic masks that are no things; they follow the C classes.
+        grounds: those of the C classes that are stuff (see `with_stuff`).
         hierarchy: super group -> group -> class names.
         skipped: images that could not be read and were left out on request.
     """
@@ -42,6 +43,7 @@ class Dataset:
     split_source: str = "official"
     novel: tuple[str, ...] = ()
     stuff: tuple[str, ...] = ()
+    grounds: tuple[str, ...] = ()
     hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 
@@ -69,4 +71,4 @@ class Dataset:
         if not self.stuff:
             return self
         splits = {split: widened(getattr(self, split)) for split in ("train", "val", "test")}
-        return replace(self, classes=[*self.classes, *self.stuff], stuff=(), **splits)
+        return replace(self, classes=[*self.classes, *self.stuff], stuff=(), grounds=self.stuff, **splits)

@@ -125,6 +125,11 @@ class Task:
         return [c for c, name in enumerate(self.classes) if name in names]
 
     @property
+    def grounds(self) -> list[int]:
+        """Class indices of stuff (sky, grass, ...), which things stand on."""
+        return [c for c, name in enumerate(self.classes) if name in self.dataset.grounds]
+
+    @property
     def val(self) -> ImageSet:
         """Up to min(shots, 4) images of every class to choose settings on; none of them is in the support or test.
 
