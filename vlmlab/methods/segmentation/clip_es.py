@@ -67,7 +67,7 @@ FIXED_THRESHOLD = 0.5
     setup="weakly supervised",
     tasks=("segmentation",),
     learns="a student network",
-    needs=("attention",),
+    needs=("image blocks",),
 )
 class CLIPES(Segmenter):
     """Grad-CAM with a softmax, spread by attention: pseudo labels for a student."""
@@ -111,8 +111,6 @@ class CLIPES(Segmenter):
     }
 
     def prepare(self, task) -> None:
-        if self.backbone.image.kind != "vit":
-            raise VlmlabError(f"CLIP-ES reads the attention of a ViT, and {self.backbone.name} has none; use micro-vit")
         super().prepare(task)
         self.grounds = list(task.grounds)
         self.set_map_words()
