@@ -69,8 +69,8 @@ def fit(
 ) -> FitRecord:
     """Prepare `method` for `task` and, if it learns, train it on the task's support images.
 
-    A system that learns in stages (MVLPT: source tasks, then the target) has the whole recipe in each; steps and losses
-    count through.
+    A system that learns in stages (MVLPT: source tasks, then the target) has the whole recipe in each, unless its epochs or
+    its optimiser look at `method.stage`; steps and losses count through.
 
     Random numbers come from `task.seed` alone (see `LocalRandom`): the same call gives the same result, whatever else the
     process computes meanwhile. On a GPU the forward pass is in bfloat16 (autocast), on a CPU in float32.
@@ -212,8 +212,11 @@ class _Run:
 
     def __init__(self, method: Method, task, bank: FeatureBank, views: int, clock: Clock, random: LocalRandom) -> None:
         self.method, self.task, self.views, self.clock, self.random = method, task, views, clock, random
+        self.stages: list[_Stage] = []
         with random:
-            self.stages = [_Stage(method, pictures, task.seed, bank, views) for pictures in method.stages(task)]
+            for number, pictures in enumerate(method.stages(task)):
+                method.stage = number
+                self.stages.append(_Stage(method, pictures, task.seed, bank, views))
         self.steps = sum(stage.steps for stage in self.stages)
         self.losses: list[float] = []
         self.unread: list[Tensor] = []  # losses of the last steps, 0-d, still on the device
@@ -274,7 +277,7 @@ class _Run:
 
     def _begin(self, stage: _Stage) -> None:
         """Every stage has an optimiser and a schedule of its own."""
-        self.method.batches = stage.batches
+        self.method.stage, self.method.batches = self.stages.index(stage), stage.batches
         self.optimizer, self.schedule = self.method.optimizer(stage.steps)
 
     def _read(self) -> None:

@@ -138,6 +138,7 @@ class Method(nn.Module):
     # keeps of the images' regions.
     eats: str = "features"
     batches: int = 1  # of an epoch: `fit` sets it
+    stage: int = 0  # which of the `stages` is learned from: `fit` sets it
     bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of an image
 
     def __init_subclass__(cls, **kwargs):
