@@ -54,10 +54,10 @@ class PseudoLabels:
 
 def as_labels(truths: Sequence[Truth], device: torch.device | str) -> PseudoLabels:
     """Ground truth of N images in the same form, with weights of 1."""
-    boxes = pad_sequence([truth.boxes.to(device) for truth in truths], batch_first=True)
-    labels = pad_sequence([truth.labels.to(device) for truth in truths], batch_first=True)
-    counts = torch.tensor([len(truth) for truth in truths], device=device)
-    there = torch.arange(boxes.shape[1], device=device) < counts[:, None]
+    boxes = pad_sequence([truth.boxes.cpu() for truth in truths], batch_first=True).to(device)
+    labels = pad_sequence([truth.labels.cpu() for truth in truths], batch_first=True).to(device)
+    counts = torch.tensor([len(truth) for truth in truths])
+    there = (torch.arange(boxes.shape[1]) < counts[:, None]).to(device)
     return PseudoLabels(boxes, labels, there.float(), there)
 
 

@@ -36,12 +36,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.boxes import iou
 from vlmlab.methods.dense.crops import crop_embeddings
 from vlmlab.methods.dense.fusion import geometric
+from vlmlab.methods.dense.pseudo_labels import as_labels
 from vlmlab.methods.dense.region_learner import EMBEDDED
 from vlmlab.methods.detection.vild import ViLD
 from vlmlab.methods.method import Batch, option
@@ -114,11 +114,10 @@ class DetPro(ViLD):
         """Embeddings, labels and groups of the proposals and true boxes of all training images, and the weights of classes."""
         truths = [frame.truth(images.truth(i)) for i, frame in enumerate(self.frames_of)]
         device, base = self.backbone.device, len(self.base)
-        boxes = pad_sequence([truth.boxes for truth in truths], batch_first=True).to(device)  # [N, Q, 4]
+        known = as_labels(truths, device)
+        boxes, true = known.boxes, known.there  # [N, Q, 4], [N, Q]
         place = torch.full((len(self.classes),), base, device=device)
         place[self.base] = torch.arange(base, device=device)
-        kinds = pad_sequence([truth.labels for truth in truths], batch_first=True, padding_value=-1).to(device)
-        true = kinds >= 0
         bank, digest = self.learned, hashlib.sha256(boxes.cpu().numpy().tobytes()).hexdigest()[:16]
 
         def compute(positions: range) -> dict[str, Tensor]:
@@ -128,7 +127,7 @@ class DetPro(ViLD):
 
         tight = bank.stored(images, f"objects {digest} {bank.scales} {bank.shape}", compute)["embeddings"]
         overlap, which = (iou(self.regions.boxes, boxes) * true[:, None]).max(-1)  # [N, P]
-        labels = place[kinds.clamp_min(0)]
+        labels = place[known.labels]
         self.embeddings = torch.cat([self.regions.embeddings, tight], 1)  # [N, n, e]
         self.overlap = torch.cat([overlap, true.float()], 1)
         labels = torch.cat([labels.gather(1, which), labels], 1)
