@@ -27,6 +27,7 @@ from torchvision.ops import batched_nms, roi_align
 from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path, sha256, verified
 from vlmlab.methods.dense.boxes import from_deltas
+from vlmlab.randomness import LocalRandom
 
 STRIDE = 4
 CELLS = 5  # RoIAlign's grid
@@ -167,7 +168,8 @@ def _read() -> Proposer:
     except (OSError, ValueError, KeyError) as error:
         raise VlmlabError(f"{card} is missing or damaged; build it again: vlmlab build proposer") from error
     path = verified(data_path("proposer", "proposer.safetensors"), expected, "build it again: vlmlab build proposer")
-    proposer = Proposer()
+    with LocalRandom(0):  # whoever asks first must not draw more than who asks later
+        proposer = Proposer()
     proposer.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=False)
     return proposer.requires_grad_(False).eval()
 
