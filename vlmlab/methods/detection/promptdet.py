@@ -271,7 +271,7 @@ class PromptDet(RegionLearner):
         regions = self.regions_of(batch)
         own = self.labelled(batch, regions)
         logits = self.logits_of(self.student(self.features(regions.maps, own.boxes)[own.there], learning=True))
-        labels = torch.cat([self.base, self.base.new_tensor([len(self.classes)])])[own.labels[own.there]]
+        labels = F.pad(self.base, (0, 1), value=len(self.classes))[own.labels[own.there]]
         total = sigmoid_loss(logits, labels, ~self.is_new)
         return total + self.web_loss(len(batch.index)) if self.turn == SELF else total
 

@@ -1,0 +1,40 @@
+"""PB-OVD: boxes for the words of captions (arXiv 2111.09452)."""
+
+from __future__ import annotations
+
+from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify._regions import detector, gain, mean, measured, pseudo_quality
+
+claim = (
+    "an activation map puts the words of captions on the right proposal more often than chance or size does, and pretraining "
+    "on these boxes finds new objects that base boxes alone do not teach"
+)
+
+
+def measure() -> Verdict:
+    """tableau, three seeds; AP50 of base and new classes, and the share of right pseudo boxes (in percent) of all classes.
+
+    Holds if more boxes are right than of random and of largest proposals, and if the gain on new classes over ViLD-text is
+    larger in the mean than its own deviation over the seeds.
+    """
+    found: dict[str, float | int | str | list] = {}
+    right = {}
+    for maps in ("attention", "patches", "random", "largest"):
+        method, task = detector("pb_ovd", 1, prepare_only=True, maps=maps)
+        for group, classes in (("base", task.base), ("new", task.new)):
+            found[f"right_{maps}_{group}"] = pseudo_quality(method, task, method.pseudo, classes)["precision"]
+        right[maps] = pseudo_quality(method, task, method.pseudo, range(len(task.classes)))["precision"]
+    own, text = measured("pb_ovd"), measured("vild", head="text")
+    difference, deviation = gain(own, text)
+    for name, rows in (("pretrained", own), ("text", text)):
+        found |= {f"{name}_{group}": mean(rows, f"ap50_{group}") for group in ("base", "new")}
+    found |= {"gain_new": difference, "gain_new_sd": deviation, "recall_new": mean(own, "recall_new")}
+    better = right[method_default()] > max(right["random"], right["largest"])
+    return Verdict("pb_ovd", claim, found, better and difference > deviation)
+
+
+def method_default() -> str:
+    """The maps that the system takes on the embedded backbones."""
+    from vlmlab.methods.detection.pb_ovd import PBOVD
+
+    return PBOVD.embedded.get("maps", PBOVD.Config().maps)
