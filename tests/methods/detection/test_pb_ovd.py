@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.golden.tiny_clip import tiny_backbone
 from tests.methods.parity import same, same_gradient
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.fit import fit
@@ -84,6 +85,8 @@ def test_pretraining_learns_all_of_the_head_and_finetuning_all_but_its_last_laye
 
 
 def test_images_without_captions_and_towers_without_attention_are_refused():
+    with pytest.raises(VlmlabError, match=r"no attention blocks.*--set maps=patches"):
+        PBOVD(tiny_backbone("rn"))
     task = _task()
     task._train._caption, before = None, task._train._caption
     try:

@@ -141,6 +141,10 @@ class DetPro(ViLD):
         self.weights = class_weights(self.group, self.label, len(self.bounds), base)
         self.weights[:, -1] *= self.config.negatives_weight
 
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return () if config.hand else cls.info.needs
+
     def stages(self, task) -> list:
         """The contexts, then the heads; the heads alone if the prompt is written by hand."""
         images = self.learns_from(task)

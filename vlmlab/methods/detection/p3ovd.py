@@ -30,7 +30,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.pseudo_labels import PseudoLabels, chosen
 from vlmlab.methods.dense.region_learner import EMBEDDED
 from vlmlab.methods.dense.student import Student, StudentRecipe
@@ -74,8 +73,6 @@ class P3OVD(Student):
     embedded: typing.ClassVar[dict] = EMBEDDED | {"n_ctx": 4, "adapt_epochs": 3, "adapt_lr": 5e-3}
 
     def prepare(self, task) -> None:
-        if "local" not in self.backbone.image.supports:
-            raise VlmlabError(f"P3OVD reads local features, and {self.backbone.name} has none; use micro-vit")
         super().prepare(task)
         images, device = self.learns_from(task), self.backbone.device
         self.places = self.places_of(images)  # [N, e, h, w]
@@ -88,6 +85,10 @@ class P3OVD(Student):
             self.base_prompts = self.prompts_of(self.base_names)
             self.new_prompts = self.prompts_of([task.classes[c] for c in self.new]) if self.new else None
         self.pseudo: PseudoLabels | None = None
+
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return ("text tokens", "local features") if config.adapt_epochs else ("local features",)
 
     @property
     def distils(self) -> bool:

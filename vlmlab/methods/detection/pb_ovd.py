@@ -57,7 +57,7 @@ SHARE = 0.5  # of the maximum of a map, below which it counts as 0
     setup="open-vocabulary",
     learns="a head on regions",
     tasks=("detection",),
-    needs=("captions",),
+    needs=("image blocks",),
 )
 class PBOVD(Student):
     """Pretraining on the boxes of caption words, then finetuning on base boxes."""
@@ -82,12 +82,12 @@ class PBOVD(Student):
         images = self.learns_from(task)
         if not images.captioned:
             raise VlmlabError("PB-OVD learns from captions, and these images have none; choose tableau, which has them")
-        if self.config.maps == "attention" and self.backbone.image.kind != "vit":
-            raise VlmlabError(
-                f"PB-OVD reads the attention of a ViT, and {self.backbone.name} has none; use maps=patches or micro-vit"
-            )
         self.words = said([images.caption(i) for i in range(len(images))], self.classes).nonzero()
         self.pseudo = self.boxes_of(images, self.words.to(self.backbone.device))
+
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return {"attention": ("image blocks",), "patches": ("local features",)}.get(config.maps, ())
 
     @property
     def distils(self) -> bool:

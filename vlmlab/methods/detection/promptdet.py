@@ -123,6 +123,10 @@ class PromptDet(RegionLearner):
         self.found: tuple[Regions, Regions, Tensor] | None = None
         self.web = web(self.config.pool, self.backbone.image_size, task.seed) if self.retrieves else None
 
+    @classmethod
+    def needs(cls, config) -> tuple[str, ...]:
+        return cls.info.needs if config.prompt == "learned" else ()
+
     @property
     def distils(self) -> bool:
         return False

@@ -62,7 +62,6 @@ AT_ONCE = 64  # images that the teacher reads at once
     setup="open-vocabulary",
     learns="a head on regions, a mask head with its doubt",
     tasks=("detection",),
-    needs=("captions",),
 )
 class XPM(Student):
     """Teacher, then student, over one pair of heads."""
