@@ -153,7 +153,7 @@ def given() -> dict[str, str]:
 def ask(function: Any, *arguments: Any) -> Any:
     """What the reader's function gives; `Wrong` tells where it failed, `NotStarted` that it gives nothing yet."""
     if not callable(function):
-        raise Wrong(f"the answer should be a function, and it is of type {type(function).__name__}.")
+        raise Wrong(f"the answer should be a function, and this is {_a(function)}.")
     try:
         given = function(*arguments)
     except Exception as error:
@@ -173,7 +173,7 @@ def same_shape(given: Any, expected: Tensor, names: str) -> Tensor:
     if expected.ndim == 0 and isinstance(given, numbers.Real) and not isinstance(given, bool):
         given = torch.tensor(given)
     if not isinstance(given, Tensor):
-        raise Wrong(f"a tensor {names} is wanted, and this is a {type(given).__name__}.")
+        raise Wrong(f"a tensor {names} is wanted, and this is {_a(given)}.")
     if given.shape != expected.shape:
         raise Wrong(f"the shape should be {names} = {list(expected.shape)}, and it is {list(given.shape)}.")
     return given.to(expected.dtype) if expected.is_floating_point() else given
@@ -192,7 +192,7 @@ def number(given: Any, low: float, high: float, unit: str) -> float:
     if isinstance(given, Tensor) and given.numel() == 1:
         given = given.item()
     if isinstance(given, bool) or not isinstance(given, numbers.Real):  # NumPy's numbers, too
-        raise Wrong(f"a number is wanted ({unit}), and this is a {type(given).__name__}.")
+        raise Wrong(f"a number is wanted ({unit}), and this is {_a(given)}.")
     if not low <= given <= high:
         raise Wrong(f"{given:g} cannot be: {unit} lies between {low:g} and {high:g}.")
     return float(given)
@@ -201,6 +201,12 @@ def number(given: Any, low: float, high: float, unit: str) -> float:
 def generator(seed: int) -> torch.Generator:
     """Random numbers of their own, so that checking an answer disturbs nothing in the chapter."""
     return torch.Generator().manual_seed(seed)
+
+
+def _a(thing: Any) -> str:
+    """What something is, with its article: "an int", "a list"."""
+    name = type(thing).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _empty(answer: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from vlmlab.errors import VlmlabError
 from vlmlab.files import expanded, is_one_path
+from vlmlab.lists import entries
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
 
@@ -68,8 +68,8 @@ def names_in(given: Sequence[str]) -> list[str]:
 
     What exists under its whole text (./Smith, J) is one name, and so is what stands in double quotes.
     """
-    texts = ([text] if is_one_path(text) else next(csv.reader([text], skipinitialspace=True), []) for text in given)
-    names = list(dict.fromkeys(name.strip() for text in texts for name in text if name.strip()))
+    texts = ([text.strip()] if is_one_path(text) else entries(text) for text in given)
+    names = list(dict.fromkeys(name for text in texts for name in text if name))
     if not names:
         raise VlmlabError("an empty list was given; separate names by commas")
     return names

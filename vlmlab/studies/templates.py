@@ -8,7 +8,6 @@ values after that cell, so anything derived there would keep the defaults); the 
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import os
 from pathlib import Path
@@ -18,6 +17,7 @@ from vlmlab.backbones.catalog import check_backbone
 from vlmlab.datasets.catalog import check_dataset, is_path, warn_of_namesake
 from vlmlab.errors import KINDS, VlmlabError, unknown
 from vlmlab.files import is_one_path, shipped
+from vlmlab.lists import entries
 from vlmlab.registry import registry, unknown_system
 
 TEMPLATES = shipped("notebooks") / "reports"
@@ -89,8 +89,7 @@ def from_text(name: str, text: str, defaults: dict[str, Any]) -> Any:
     if isinstance(default, str):
         return text
     if isinstance(default, list):
-        items = [text] if is_one_path(text) else next(csv.reader([text], skipinitialspace=True), [])
-        items = [item.strip() for item in items if item.strip()]
+        items = [item for item in ([text.strip()] if is_one_path(text) else entries(text)) if item]
         return items if not default or isinstance(default[0], str) else [_literal(item) for item in items]
     return _literal(text)
 

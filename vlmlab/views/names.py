@@ -35,7 +35,8 @@ def write_names(
     strong = np.ones(len(points), bool) if strong is None else np.asarray(strong, bool)
     scale = 72 / figure.dpi
     places = axes.transData.transform(np.array([(x, y) for _, x, y in points], float))
-    taken = [(x - 6, x + 6, y) for x, y in places]  # left, right and height of what must stay legible, in pixels
+    # Left, right and height of what must stay legible, in pixels.
+    taken = [(x - 6, x + 6, y) for x, y in places]
     for (x, y), (_, across, up), (half_x, half_y) in zip(places, points, whiskers, strict=False):
         far_x, far_y = axes.transData.transform((across + half_x, up + half_y))
         taken.append((2 * x - far_x - 1, far_x + 1, y))
@@ -51,7 +52,8 @@ def write_names(
         lefts = {1: x + 9, -1: x - 9 - width, 0: x - width / 2}
         spots = {(side, shift): (lefts[side], y + shift) for side, shift in tries}
         inside = [t for t in tries if axes.bbox.x0 < spots[t][0] and spots[t][0] + width < end]
-        covered = {t: sum(_touch(*spots[t], width, other) for other in taken) for t in inside or tries}
+        others = np.array(taken)
+        covered = {t: _covered(*spots[t], width, others) for t in inside or tries}
         side, shift = min(covered, key=lambda t: (covered[t], abs(t[1])))
         left, height = spots[side, shift]
         taken.append((left, left + width, height))
@@ -70,5 +72,7 @@ def write_names(
         )
 
 
-def _touch(left: float, height: float, width: float, other: tuple[float, float, float]) -> bool:
-    return left < other[1] + 3 and left + width + 3 > other[0] and abs(height - other[2]) < 1.5 * SIZE
+def _covered(left: float, height: float, width: float, others: np.ndarray) -> int:
+    """How many of others [n, 3] (left, right, height) a name of this place and width would touch."""
+    beside = (left < others[:, 1] + 3) & (left + width + 3 > others[:, 0])
+    return int((beside & (np.abs(height - others[:, 2]) < 1.5 * SIZE)).sum())

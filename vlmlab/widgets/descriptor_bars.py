@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
+from vlmlab.lists import entries
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import INK, SYSTEMS, VALUE, figure, tidy
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, sample_pictures
@@ -60,7 +61,7 @@ class DescriptorBars(Panel):
             style=LABEL,
             layout=widgets.Layout(width="360px", height="130px"),
         )
-        self.own.tooltip = "one descriptor per line; they replace those of the first class"
+        self.own.tooltip = "descriptors, one per line or separated by commas; they replace those of the first class"
         self.restore = widgets.Button(description="as they were", icon="undo")
         for name in ("first", "second", "own", "restore"):
             getattr(self, name).add_class(f"vlmlab-{name}")
@@ -81,9 +82,9 @@ class DescriptorBars(Panel):
     def _typed(self) -> None:
         if self._filling or not self.answer:
             return
-        lines = [line.strip() for line in self.own.value.splitlines() if line.strip()]
+        lines = [entry for entry in entries(self.own.value) if entry]
         if not lines:
-            raise VlmlabError("a class needs at least one descriptor; write one per line")
+            raise VlmlabError("a class needs at least one descriptor; write some, one per line or separated by commas")
         if len(lines) > MOST:
             raise VlmlabError(f"{len(lines)} descriptors are too many to read; write at most {MOST}")
         self._replace({self.answer["names"][0]: lines})

@@ -308,7 +308,8 @@ def png(figure: Figure, room: int | None = None, tallest: int = TALLEST) -> byte
         figure.dpi = max(SMALLEST_DPI, room / width)
         figure.set_size_inches(room / figure.dpi, min(height, tallest / figure.dpi))
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor="white")
+    # Packed quickly: a panel waits for every repaint, and nobody keeps the file.
+    figure.savefig(stream, format="png", facecolor="white", pil_kwargs={"compress_level": 1})
     return stream.getvalue()
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from vlmlab.errors import VlmlabError
+from vlmlab.lists import entries
 from vlmlab.views.pictures import picture
 from vlmlab.views.style import VALUE, figure
 from vlmlab.widgets.bars import cosine_table, word_bars
@@ -27,7 +28,7 @@ def read_words(text: str, most: int = MOST_WORDS) -> list[str]:
 
     Raises `VlmlabError` if the list is empty, has an empty entry, or more than `most` of them.
     """
-    words = [word.strip() for word in text.strip().replace("\n", ",").split(",")]
+    words = entries(text.strip())
     if not any(words):
         raise VlmlabError("the list of words is empty; write some, separated by commas")
     if not all(words):
@@ -39,8 +40,8 @@ def read_words(text: str, most: int = MOST_WORDS) -> list[str]:
 
 def doubled(text: str) -> str:
     """A sentence about the words that a list has more than once; empty if there are none."""
-    words = [word.strip() for word in text.replace("\n", ",").split(",")]
-    twice = [word for word in dict.fromkeys(words) if words.count(word) > 1]
+    words = entries(text)
+    twice = [word for word in dict.fromkeys(words) if word and words.count(word) > 1]
     return f"Written more than once, used once: {', '.join(twice)}." if twice else ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
@@ -253,7 +254,8 @@ class SectionBoard(Panel):
         """The board in inches; live, only the frontier is named, because hovering tells the others' names."""
         if self.points.empty:
             raise nothing_yet()
-        p, (x, y) = self.points, self.points.attrs["axes"]
+        p, (x, y) = self.points.copy(), self.points.attrs["axes"]
+        p.attrs = {}  # pandas would copy them with every column that is read
         fig = figure(width, height)
         axes = fig.subplots()
         if live:  # solving for the best layout costs more than all the drawing
@@ -289,6 +291,8 @@ class SectionBoard(Panel):
         if far.any():
             self._list_beyond(axes, p[far], 3 if live else 5)
         handles, labels = axes.get_legend_handles_labels()
+        # Of the error bars only the marks, which are drawn in half of the time.
+        handles = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
         if live:
             small = {"columnspacing": 1.0, "handletextpad": 0.3}
             fig.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=8.5, **small)
