@@ -34,7 +34,7 @@ lab: $(READY)              ## open the book in JupyterLab
 book: $(READY)            ## execute all chapters and write them back
 	$(BIN)/vlmlab book --workers $(WORKERS)
 
-shots: $(READY)            ## screenshots of every panel, light and dark, into reports/shots (needs Chromium)
+shots: $(READY)            ## screenshots of every panel, light, dark and narrow, into reports/shots (needs Chromium)
 	$(BIN)/python -m tests.book.shots reports/shots
 
 test: $(READY)            ## lint, types, tests, and every chapter of the book

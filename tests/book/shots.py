@@ -1,4 +1,4 @@
-"""Screenshots of every panel at 1280 x 800, in the light and in the dark theme, for eyes: `make shots`."""
+"""Screenshots of every panel at 1280 x 800, light and dark, and 640 pixels wide, for eyes: `make shots`."""
 
 import sys
 from pathlib import Path
@@ -29,13 +29,25 @@ def shoot(out: Path) -> list[Path]:
                     "light => document.body.dataset.jpThemeLight === light", arg=str(theme == "light").lower()
                 )
                 page.wait_for_timeout(500)  # the new colours fade in
-                for panel in page.locator(".vlmlab-panel").all():
-                    kind = panel.get_attribute("class").split("vlmlab-")[-1].split()[0]
-                    panel.evaluate("panel => panel.scrollIntoView({block: 'start'})")
-                    page.screenshot(path=out / f"{kind}-{theme}.png")
-                    written.append(out / f"{kind}-{theme}.png")
+                written += _panels(page, out, theme)
+            page.evaluate(
+                "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", THEMES["light"]
+            )
+            page.set_viewport_size({"width": 640, "height": 1000})
+            page.wait_for_timeout(2000)  # panels are drawn again for the width that they have now
+            written += _panels(page, out, "640")
             page.close()
         browser.close()
+    return written
+
+
+def _panels(page, out: Path, suffix: str) -> list[Path]:
+    written = []
+    for panel in page.locator(".vlmlab-panel").all():
+        kind = panel.get_attribute("class").split("vlmlab-")[-1].split()[0]
+        panel.evaluate("panel => panel.scrollIntoView({block: 'start'})")
+        page.screenshot(path=out / f"{kind}-{suffix}.png")
+        written.append(out / f"{kind}-{suffix}.png")
     return written
 
 

@@ -187,6 +187,19 @@ def test_a_narrow_page_has_the_controls_above(panels):
     panels.set_viewport_size({"width": 1280, "height": 800})
 
 
+def test_a_page_at_150_percent_keeps_every_panel_in_its_width(panels):
+    """A window of 1280 x 800 at 150 % has room for 853 x 533 pixels of CSS; 900 is that of a small tablet."""
+    for width, height in ((853, 533), (900, 700)):
+        panels.set_viewport_size({"width": width, "height": height})
+        for box in panels.locator(".vlmlab-panel").all():
+            name, edges = box.get_attribute("class"), box.bounding_box()
+            assert edges["x"] >= 0 and edges["x"] + edges["width"] <= width, (name, edges)
+            side, shown = (box.locator(f".vlmlab-{part}").first.bounding_box() for part in ("controls", "shown"))
+            apart = side["x"] + side["width"] <= shown["x"] or side["y"] + side["height"] <= shown["y"]
+            assert apart and shown["x"] + shown["width"] <= width and shown["width"] > 300, (name, side, shown)
+    panels.set_viewport_size({"width": 1280, "height": 800})
+
+
 def test_what_takes_long_says_so_and_stops(panels):
     box = panels.locator(".vlmlab-Endless")
     assert not box.locator(".vlmlab-stop").is_visible()
@@ -282,6 +295,18 @@ def test_emoji_in_a_class_name_do_no_harm(panels):
     typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, cat")
     settled(panels, "PromptMicroscope", before)
     assert "cat" in panels.locator(".vlmlab-PromptMicroscope table").first.inner_text()
+
+
+def test_names_in_chinese_and_with_emoji_are_words_like_any_other(panels):
+    """Separated by the comma of their own script, too."""
+    before = revision(panels, "PromptMicroscope")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "\u82f9\u679c\uff0c$5 cat, \N{CAT FACE} cat")
+    settled(panels, "PromptMicroscope", before)
+    table = panels.locator(".vlmlab-PromptMicroscope table").first.inner_text()
+    assert all(word in table for word in ("\u82f9\u679c", "$5 cat", "\N{CAT FACE} cat")), table
+    before = revision(panels, "PromptMicroscope")
+    typed(panels, ".vlmlab-PromptMicroscope .vlmlab-words textarea", "apple, cat")
+    settled(panels, "PromptMicroscope", before)
 
 
 def test_uploads(panels, tmp_path):
