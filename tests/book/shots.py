@@ -33,6 +33,7 @@ def shoot(out: Path) -> list[Path]:
             page.evaluate(
                 "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", THEMES["light"]
             )
+            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
             page.set_viewport_size({"width": 640, "height": 1000})
             page.wait_for_timeout(2000)  # panels are drawn again for the width that they have now
             written += _panels(page, out, "640")

@@ -42,11 +42,11 @@ def table(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Sum up the results of a sweep, or hold them against published ones.
+    """Sum up the results of a sweep.
 
     One line per system, dataset, backbone, shots and split: means and standard deviations over the seeds, what is
-    learned, seconds and memory. With --against published, one line per system: backbones and datasets differ, so compare
-    the orders and not the values. Protocols are never mixed.
+    learned, seconds and memory. With --against published, they stand beside those of papers, one line per system: backbones
+    and datasets differ, so compare the orders and not the values. Protocols are never mixed.
     """
     if against not in (None, "published"):
         raise VlmlabError(f"there is nothing called '{against}' to hold results against; use --against published")

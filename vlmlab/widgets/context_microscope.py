@@ -15,6 +15,8 @@ from vlmlab.widgets.panel import LABEL, WIDE, Panel, image_view, nothing_yet
 
 SNAPSHOTS = 12
 
+WHOLE = "style='white-space: nowrap'"  # of a cell that a narrow page must not break
+
 
 class ContextMicroscope(Panel):
     """Fits a system with a shared context [M, d] and shows the vectors at any moment of the learning."""
@@ -94,9 +96,13 @@ class ContextMicroscope(Panel):
             )
             moved = float((context[m] - start[m]).norm())
             rows.append(
-                f"<tr><td>v{m + 1}</td><td>{own}</td><td>{other}</td><td>{near.norm:.2f}</td><td>{moved:.2f}</td></tr>"
+                f"<tr><td {WHOLE}>v{m + 1}</td><td>{own}</td><td>{other}</td>"
+                f"<td {WHOLE}>{near.norm:.2f}</td><td {WHOLE}>{moved:.2f}</td></tr>"
             )
-        head = "<tr><th></th><th>nearest words, cosine</th><th>of a random vector</th><th>norm</th><th>moved</th></tr>"
+        head = (
+            "<tr><th></th><th>nearest words, cosine</th><th>of a random vector</th>"
+            f"<th {WHOLE}>norm</th><th {WHOLE}>moved</th></tr>"
+        )
         self.table.value = (
             f"<table >{head}{''.join(rows)}</table>"
             f"<small>After step {step}. Where both cosines are alike, the words say nothing about the vector.</small>"

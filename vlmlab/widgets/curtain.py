@@ -39,7 +39,7 @@ function render({ model, el }) {
 export default { render };
 """
 STYLE = """
-.vlmlab-covered { position: relative; max-height: 44px; overflow: hidden; }
+.vlmlab-covered { position: relative; height: 44px; min-height: 44px; overflow: hidden; }
 .vlmlab-covered > * { visibility: hidden; }
 .vlmlab-covered::after { content: 'hidden until you have guessed above'; position: absolute; left: 90px; top: 12px;
   color: var(--jp-ui-font-color2, #666); font-style: italic; }

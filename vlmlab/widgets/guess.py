@@ -58,7 +58,7 @@ class Guess(Panel):
         self.reveal.add_class("vlmlab-reveal")
         self.told = widgets.HTML()
         self.curtain = Curtain(cells=hides)
-        self.skip = widgets.Button(description="show without a guess", icon="forward")
+        self.skip = widgets.Button(description="show anyway", icon="forward", tooltip="without a guess")
         self.skip.add_class("vlmlab-skip")
         asked = widgets.HTML(f"<p>{html.escape(question)}</p>", layout=widgets.Layout(width="100%"))
         self.controls = [asked, self.guess, widgets.HBox([self.reveal, *([self.skip] if hides else [])])]

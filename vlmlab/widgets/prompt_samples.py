@@ -140,7 +140,7 @@ class PromptSamples(Panel):
         right.set_yticks(range(len(classes)), [classes[c] for c in order], fontsize=8)
         right.set_ylim(len(classes) - 0.5, -0.5)
         right.set_xlim(-2, 102)
-        tidy(right, "bar: their mean, dot: a sample", "probability (%)", "").grid(axis="y", visible=False)
+        tidy(right, "mean (bar), samples", "probability (%)", "").grid(axis="y", visible=False)
         return fig.described(f"an image of {a['picture']} under {n} sampled prompts. {self._told()}")
 
     def facts(self) -> dict[str, Any]:

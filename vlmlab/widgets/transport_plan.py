@@ -161,7 +161,7 @@ class TransportPlan(Panel):
             mark = f"<span style='color:{word_colour(n)}'>&#9632;</span>"
             label, view = box.children
             label.value = f"{mark} prompt {n + 1} <small>cosine {answer['cosines'][n]:.2f}</small>"
-            view.value = jpeg(heat(pixels, share[n], span=(0, 1)), SMALL)
+            view.value = jpeg(heat(pixels, share[n], span=(0, 1)), min(SMALL, 2 * SIDE // len(share)))
         low, high = 100 * share.min(), 100 * share.max()
         self.note.value = (
             f"<small>Bright: this prompt gets all of the place; dark: nothing of it. The shares go from {low:.0f} to "

@@ -114,7 +114,9 @@ class WiseFTFrontier(Panel):
             return f"<small>{len(self.rows)} of {self._wanted} points are measured; this one is not yet.</small>"
         lines = [(f"{self.names[0]}, the kind that was learned", row["same"])]
         lines += [(name, row[name]) for name in self.names[1]]
-        cells = "".join(f"<tr><td>{name}</td><td>&nbsp;{value:.1f} %</td></tr>" for name, value in lines)
+        cells = "".join(
+            f"<tr><td>{name}</td><td style='white-space: nowrap'>&nbsp;{value:.1f} %</td></tr>" for name, value in lines
+        )
         return f"<table >{cells}</table>"
 
     def static(self) -> Figure:
