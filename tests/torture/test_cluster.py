@@ -170,8 +170,8 @@ def test_many_planned_experiments_keep_client_and_scheduler_small(running, tmp_p
                 sizes.append((watched.memory_info().rss / 2**20, here.memory_info().rss / 2**20))
 
         outcomes = sweep(grid(["coop"], ["digits"], seeds=range(PLANNED)), store, scheduler=address, on_outcome=watch)
-    # What has ended is known until the scheduler has heard that nobody wants it any more: a second wave at most.
-    assert len(outcomes) == PLANNED and max(known) <= 2 * sweeps.WAVE
+    # One more where all of a wave have ended at once and none is forgotten yet: something must be under way.
+    assert len(outcomes) == PLANNED and max(known) <= sweeps.WAVE + 1
     growth = sizes[-1][0] - sizes[2][0]
     print(f"{PLANNED} planned: at most {max(known)} tasks; scheduler {sizes[2][0]:.0f} -> {sizes[-1][0]:.0f} MiB, "
           f"client {sizes[2][1]:.0f} -> {sizes[-1][1]:.0f} MiB")  # fmt: skip

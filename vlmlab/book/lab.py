@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
-from vlmlab.files import installed, must_be_writable, shipped
+from vlmlab.files import expanded, installed, must_be_writable, shipped
 
 COPY = "vlmlab-book"  # name of the folder that a reader's copy gets
 FIRST = "00_start_here.ipynb"
@@ -29,7 +29,7 @@ def chapters_folder(folder: Path | None = None) -> Path:
     origin = shipped("notebooks")
     if folder is None and not installed():
         return origin
-    folder = (folder or Path(COPY)).expanduser()
+    folder = expanded(folder or COPY)
     if folder.resolve() == origin.resolve():
         return origin
     sources = sorted(origin.glob("*.ipynb"))

@@ -235,7 +235,10 @@ def _by_workers(
     with without_main_module(), _client(workers, scheduler) as client, client.get_executor(pure=False) as executor:
 
         def hand_out() -> None:
-            for experiment in itertools.islice(todo, WAVE - len(running)):
+            # What has ended counts until the client has told the scheduler to forget it, which its own thread does a moment
+            # later: when many end at once, their successors would otherwise be there before they are gone.
+            room = max(WAVE - len(client.futures), 0 if running else 1)
+            for experiment in itertools.islice(todo, room):
                 future = executor.submit(work_elsewhere, experiment, folder, mark, download)
                 running[future] = experiment
                 future.add_done_callback(ended.put)
@@ -246,16 +249,21 @@ def _by_workers(
             while running:
                 future = ended.get()
                 experiment = running.pop(future)
-                hand_out()
                 if future.cancelled():
-                    yield Outcome(experiment, failure="the scheduler has lost it; run the sweep again")
+                    outcome, made_from = (
+                        Outcome(experiment, failure="the scheduler has lost it; run the sweep again"),
+                        None,
+                    )
                 elif error := future.exception():
-                    yield _failed(experiment, error)
+                    outcome, made_from = _failed(experiment, error), None
                 else:
                     result, made_from = future.result()
-                    if made_from is not None:
-                        store.add(experiment, result, made_from)
-                    yield Outcome(experiment, result=result)
+                    outcome = Outcome(experiment, result=result)
+                del future  # the scheduler forgets what nobody holds; it is told so before it hears of the next one
+                hand_out()
+                if made_from is not None:
+                    store.add(experiment, outcome.result, made_from)
+                yield outcome
         finally:
             for future in running:  # of use only if the user stopped the sweep
                 future.cancel()

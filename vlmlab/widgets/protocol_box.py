@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from vlmlab.datasets.catalog import DATASETS
 from vlmlab.datasets.task import SEES
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
+from vlmlab.studies.experiment import Experiment
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, system_label, tidy
 from vlmlab.watch import told
 from vlmlab.widgets.menus import classifying, drawn_datasets, menu, system_menu
@@ -142,10 +144,9 @@ class ProtocolBox(Panel):
 
     def _flatter(self, name: str, key: str) -> list[tuple[float, float]]:
         """Per seed the test accuracy (%) with the settings that validation images, and that test images chose."""
-        from vlmlab.studies.run import dataset_for, shared_bank
+        from vlmlab.studies.run import shared_bank
 
         bank = shared_bank(self.backbone_name)
-        dataset = dataset_for(bank, name)
         tried, pairs = CHOSEN.get(key, {}), []
         system = load_system(key)
         config = system.configure(bank.backbone)
@@ -157,10 +158,8 @@ class ProtocolBox(Panel):
             )
         for seed in SEEDS:
             told("choosing, seed", seed, len(SEEDS))
-            task = Task(bank.backbone, dataset, self.number, seed)
-            if not len(task.val):
-                raise VlmlabError(f"{name} has no validation images to choose on; choose another dataset")
-            on_val, on_test = _grid(bank, task) if key == "tip_adapter" else _each(bank, task, key, tried)
+            experiment = Experiment(key, name, self.backbone_name, self.number, seed)
+            on_val, on_test = _grid(experiment) if key == "tip_adapter" else _each(experiment, tried)
             pairs.append((float(on_test[on_val.argmax()]), float(on_test.max())))
         return pairs
 
@@ -205,31 +204,43 @@ class ProtocolBox(Panel):
         return out
 
 
-def _grid(bank, task: Task) -> tuple[Tensor, Tensor]:
+def _grid(experiment: Experiment) -> tuple[Tensor, Tensor]:
     """Accuracy (%) of every alpha and beta of Tip-Adapter, on validation and on test images."""
-    system = load_system("tip_adapter")
-    method = system(bank.backbone, system.configure(bank.backbone, search=False, passes=0, beta_steps=30))
-    method.prepare(task)
+    from vlmlab.studies.run import construct
+
+    settings = {"search": False, "passes": 0, "beta_steps": 30}
+    ready = construct(dataclasses.replace(experiment, config=settings))
+    method, task = ready.prepare(), _with_validation(ready.task)
     with torch.no_grad():
+        features = (normalize(ready.bank.features(p).to(method.backbone.device), dim=-1) for p in (task.val, task.test))
         on_val, on_test = (
-            100 * method.grid(normalize(bank.features(p), dim=-1), p.labels)[2].flatten() for p in (task.val, task.test)
+            100 * method.grid(f, p.labels.to(f.device))[2].flatten().cpu()
+            for f, p in zip(features, (task.val, task.test), strict=True)
         )
     return on_val, on_test
 
 
-def _each(bank, task: Task, key: str, tried: dict[str, Sequence[Any]]) -> tuple[Tensor, Tensor]:
+def _each(experiment: Experiment, tried: dict[str, Sequence[Any]]) -> tuple[Tensor, Tensor]:
     """Accuracy (%) with every value of one setting, on validation and on test images; the system is fitted for each."""
     from vlmlab.learning.evaluate import evaluate
-    from vlmlab.learning.fit import fit
+    from vlmlab.studies.run import construct
 
-    system, rows = load_system(key), []
+    rows = []
     ((setting, values),) = tried.items()
     for value in values:
-        method = system(bank.backbone, system.configure(bank.backbone, **{setting: value}))
-        fit(method, task.seen_by(system.info.setup), None, None, None, bank)
-        rows.append([evaluate(method, part, bank)["accuracy"] for part in (task.val, task.test)])
+        ready = construct(dataclasses.replace(experiment, config={setting: value}))
+        task = _with_validation(ready.task)
+        method = ready.learn().method
+        rows.append([evaluate(method, part, ready.bank)["accuracy"] for part in (task.val, task.test)])
     on_val, on_test = torch.tensor(rows).T
     return on_val, on_test
+
+
+def _with_validation(task: Task) -> Task:
+    """The task; `VlmlabError` if it has no images to choose settings on."""
+    if not len(task.val):
+        raise VlmlabError(f"{task.dataset.name} has no validation images to choose on; choose another dataset")
+    return task
 
 
 def _targets(protocol: str, name: str) -> list[str]:

@@ -111,7 +111,7 @@ class ViewSelection(Panel):
         if key not in self._seen:
             backbone = self.method.backbone
             images = self.method.views([pixels], [seed])[0]  # [V, 3, S, S]
-            mean, std = (v.view(1, 3, 1, 1).float() for v in (backbone.mean, backbone.std))
+            mean, std = (v.to(images).view(1, 3, 1, 1).float() for v in (backbone.mean, backbone.std))
             colours = (255 * (images.float() * std + mean)).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
             tiles = np.stack([np.asarray(Image.fromarray(c).resize((TILE, TILE))) for c in colours])
             self._seen = {key: (tiles, F.normalize(backbone.encode_image(images), dim=-1)[None])}

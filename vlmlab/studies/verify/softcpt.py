@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from vlmlab.datasets import MultiTask, Task
-from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
-from vlmlab.registry import load_system
-from vlmlab.studies.run import shared_bank, shared_dataset
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.run import adapt
 from vlmlab.studies.table import spread
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import BACKBONE, over_seeds, results
@@ -23,13 +21,11 @@ SHOTS, SEEDS = 1, (1, 2, 3, 4, 5, 6)
 @torch.no_grad()
 def _accuracies(seed: int) -> dict[str, float]:
     """Test accuracy on every task after learning them together, in percent."""
-    bank = shared_bank(BACKBONE)
-    first, *others = (shared_dataset(name) for name in TASKS)
-    task = MultiTask(Task(bank.backbone, first, SHOTS, seed), others)
-    system = load_system("softcpt")
-    method = system(bank.backbone)
+    first, *others = TASKS
+    settings = {"companions": ",".join(others)}
     with torch.enable_grad():
-        fit(method, task.seen_by("few-shot"), bank=bank)
+        adapted = adapt(Experiment("softcpt", first, BACKBONE, SHOTS, seed, config=settings))
+    method, task, bank = adapted.method, adapted.task, adapted.bank
     found = {}
     for one, prompts, context in zip(task.tasks, [method.prompts, *method.others], method.contexts(), strict=True):
         f = method.image_features(Batch(features=bank.features(one.test)))
