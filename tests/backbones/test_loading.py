@@ -138,6 +138,21 @@ def test_without_a_network_one_line_and_no_waiting(monkeypatch, capsys):
     assert not capsys.readouterr().err  # one line in all
 
 
+@pytest.mark.parametrize(
+    ("name", "there", "offline"),
+    [("xlm-roberta-base-ViT-B-32@w.pt", False, True), ("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", False, True),
+     ("xlm-roberta-base-ViT-B-32@w.pt", True, False), ("ViT-B-32@w.pt", False, False)],
+)  # fmt: skip
+def test_what_a_text_tower_needs_from_the_hub_is_not_waited_for(name, there, offline, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "_reachable", lambda address: there)
+    monkeypatch.setattr(loading, "_opened", lambda name: seen.append(loading.constants.HF_HUB_OFFLINE) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_backbone(name)
+    assert seen == [offline] and loading.constants.HF_HUB_OFFLINE is False
+
+
 def test_embedded_backbone_and_half_precision():
     backbone = load_backbone("micro-vit", device="cpu")
     assert backbone.embedded and backbone.image_size == 64 and backbone.embed_dim == 128

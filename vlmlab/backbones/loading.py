@@ -6,6 +6,7 @@ carry code; embedded ones are checked against the SHA-256 that their manifest pi
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
@@ -17,6 +18,7 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -70,7 +72,7 @@ def load_backbone(name: str, device: str = "auto", precision: str = "auto") -> B
     """
     target = device_of(device)
     kind = precision_of(precision, target)
-    with LocalRandom(0):  # open_clip fills a model with random numbers before the weights come
+    with LocalRandom(0), _without_waiting(name):  # open_clip fills a model with random numbers before the weights come
         backbone = _opened(name)
     if target.type == "cpu" and name not in manifest():  # whose blocks are small, and are reused anyway
         keep_freed_memory()
@@ -350,6 +352,24 @@ def _fetched(name: str, facts: dict) -> str:
         return download_pretrained(facts)
     except (OSError, RuntimeError) as error:
         raise _not_here(name, source) from error
+
+
+@contextlib.contextmanager
+def _without_waiting(name: str) -> Iterator[None]:
+    """Within, text towers of Hugging Face find their configuration and tokenizer in the cache alone if the hub does not answer.
+
+    Each of their files would otherwise wait for the hub's retries, although it is there.
+    """
+    arch = name.partition("@")[0] if "@" in name else name.rpartition("/")[0]
+    text = open_clip.get_model_config(arch)["text_cfg"] if arch in open_clip.list_models() else {}
+    needed = "hf_model_name" in text or "hf_tokenizer_name" in text
+    before = constants.HF_HUB_OFFLINE
+    if needed and not before and not _reachable(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _reachable(address: str) -> bool:
