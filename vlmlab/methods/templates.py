@@ -34,6 +34,12 @@ SETS["masked32"] = [
     *(f"{sentence} in the scene" for sentence in ("There is a masked {}", "There is the masked {}", "This is a masked {}")),
     "This is the masked {} in the scene", "This is one masked {} in the scene",
 ]  # fmt: skip
+# ViLD's fourteen, as ZSSeg and OVSeg (arXiv:2210.04150) have them.
+SETS["vild14"] = [
+    "a photo of a {}.", "This is a photo of a {}", "There is a {} in the scene", "There is the {} in the scene",
+    "a photo of a {} in the scene", *(f"a photo of a {size}{{}}." for size in _SIZES[1:]),
+    *(f"This is a photo of a {size}{{}}." for size in _SIZES[1:]), *(f"There is a {size}{{}} in the scene." for size in _SIZES[1:]),
+]  # fmt: skip
 # LASP (arXiv:2210.01115) reads sentences that CoOp's authors wrote for single datasets, the seven, and some of the 80.
 # "a bad photo of the {}." comes twice, as in its release.
 FOR_ONE_DATASET = [

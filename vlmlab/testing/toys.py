@@ -38,6 +38,7 @@ QUICK = {
     "views": 4,
     "warmup_epochs": 0,
     "prompt_steps": 2,
+    "mined": 4,
 }
 """Settings of whichever system has them: contracts need no long training."""
 

@@ -13,6 +13,7 @@ from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import Adapted, adapt, some
 from vlmlab.studies.table import spread
 from vlmlab.studies.verify._measure import BACKBONE
+from vlmlab.world.palette import STUFF
 
 PICTURES = 200
 """Test images: about so many, the same for every seed; seventeen crops of each go through CLIP."""
@@ -39,12 +40,14 @@ def figures(adapted: Adapted, **settings) -> dict[str, float]:
 
 
 @torch.no_grad()
-def ceilings(adapted: Adapted) -> dict[str, float]:
-    """What no naming and no proposal can go beyond, in percent of the true segments of a group: those that a proposal meets
-    with an intersection over union of one half ("recall_"), and those that CLIP names right when it gets the true mask
-    ("teacher_")."""
+def ceilings(adapted: Adapted, **settings) -> dict[str, float]:
+    """What no naming and no proposal can go beyond, in percent of the true segments of a group (base and new things, stuff):
+    those that a proposal meets with an intersection over union of one half ("recall_"), and those that CLIP names right when
+    it gets the true mask ("teacher_"). `settings` as for `figures`."""
     method, task = adapted.method, adapted.task
-    pictures, met, right, total = some(task.test, PICTURES), {}, {}, {}
+    before, method.config = method.config, dataclasses.replace(method.config, **settings)
+    pictures, counts = some(task.test, PICTURES), {group: torch.zeros(3) for group in ("base", "new", "stuff")}
+    new = set(task.new)
     for i in range(len(pictures)):
         images, frames = method.framed([pictures.images(i)])
         labels, masks, _ = segments(frames[0].truth(pictures.truth(i)).semantic.to(images.device))
@@ -56,12 +59,13 @@ def ceilings(adapted: Adapted) -> dict[str, float]:
         features, _ = method.encoded(images, masks.unflatten(1, images.shape[-2:])[None].bool())
         named = (features[0] @ method.clip_words.T).argmax(1)
         for c, own, name in zip(labels.tolist(), best.tolist(), named.tolist(), strict=True):
-            group = "new" if c in set(task.new) else "base"
-            total[group] = total.get(group, 0) + 1
-            met[group] = met.get(group, 0) + (own >= 0.5)
-            right[group] = right.get(group, 0) + (name == c)
-    found = {f"recall_{group}": 100 * met[group] / total[group] for group in total}
-    return found | {f"teacher_{group}": 100 * right[group] / total[group] for group in total}
+            group = "stuff" if method.classes[c] in STUFF else "new" if c in new else "base"
+            counts[group] += torch.tensor([own >= 0.5, name == c, True])
+    method.config = before
+    found = {f"recall_{group}": 100 * float(met / total) for group, (met, _, total) in counts.items() if total}
+    return found | {
+        f"teacher_{group}": 100 * float(right / total) for group, (_, right, total) in counts.items() if total
+    }
 
 
 def rounded(rows: list[dict[str, float]], prefix: str = "") -> dict[str, float]:
