@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import open_clip
@@ -142,6 +143,26 @@ def test_the_report_says_what_the_store_holds(tmp_path):
     best = max(r["metrics"]["accuracy"] for r in rows)
     page = files["html"].read_text()
     assert f"{np.round(best, 1)} %" in page and "Base and new classes" in page
+
+
+def test_losses_are_told_as_plainly_as_gains_and_so_is_what_was_measured():
+    from vlmlab.studies.adaptation import Results, provenance
+
+    def row(system, shots, accuracy, seed=1):
+        return {
+            "system": system, "dataset": "digits", "shots": shots, "seed": seed, "backbone": "micro-vit",
+            "metrics": {"accuracy": accuracy}, "zero_shot": {"accuracy": 50.0}, "test_pictures": 250,
+            "versions": {"vlmlab": "9.8", "torch": "1.2"},
+        }  # fmt: skip
+
+    rows = [row("coop", 1, 44.0), row("coop", 1, 45.0, seed=2), row("coop", 16, 70.0), row("tpt", 0, 49.8)]
+    said = summary(Results(rows, [], []))
+    assert "the best here is CoOp with 16 shots per class, 70.0 %" in said
+    assert said.endswith("Below zero-shot prediction: CoOp, 1 shot (-5.5 points), TPT (-0.2 points).")
+    assert summary(Results(rows[2:3], [], [])).endswith("Nothing here is below zero-shot prediction.")
+    told = provenance(Results(rows, [], []))
+    assert "Backbone micro-vit; seeds 1, 2; about 250 test images of each dataset; vlmlab 9.8, torch 1.2." in told
+    assert re.match(r"Written on \d{4}-\d\d-\d\d\.", told)
 
 
 def test_the_summary_names_failures(tmp_path):

@@ -1,6 +1,8 @@
 import json
 import pathlib
+import re
 import shutil
+import time
 
 import nbformat
 import pytest
@@ -78,6 +80,29 @@ def test_a_report_runs_with_its_parameters(template, tmp_path):
     assert "data:image/png;base64," in page and 'alt="falls"' in page
     assert nbformat.read(files["notebook"], 4).cells[-1].outputs[-1].text == "twice 42\n"
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
+    assert not re.search(r"""(src|href)=["']?https?:|import .{0,80}https?:""", page), "nothing is loaded from elsewhere"
+
+
+def test_progress_says_how_many_experiments_are_measured(template, tmp_path, monkeypatch):
+    """A line when there are more, and only then."""
+    template("number = 1\nout = ''", "pass")
+    said = []
+
+    def run(source, target, parameters, **how):
+        store = pathlib.Path(parameters["out"], "results")
+        store.mkdir(exist_ok=True)
+        for n, name in enumerate(("first.json", "second.failed.json", "third.json"), 1):
+            (store / name).touch()
+            while n != 2 and len(said) < 1 + (n + 1) // 2:
+                time.sleep(0.01)
+        pathlib.Path(parameters["out"], "record.json").write_text("{}")
+        shutil.copy(source, target)
+
+    monkeypatch.setattr("vlmlab.studies.report.EVERY", 0.01)
+    monkeypatch.setattr("papermill.execute_notebook", run)
+    report({}, tmp_path / "out", "tiny", echo=said.append)
+    assert said[0] == "running tiny ..."
+    assert [line.split(",")[0] for line in said[1:]] == ["1 experiment measured", "2 experiments measured"]
 
 
 def test_a_mistake_in_a_cell_keeps_the_old_report_and_its_one_line(template, tmp_path):

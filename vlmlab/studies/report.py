@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
+import re
 import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from html import escape as html_escape
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,41 @@ def _running(out: Path, parameters: str) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+EVERY = 5.0  # seconds between two lines of progress
+
+
+@contextlib.contextmanager
+def _progress(results: Path, echo: Callable[[str], None]) -> Iterator[None]:
+    """Tells how many experiments are measured while the notebook runs, whenever there are more."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        told = 0
+        while not ended.wait(EVERY):
+            count = sum(not path.name.endswith(".failed.json") for path in results.glob("[!.]*.json"))
+            if count > told:
+                told = count
+                echo(f"{count} experiment{'s' * (count > 1)} measured, {time.monotonic() - began:.0f} s")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+def offline(page: str) -> str:
+    """`page` without the scripts that nbconvert has it load from elsewhere; what a report shows needs none of them."""
+    return re.sub(
+        r"<script\b[^>]*>.*?</script>",
+        lambda script: "" if "https://" in script.group() or "x-mathjax-config" in script.group() else script.group(),
+        page,
+        flags=re.S,
+    )
+
+
 def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptation", echo=print) -> dict[str, Path]:
     """Run `template` with `parameters` and write it to the folder `out`; `echo` is told what is happening.
 
@@ -88,16 +125,17 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
         values["out"] = str(running)
         echo(f"running {template} ...")
         try:
-            execute_notebook(
-                str(source),
-                str(notebook),
-                parameters=values,
-                kernel_name="python3",
-                kernel_manager_class=OwnKernel,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
-                progress_bar=os.isatty(2),
-                cwd=str(Path.cwd()),
-            )
+            with _progress(running / "results", echo):
+                execute_notebook(
+                    str(source),
+                    str(notebook),
+                    parameters=values,
+                    kernel_name="python3",
+                    kernel_manager_class=OwnKernel,
+                    extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                    progress_bar=False,
+                    cwd=str(Path.cwd()),
+                )
         except PapermillExecutionError as error:
             if error.ename == "VlmlabError":
                 raise VlmlabError(str(error.evalue)) from error
@@ -120,7 +158,7 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
             exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
         )
         html, _ = exporter.from_filename(str(notebook), {"metadata": {"name": f"vlmlab: {template}"}})
-        html = with_texts(html, notebook).replace("</head>", f"<style>{PAGE}</style></head>", 1)
+        html = offline(with_texts(html, notebook)).replace("</head>", f"<style>{PAGE}</style></head>", 1)
         files = {"notebook": out / "report.ipynb", "html": out / "report.html", "record": out / "record.json"}
         write_atomically(out / "parameters.json", written)
         write_atomically(files["record"], (running / "record.json").read_text(encoding="utf-8"))

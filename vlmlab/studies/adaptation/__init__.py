@@ -7,7 +7,7 @@ from vlmlab.studies.adaptation.inside import Inside, look_inside
 from vlmlab.studies.adaptation.photos import Photographs, photographs
 from vlmlab.studies.adaptation.plan import Plan, short_settings
 from vlmlab.studies.adaptation.results import Results, by_family, run, write_record
-from vlmlab.studies.adaptation.tables import cost_table, settings_table, summary, words_table
+from vlmlab.studies.adaptation.tables import cost_table, provenance, settings_table, summary, words_table
 
 __all__ = [
     "Inside",
@@ -18,6 +18,7 @@ __all__ = [
     "cost_table",
     "look_inside",
     "photographs",
+    "provenance",
     "run",
     "settings_table",
     "short_settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 from collections.abc import Sequence
 
@@ -13,8 +14,26 @@ from vlmlab.studies.adaptation.results import Results
 from vlmlab.studies.table import spread
 
 
+def provenance(results: Results) -> str:
+    """One sentence of Markdown on what was measured: day, backbone, seeds, test images and versions."""
+    rows = [*results.few_shot, *results.base_new]
+    if not rows:
+        return ""
+    backbones, seeds = (sorted({str(r[name]) for r in rows}) for name in ("backbone", "seed"))
+    images = rows[0].get("test_pictures")
+    tested = f"about {images} test images of each dataset" if images else "all test images of each dataset"
+    versions = ", ".join(f"{name} {version}" for name, version in rows[0]["versions"].items())
+    return (
+        f"Written on {datetime.date.today().isoformat()}. Backbone {', '.join(backbones)}; "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}; {tested}; {versions}."
+    )
+
+
 def summary(results: Results) -> str:
-    """The result in a few sentences of Markdown, one per dataset; what failed, and what was measured again."""
+    """The result in a few sentences of Markdown: the best of each dataset, and who falls below zero-shot prediction.
+
+    What failed and what was measured again is told, too.
+    """
     lines = []
     for dataset in dict.fromkeys(r["dataset"] for r in results.few_shot):
         rows = [r for r in results.few_shot if r["dataset"] == dataset]
@@ -27,6 +46,7 @@ def summary(results: Results) -> str:
             taught = f" with {shots} shot{'s' * (shots != 1)} per class" if registry()[system].takes_shots else ""
             lines.append(
                 f"- **{dataset}**: {_zero_shot(best, metric)}the best here is {system_label(system)}{taught}, {_mean(best)} %."
+                f"{_losses(own, metric)}"
             )
     lines += [f"- not run: {failure}" for failure in results.failures]
     lines += [f"- measured again, since {why}" for why in results.again]
@@ -94,6 +114,21 @@ def words_table(words: Sequence) -> str:
         for m, near in enumerate(words)
     ]
     return _table(("vector", "nearest words (cosine)", "of a random vector", "norm"), rows)
+
+
+def _losses(groups: dict[tuple[str, int], list[dict]], metric: str) -> str:
+    """A sentence on the groups (system, shots) whose mean is below zero-shot prediction on the same images."""
+    below = []
+    for (system, shots), rows in groups.items():
+        if metric not in rows[0]["zero_shot"]:
+            return ""
+        change = float(np.mean([r["metrics"][metric] - r["zero_shot"][metric] for r in rows]))
+        if change < 0:
+            taught = f", {shots} shot{'s' * (shots != 1)}" if registry()[system].takes_shots else ""
+            below.append(f"{system_label(system)}{taught} ({change:.1f} points)")
+    if not below:
+        return " Nothing here is below zero-shot prediction."
+    return f" Below zero-shot prediction: {', '.join(below)}."
 
 
 def _zero_shot(rows: Sequence[dict], metric: str) -> str:
