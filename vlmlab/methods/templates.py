@@ -21,6 +21,11 @@ SETS: dict[str, list[str]] = {
 SETS["imagenet60"] = SETS["imagenet80"][:60]
 # Dense prediction adds sentences that place the object in a scene (MaskCLIP, arXiv:2112.01071).
 SETS["scene85"] = SETS["imagenet80"] + [f"{sentence} in the scene." for sentence in IN_A_SCENE]
+# CLIPSeg (arXiv:2112.10003) draws one of these for every phrase.
+SETS["clipseg9"] = [
+    "a photo of a {}.", "a photograph of a {}.", "an image of a {}.", "{}.", "a cropped photo of a {}.", "a good photo of a {}.",
+    "a photo of one {}.", "a bad photo of a {}.", "a photo of the {}.",
+]  # fmt: skip
 # ZegFormer (arXiv:2112.07910) learns with the seven and this one, and its CLIP reads 32, some of which say that it is masked.
 SETS["imagenet7scene"] = SETS["imagenet7"] + ["A photo of a {} in the scene"]
 _SIZES = ("", "small ", "medium ", "large ")
