@@ -41,6 +41,12 @@ def test_protocols_do_not_mix_unasked():
     assert len(published("cross_dataset_and_domain", mixed=True)) > len(one)
 
 
+def test_chapters_take_it_from_the_book():
+    from vlmlab import book
+
+    assert book.published is published
+
+
 def test_every_protocol_is_explained_and_occurs():
     assert set(all_published()["protocol"]) == set(PROTOCOLS)
 

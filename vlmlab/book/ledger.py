@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from vlmlab.errors import VlmlabError
+from vlmlab.studies.published import published
 from vlmlab.studies.table import spread
+
+__all__ = ["Beside", "Compared", "beside", "published"]
 
 COMPARED = ("backbone", "dataset", "shots")
 """Settings of a published figure that a measurement here may share."""

@@ -46,7 +46,16 @@ class Comparison:
 
 COMPARISONS = (
     *(
-        Comparison("few-shot all classes", f"accuracy, {k} shots", "transfer_fewshot", None, "all", k, "all", "mean")
+        Comparison(
+            "few-shot all classes",
+            f"accuracy, {k} shot{'s' * (k > 1)}",
+            "transfer_fewshot",
+            None,
+            "all",
+            k,
+            "all",
+            "mean",
+        )
         for k in (1, 4, 16)
     ),
     Comparison("base-to-new", "base", "base_to_new", "Average-11", "base", 16, "base", "base"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.descriptor_bars import DescriptorBars
     from vlmlab.widgets.equation_lens import EquationLens
     from vlmlab.widgets.few_shot_board import FewShotBoard
+    from vlmlab.widgets.figures_board import FiguresBoard
     from vlmlab.widgets.guess import Guess
     from vlmlab.widgets.hierarchy_tree import HierarchyTree
     from vlmlab.widgets.method_lab import MethodLab
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from vlmlab.widgets.prompt_samples import PromptSamples
     from vlmlab.widgets.protocol_box import ProtocolBox
     from vlmlab.widgets.pseudo_labels import PseudoLabels
+    from vlmlab.widgets.scale_board import ScaleBoard
     from vlmlab.widgets.section_board import SectionBoard
     from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
+    from vlmlab.widgets.table_differ import TableDiffer
     from vlmlab.widgets.transport_plan import TransportPlan
     from vlmlab.widgets.view_selection import ViewSelection
     from vlmlab.widgets.visual_prompt_board import VisualPromptBoard
@@ -36,6 +39,7 @@ _HOMES = {
     "DescriptorBars": "descriptor_bars",
     "EquationLens": "equation_lens",
     "FewShotBoard": "few_shot_board",
+    "FiguresBoard": "figures_board",
     "Guess": "guess",
     "HierarchyTree": "hierarchy_tree",
     "MethodLab": "method_lab",
@@ -44,8 +48,10 @@ _HOMES = {
     "PromptSamples": "prompt_samples",
     "ProtocolBox": "protocol_box",
     "PseudoLabels": "pseudo_labels",
+    "ScaleBoard": "scale_board",
     "SectionBoard": "section_board",
     "SegmentationPlayground": "segmentation_playground",
+    "TableDiffer": "table_differ",
     "TransportPlan": "transport_plan",
     "ViewSelection": "view_selection",
     "VisualPromptBoard": "visual_prompt_board",
@@ -61,6 +67,7 @@ __all__ = [
     "DescriptorBars",
     "EquationLens",
     "FewShotBoard",
+    "FiguresBoard",
     "Guess",
     "HierarchyTree",
     "MethodLab",
@@ -69,8 +76,10 @@ __all__ = [
     "PromptSamples",
     "ProtocolBox",
     "PseudoLabels",
+    "ScaleBoard",
     "SectionBoard",
     "SegmentationPlayground",
+    "TableDiffer",
     "TransportPlan",
     "ViewSelection",
     "VisualPromptBoard",
