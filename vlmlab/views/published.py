@@ -101,12 +101,17 @@ def _square(x: float, y: float, colour: str, sign: str = "") -> Rectangle:
     return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor=GRID, linewidth=0.8, label=sign)
 
 
+def _places(ranked: pd.DataFrame) -> dict[str, tuple[int, float]]:
+    return {
+        str(row): (k, float(value)) for k, (row, value) in enumerate(zip(ranked["row"], ranked["value"], strict=True))
+    }
+
+
 def two_ranks(before: pd.DataFrame, after: pd.DataFrame, titles: tuple[str, str], unit: str) -> Still:
     """Two rankings of the same rows (`vlmlab.studies.differ.ranking`) with a line from place to place."""
     fig = figure(7.0, 1.1 + 0.26 * len(before))
     axes = fig.subplots()
-    left = {row.row: (k, row.value) for k, row in enumerate(before.itertuples())}
-    right = {row.row: (k, row.value) for k, row in enumerate(after.itertuples())}
+    left, right = _places(before), _places(after)
     order = {name: k for k, name in enumerate(name for name in left if name in right)}
     for name, (k, value) in left.items():
         axes.text(-0.03, k, f"{name}  {value:g}", ha="right", va="center", fontsize=8.5, color=INK)
