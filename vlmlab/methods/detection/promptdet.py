@@ -25,7 +25,8 @@ resumes the detector's at half). (1) learns from base objects alone, at most `cr
 base names join in a second round. The web is MicroWorld's generator (`datasets.web`), not LAION-400M: classes that it cannot
 draw are not found in it, and their images are of other things. The second scale is the image made `small` times as large on a grey
 canvas, since the proposer takes one size. Descriptions are the first visual feature that data/descriptions has of a class; one that
-has none is prompted without. `prompt` = "manual" takes the task's templates instead of (1), for comparison.
+has none is prompted without. Embedded crops are 1.2 times their box: an object takes a third of a scene of 64 pixels, and three
+times its box would be the scene. `prompt` = "manual" takes the task's templates instead of (1), for comparison.
 
 Dimensions: N images, B of them at once, R regions, P proposals of an image, C classes, d width of the text tower, L tokens,
 e joint width, S side, W web images.
@@ -59,7 +60,6 @@ from vlmlab.registry import register
 PRIOR = -math.log((1 - 0.01) / 0.01)
 """The bias b at first: every class has a probability of 0.01."""
 FIRST = 20  # proposals that may be an image's pseudo box
-LARGER = 3.0  # how much larger than its box the crop of (1) is
 PROMPTS, DETECTOR, SELF = range(3)
 
 
@@ -84,6 +84,7 @@ class PromptDet(RegionLearner):
         prompt_epochs: int = option(6, "epochs of the prompt vectors", 1, 1000)
         prompt_optimizer: str = option("sgd", "optimiser of the prompt vectors", choices=("sgd", "adamw"))
         prompt_lr: float = option(2e-3, "learning rate of the prompt vectors", 0.0, 10.0)
+        larger: float = option(3.0, "how much larger than its box the crop of (1) is", 1.0, 10.0)
         crops: int = option(200, "crops of a base class that prompts learn from, at most", 1, 100000)
         factor: float = option(1.0, "s of (2) at first", 0.0, 1000.0)
         epochs: int = option(6, "epochs of the detector on base boxes", 1, 10000)
@@ -99,6 +100,7 @@ class PromptDet(RegionLearner):
         "prompt_epochs": 3,
         "prompt_optimizer": "adamw",
         "prompt_lr": 0.01,
+        "larger": 1.2,
         "factor": 20.0,
         "epochs": 5,
         "self_epochs": 4,
@@ -186,16 +188,16 @@ class PromptDet(RegionLearner):
 
     def collect(self, images, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Crops of (1): embeddings [n, e], labels [n] among base classes, and the image [n] that each is of."""
-        device, bank = self.backbone.device, self.learned
+        device, bank, larger = self.backbone.device, self.learned, self.config.larger
         known = as_labels([frame.truth(images.truth(i)) for i, frame in enumerate(self.frames_of)], device)
         digest = hashlib.sha256(known.boxes.cpu().numpy().tobytes()).hexdigest()[:16]
 
         def compute(positions: range) -> dict[str, Tensor]:
             pixels, _ = self.framed([images.images(i) for i in positions])
             own = known.boxes[positions.start : positions.stop]
-            return {"embeddings": crop_embeddings(self.backbone, pixels, own, [LARGER], bank.shape)}
+            return {"embeddings": crop_embeddings(self.backbone, pixels, own, [larger], bank.shape)}
 
-        crops = bank.stored(images, f"objects {digest} {LARGER} {bank.shape}", compute)["embeddings"]
+        crops = bank.stored(images, f"objects {digest} {larger} {bank.shape}", compute)["embeddings"]
         place = torch.full((len(self.classes),), -1, device=device)
         place[self.base] = torch.arange(len(self.base), device=device)
         image, slot = known.there.nonzero(as_tuple=True)

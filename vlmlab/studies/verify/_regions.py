@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -34,8 +35,9 @@ def detector(system: str, seed: int, prepare_only: bool = False, **settings) -> 
     return method, task
 
 
-def measured(system: str, seeds: Sequence[int] = SEEDS, **settings) -> list[dict]:
-    """Metrics on tableau's test images, one dict per seed."""
+@functools.lru_cache(maxsize=64)
+def measured(system: str, seeds: tuple[int, ...] = SEEDS, **settings) -> list[dict]:
+    """Metrics on tableau's test images, one dict per seed; the same arm of several checks is measured once."""
     found = []
     for seed in seeds:
         method, task = detector(system, seed, **settings)

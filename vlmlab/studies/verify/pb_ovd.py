@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmlab.methods.detection.pb_ovd import PBOVD
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._regions import detector, gain, mean, measured, pseudo_quality
 
@@ -29,12 +30,5 @@ def measure() -> Verdict:
     for name, rows in (("pretrained", own), ("text", text)):
         found |= {f"{name}_{group}": mean(rows, f"ap50_{group}") for group in ("base", "new")}
     found |= {"gain_new": difference, "gain_new_sd": deviation, "recall_new": mean(own, "recall_new")}
-    better = right[method_default()] > max(right["random"], right["largest"])
+    better = right[PBOVD.configure(method.backbone).maps] > max(right["random"], right["largest"])
     return Verdict("pb_ovd", claim, found, better and difference > deviation)
-
-
-def method_default() -> str:
-    """The maps that the system takes on the embedded backbones."""
-    from vlmlab.methods.detection.pb_ovd import PBOVD
-
-    return PBOVD.embedded.get("maps", PBOVD.Config().maps)
