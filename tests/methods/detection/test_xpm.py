@@ -9,6 +9,7 @@ import torch
 from tests.methods.parity import same, same_gradient
 from vlmlab.learning.fit import fit
 from vlmlab.methods.detection.xpm import XPM, MaskHead, in_boxes, mask_loss, pasted
+from vlmlab.studies.verify.xpm import mask_iou
 from vlmlab.testing import toys
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "xpm.npz")
@@ -105,3 +106,5 @@ def test_spoilt_masks_are_a_share_and_detections_have_masks():
             rows, columns = mask.nonzero(as_tuple=True)
             if len(rows):
                 assert columns.min() >= box[0] - 1 and rows.max() <= box[3] + 1
+    task = toys.task_for("xpm")
+    assert 0 < mask_iou(method, task, task.new) <= 100

@@ -9,7 +9,11 @@ from vlmlab.studies.verify._regions import detector, pseudo_quality
 
 claim = (
     "pseudo labels of new classes are right more often after CLIP's local features have been adapted by prompts on base boxes "
-    "than before (a reconstruction from the abstract)"
+    "than before, and as many new objects are found (a reconstruction from the abstract)"
+)
+cause = (
+    "prompts learned on places of base objects leave the softmax over new names less sure, and hardly a score passes the "
+    "threshold of 0.8: one label instead of 163 with seed 11"
 )
 
 
@@ -18,7 +22,7 @@ def measure() -> Verdict:
     percent.
 
     The head that learns from the labels has one epoch here: it is not what is measured. Holds if the gain in right labels is
-    larger in the mean than its own deviation over the seeds.
+    larger in the mean than its own deviation over the seeds, and recall does not fall.
     """
     rows = {}
     for name, settings, seeds in (("before", {"adapt_epochs": 0}, SEEDS[:1]), ("after", {}, SEEDS)):
@@ -33,4 +37,4 @@ def measure() -> Verdict:
         for metric in ("boxes", "precision", "recall", "iou")
     }
     found |= {"gain": round(gain, 2), "gain_sd": round(deviation, 2)}
-    return Verdict("p3ovd", claim, found, gain > deviation)
+    return Verdict("p3ovd", claim, found, gain > deviation and found["after_recall"] >= found["before_recall"])
