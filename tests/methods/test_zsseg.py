@@ -12,6 +12,7 @@ from torch import nn
 from tests.golden.tiny_clip import CLASSES, golden, tiny_backbone
 from tests.methods.parity import same, same_gradient
 from vlmlab.datasets.truth import NOTHING, UNLABELLED
+from vlmlab.errors import VlmlabError
 from vlmlab.learning.fit import fit
 from vlmlab.methods.dense import mask_crops
 from vlmlab.methods.dense.mask_former import MaskFormer, segments, set_loss
@@ -162,6 +163,18 @@ def test_the_prompt_learns_from_seen_classes_alone(monkeypatch):
     ]
     assert words[1] < words[0]
     assert run(n_ctx=0, epochs=1)[0].context is None
+
+
+def test_no_class_gives_the_prompt_more_crops_than_it_may():
+    method, _ = run(prompt_steps=0, prompt_shots=1, epochs=1)
+    task = toys.task_for("zsseg").seen_by("open-vocabulary")
+    _, labels = method.true_crops(task.train, torch.Generator().manual_seed(0))
+    assert labels.unique(return_counts=True)[1].tolist() == [1] * len(labels)
+
+
+def test_a_backbone_without_patch_tokens_is_refused():
+    with pytest.raises(VlmlabError, match=r"tokens of a ViT.*micro-vit"):
+        ZSSeg(tiny_backbone("rn")).prepare(toys.task_for("zsseg").seen_by("open-vocabulary"))
 
 
 def test_what_was_taught_is_known_by_name():

@@ -131,6 +131,8 @@ class ZSSeg(MaskFirst):
         """(unit embeddings [R, e], places among the seen classes [R]) of at most `prompt_shots` true segments per class."""
         room, features, labels = [self.config.prompt_shots] * len(self.seen), [], []
         for i in torch.randperm(len(pictures), generator=drawing).tolist():
+            if not any(room):
+                break
             images, frames = self.framed([pictures.images(i)])
             semantic = frames[0].truth(pictures.truth(i)).semantic.to(images.device)
             places, masks, _ = self.truth(semantic.long())
