@@ -177,6 +177,22 @@ class TextTower:
                 x = run_block(block, x, for_end, rows=end)
         return self._head(x[:, 0])
 
+    def with_word_tokens(self, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """(features [N, e] as of `forward`, features [N, L, e] of the single tokens) of token embeddings [N, L, d].
+
+        A token's own feature is what the last block and the head make of it alone: its value in place of the attention, on top
+        of the end token's state, as in BARON (arXiv 2302.13996).
+        """
+        self._check(embeddings.shape[1], None, 0)
+        *first, last = self.blocks
+        x = self._positioned(embeddings, 0)
+        for block in first:
+            x = run_block(block, x, causal=self.causal)
+        rows = torch.arange(len(x), device=x.device)
+        (values,) = project(last, last.ln_1(x), "v")
+        alone = finish(last, x[rows, end][:, None].expand_as(x), values)
+        return self._head(run_block(last, x, causal=self.causal)[rows, end]), self._head(alone)
+
     def forward_shared_prefix(
         self, prefix: Tensor, suffix: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None
     ) -> Tensor:

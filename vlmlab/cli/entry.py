@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vlmlab import __version__
-from vlmlab.cli import chapters, checks, experiments, listings, tables
+from vlmlab.cli import chapters, checks, experiments, listings, predict, tables
 from vlmlab.errors import VlmlabError
 
 # typer hands on click's errors (from click, or from a copy of its own, depending on its version).
@@ -38,6 +38,7 @@ for command in (
     experiments.sweep,
     tables.table,
     experiments.tune,
+    predict.predict,
     chapters.report,
     chapters.book,
     chapters.lab,

@@ -73,6 +73,15 @@ def test_the_proposer_is_the_pinned_one(tmp_path, monkeypatch):
         proposals.load_proposer()
 
 
+def test_reading_the_proposer_moves_no_random_number():
+    proposals._read.cache_clear()
+    with LocalRandom(0):
+        proposals.load_proposer()  # reads the file
+        drawn = torch.rand(3)
+    with LocalRandom(0):
+        assert torch.equal(torch.rand(3), drawn)
+
+
 def test_the_card_says_what_the_proposer_saw():
     card = json.loads(data_path("proposer", "proposer.json").read_text(encoding="utf-8"))
     assert "base categories only" in card["learned_from"]

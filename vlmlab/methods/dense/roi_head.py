@@ -19,9 +19,13 @@ class RegionHead(nn.Module):
         self.project = nn.Linear(hidden, width)
         self.dropout = dropout
 
-    def forward(self, features: Tensor, learning: bool = False) -> Tensor:
+    def hidden(self, features: Tensor, learning: bool = False) -> Tensor:
+        """[..., hidden], what the projection reads."""
         hidden = self.layers(F.dropout(features, self.dropout, learning))
-        return self.project(F.dropout(hidden, self.dropout, learning))
+        return F.dropout(hidden, self.dropout, learning)
+
+    def forward(self, features: Tensor, learning: bool = False) -> Tensor:
+        return self.project(self.hidden(features, learning))
 
 
 class TextClassifier(nn.Module):
