@@ -133,8 +133,12 @@ def _written() -> dict[str, SystemInfo]:
 
 def registry() -> dict[str, SystemInfo]:
     """Every system by key: those of the package in the survey's order, then those registered by the user."""
-    own = {key: cls.info for key, cls in _registered.items() if key not in _written()}
-    return _written() | own
+    return _written() | {key: cls.info for key, cls in own_systems().items()}
+
+
+def own_systems() -> dict[str, type]:
+    """The classes that the user registered: those that are not of the package."""
+    return {key: cls for key, cls in _registered.items() if key not in _written()}
 
 
 def system_label(key: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import registry
 from vlmlab.studies import verify as checks
-from vlmlab.studies.verify import Verdict, claims, verify
+from vlmlab.studies.verify import Verdict, claims, judged, verify
 
 
 def test_every_system_of_the_first_chapters_has_a_claim_in_the_survey_s_order():
@@ -51,7 +51,31 @@ def test_named_checks_run_in_the_order_of_their_names(imitated):
         "measured": {"gain": 1.0},
         "holds": True,
         "cause": "",
+        "inconclusive": "",
+        "outcome": "holds",
     }
+
+
+@pytest.mark.parametrize(
+    ("differences", "ceilings", "outcome", "why"),
+    [
+        ([3.0, 4.0, 5.0], {}, "holds", ""),
+        ([-3.0, -4.0, -5.0], {}, "not reproduced", ""),
+        ([-3.0, 4.0, 5.0], {}, "inconclusive", "lies within the deviation of 4.36 over 3 seeds"),
+        ([0.0, 0.0], {}, "inconclusive", "the difference of 0.00 points"),
+        ([-3.0, -4.0], {"recall_new": 12.0, "teacher_new": 90.0}, "inconclusive", "recall_new is 12.0 %, less"),
+        ([3.0, 4.0], {"recall_new": 12.0}, "holds", ""),
+    ],
+)
+def test_one_rule_says_what_cannot_be_told(differences, ceilings, outcome, why):
+    verdict = judged("coop", "a claim", {"own": 1.0}, differences, ceilings)
+    assert verdict.outcome == outcome and why in verdict.inconclusive and bool(why) == bool(verdict.inconclusive)
+    assert verdict.measured["own"] == 1.0 and verdict.holds == (outcome == "holds")
+
+
+def test_one_seed_is_no_verdict():
+    with pytest.raises(ValueError, match="at least two seeds"):
+        judged("coop", "a claim", {}, [3.0])
 
 
 def test_without_names_all_checks_run(imitated):

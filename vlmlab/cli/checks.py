@@ -32,7 +32,7 @@ def verify(
 ) -> None:
     """Measure what each system exists for.
 
-    Exit code 1 if a claim does not hold.
+    A claim holds, is not reproduced, or its measurement is inconclusive. Exit code 1 if one is not reproduced.
     """
     from vlmlab.studies.verify import verify as check
 
@@ -40,13 +40,16 @@ def verify(
     for verdict in check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}")):
         verdicts.append(verdict)
         if not json_:
-            print(f"{'holds' if verdict.holds else 'NOT REPRODUCED'}  {verdict.system}: {verdict.claim}")
+            shown = verdict.outcome if verdict.holds else verdict.outcome.upper()
+            print(f"{shown}  {verdict.system}: {verdict.claim}")
             print("".join(f"       {name} = {short(value)}\n" for name, value in verdict.measured.items()), end="")
             if verdict.cause:
                 print(f"       likely cause: {verdict.cause}")
+            if verdict.inconclusive:
+                print(f"       it cannot tell: {verdict.inconclusive}")
     if json_:
         print_json([verdict.row() for verdict in verdicts])
-    if not all(verdict.holds for verdict in verdicts):
+    if any(verdict.outcome == "not reproduced" for verdict in verdicts):
         raise typer.Exit(1)
 
 
@@ -56,7 +59,8 @@ def check(
 ) -> None:
     """Hold one system to its contract and its claim.
 
-    The contract is tried on a toy task, the claim is measured as by verify. Exit code 1 if something does not hold.
+    The contract is tried on a toy task, the claim is measured as by verify. Exit code 1 if something does not hold; what is
+    inconclusive is neither.
     """
     from vlmlab.registry import registry, unknown_system
     from vlmlab.studies.verify import claims, verify
@@ -77,9 +81,11 @@ def check(
                 rows.append({"check": str(one), "holds": True, "found": ""})
         if system in claims():
             for verdict in verify([system], on_start=lambda key, claim: say(f"{key}: {claim}")):
-                rows.append({"check": verdict.claim, "holds": verdict.holds, "found": short(verdict.measured)})
+                found = f"{verdict.outcome}: {verdict.inconclusive or short(verdict.measured)}"
+                told = None if verdict.inconclusive else verdict.holds  # nobody knows
+                rows.append({"check": verdict.claim, "holds": told, "found": found})
     show(rows, json_, ["holds", "check", "found"])
-    if not all(row["holds"] for row in rows):
+    if any(row["holds"] is False for row in rows):
         raise typer.Exit(1)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +39,6 @@ class ToyDetector(Detector):
         "toy_detector", "Toy detector", "", 2026, "7.2", "detection", "open-vocabulary", "a matrix", ("detection",)
     )
     Config = ColourRecipe
-    claim: ClassVar[str] = "after learning, boxes of base classes are named better than by a colour matrix at its start"
 
     def prepare(self, task) -> None:
         self.weight = nn.Parameter(_start(self.backbone.embed_dim))
@@ -94,9 +92,6 @@ class ToySegmenter(Segmenter):
         ("segmentation",),
     )
     Config = ColourRecipe
-    claim: ClassVar[str] = (
-        "after learning, pixels of base classes are named better than by a colour matrix at its start"
-    )
 
     def prepare(self, task) -> None:
         self.weight = nn.Parameter(_start(self.backbone.embed_dim))

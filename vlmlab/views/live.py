@@ -21,7 +21,8 @@ def fit_progress(
 
     A side without anything to show is left out.
 
-    accuracies: (step, %); runs: {"label", "accuracy", "zero_shot"} or with "base" and "new" in place of accuracy.
+    accuracies: (step, %); runs: {"label", "accuracy", "zero_accuracy", "metric"}, or with "base" and "new" in place of
+    accuracy; "metric" says what it is if it is none.
     """
     wide = bool(runs) and bool(losses)
     fig = figure(8.6 if wide else 5.2, 3.3 if wide else 2.6)
@@ -55,7 +56,8 @@ def _loss(axes: Axes, losses: Sequence[float], steps: int, accuracies: Sequence[
 
 
 def _runs(axes: Axes, runs: Sequence[dict], title: str) -> None:
-    tidy(axes, title, "accuracy (%)", "")
+    metrics = dict.fromkeys(run.get("metric", "accuracy") for run in runs)
+    tidy(axes, title, f"{', '.join(metrics)} (%)", "")
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     rows = [(run["label"], split, run[split], run.get(f"zero_{split}")) for run in runs for split in _measured(run)]

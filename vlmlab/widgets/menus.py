@@ -32,6 +32,8 @@ def classifying(*setups_out: str) -> list[str]:
     return [k for k, info in registry().items() if "classification" in info.tasks and info.setup not in setups_out]
 
 
-def drawn_datasets() -> list[str]:
-    """Names of the datasets that need no network, are classified, and have training images."""
-    return [d.name for d in DATASETS if d.offline and "classification" in d.tasks and d.splits["train"]]
+def drawn_datasets(systems: Sequence[str] = ()) -> list[str]:
+    """Names of the datasets that need no network, have training images, and ground truth for one of these systems, or, if none
+    is named, one label per image."""
+    tasks = {task for key in systems for task in registry()[key].tasks} or {"classification"}
+    return [d.name for d in DATASETS if d.offline and tasks & set(d.tasks) and d.splits["train"]]

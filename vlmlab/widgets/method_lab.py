@@ -11,8 +11,10 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmlab.backbones.catalog import BACKBONES
+from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
-from vlmlab.registry import load_system
+from vlmlab.learning.metrics import TITLES, main_metric
+from vlmlab.registry import load_system, registry
 from vlmlab.views.live import fit_progress, run_label
 from vlmlab.views.style import SPLITS, system_label
 from vlmlab.widgets.menus import classifying, drawn_datasets, menu, system_menu
@@ -44,7 +46,7 @@ class MethodLab(Panel):
         self.steps, self.accuracies, self._drawn_at = 1, [], 0.0
         offered = systems or classifying()
         self.system = system_menu(offered, system)
-        self.dataset = menu("dataset", drawn_datasets(), dataset)
+        self.dataset = menu("dataset", drawn_datasets(systems), dataset)
         self.backbone = menu("backbone", [b.name for b in BACKBONES if b.offline], backbone)
         self.shots = widgets.SelectionSlider(
             options=[1, 2, 4, 8, 16], value=shots, description="shots", style=LABEL, layout=WIDE
@@ -126,8 +128,10 @@ class MethodLab(Panel):
         from vlmlab.learning.evaluate import evaluate
         from vlmlab.methods.method import Batch
         from vlmlab.studies.experiment import Experiment
-        from vlmlab.studies.run import construct
+        from vlmlab.studies.run import baseline_of, construct
 
+        if registry()[chosen["system"]].setup in DENSE:
+            chosen = chosen | {"shots": 0}
         ready = construct(Experiment(**chosen, config=changed))
         method, task, bank = ready.method, ready.task, ready.bank
         checked = len(task.val) and method.eats == "features"
@@ -148,7 +152,8 @@ class MethodLab(Panel):
                 self.progress.max, self.progress.value = steps, done
                 self._draw()
 
-        record = ready.learn(on_step, lambda: cancelled() or self._ends).record
+        adapted = ready.learn(on_step, lambda: cancelled() or self._ends)
+        record = adapted.record
         self._learning = self._ends = False
         run: dict[str, Any] = {
             "label": run_label(chosen["system"], chosen["shots"], chosen["seed"]),
@@ -157,21 +162,26 @@ class MethodLab(Panel):
             "stopped": f"stopped after {len(record.losses)} of {record.steps} steps" if record.stopped else "",
             "missing": {},
         }
-        zero = load_system("zero_shot")(bank.backbone)
+        zero, seed = baseline_of(adapted), chosen["seed"]
         parts = (
             {"accuracy": task} if chosen["split"] == "all" else {"base": task, "new": task.for_classes("new", shots=0)}
         )
         for name, part in parts.items():
-            zero.prepare(part)
-            run[f"zero_{name}"] = evaluate(zero, part.test, bank)["accuracy"]
+            if name == "new":
+                zero.prepare(part)
             try:
                 if name == "new":
                     method.set_classes(part.classes, part.templates)
-                run[name] = evaluate(method, part.test, bank, chosen["seed"])["accuracy"]
+                measured = evaluate(method, part.test, bank, seed)
+                metric = main_metric(measured)
+                run |= {name: measured[metric], "metric": TITLES[metric]}
             except VlmlabError as error:
                 if name != "new":
                     raise
                 run["missing"][name] = one_line(error)  # its parameters belong to the classes that it learned
+            without = evaluate(zero, part.test, bank, seed)
+            if metric in without:
+                run[f"zero_{name}"] = without[metric]
         run["seconds"] = time.monotonic() - began
         run["parameters"] = method.trainable_parameters
         return run
@@ -203,12 +213,13 @@ class MethodLab(Panel):
             bars = []
             for name in ("accuracy", "base", "new"):
                 if name in run:
-                    colour, zero = SPLITS["all" if name == "accuracy" else name], run[f"zero_{name}"]
+                    colour, zero = SPLITS["all" if name == "accuracy" else name], run.get(f"zero_{name}")
+                    tick = "" if zero is None else f"<u class='zero' style='left:{zero:.1f}%'></u>"
+                    title = "" if zero is None else f" title='zero-shot: {zero:.1f} %'"
                     bars.append(
                         f"<span class='word'>{'all classes' if name == 'accuracy' else name + ' classes'}</span>"
-                        f"<span class='bar'><i style='width:{run[name]:.1f}%;background:{colour}'></i>"
-                        f"<u class='zero' style='left:{zero:.1f}%'></u></span>"
-                        f"<span title='zero-shot: {zero:.1f} %'>{run[name]:.1f} %</span>"
+                        f"<span class='bar'><i style='width:{run[name]:.1f}%;background:{colour}'></i>{tick}</span>"
+                        f"<span{title}>{run[name]:.1f} %</span>"
                     )
                 elif name in run["missing"]:
                     bars.append(
@@ -221,7 +232,8 @@ class MethodLab(Panel):
                 if self.losses
                 else "<p>Choose a system and press <b>fit</b>. Finished runs stand here, to be compared.</p>"
             )
-        return "".join(rows) + "<small>accuracy on the test images; tick: zero-shot prediction</small>"
+        metrics = ", ".join(dict.fromkeys(run["metric"] for run in self.runs))
+        return "".join(rows) + f"<small>{metrics} on the test images; tick: zero-shot prediction</small>"
 
     def _title(self) -> str:
         return f"{system_label(self.system.value)} on {self.dataset.value}"
@@ -242,7 +254,8 @@ class MethodLab(Panel):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Of the last run: accuracies in percent to the nearest whole number, and the number of learned parameters."""
+        """Of the last run: accuracies, or what else the main metric is, in percent to the nearest whole number, and the number of
+        learned parameters."""
         if not self.runs:
             return {"runs": 0}
         run = self.runs[-1]

@@ -4,7 +4,11 @@ A system exists because of something that can be seen to happen: CoOp gains on t
 new ones, Tip-Adapter gains without training. Each such claim stands in a file of this folder that is named like the
 system, with a sentence `claim` and a function `measure() -> Verdict` that tests it on an embedded backbone within
 seconds. Where a claim was not borne out when it was last measured, a sentence `cause` says what we think is the reason;
-it is told only when the claim fails again. `vlmlab verify` runs them all.
+it is told only when the claim fails again. `vlmlab verify` runs them all. A system that is registered outside of the package
+has its claim and its `measure` (a static method) in its class.
+
+A claim *holds*, is *not reproduced*, or the measurement is *inconclusive*: it could not have shown the phenomenon, and says
+why. `judged` has the rules for that, which are the same for all systems.
 """
 
 from __future__ import annotations
@@ -12,27 +16,68 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlmlab.errors import VlmlabError
-from vlmlab.registry import registry, unknown_system
+from vlmlab.registry import own_systems, registry, unknown_system
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """What became of a claim: the numbers `measured` (accuracies in percent), whether they bear it out, and, if not, the
-    likely `cause`."""
+    likely `cause`, or why they cannot tell (`inconclusive`, a sentence; the claim then does not hold)."""
 
     system: str
     claim: str
     measured: dict[str, float | int | str | list]
     holds: bool
     cause: str = ""
+    inconclusive: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """ "holds", "inconclusive" or "not reproduced"."""
+        return "holds" if self.holds else "inconclusive" if self.inconclusive else "not reproduced"
 
     def row(self) -> dict:
         """As `vlmlab verify --json` prints it."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"outcome": self.outcome}
+
+
+LEAST_CEILING = 20.0
+"""Percent. A student cannot show what it took over from a teacher that names fewer true regions of new classes right, nor
+find objects of which fewer are proposed."""
+
+
+def judged(
+    system: str,
+    claim: str,
+    measured: dict[str, float | int | str | list],
+    differences: Sequence[float],
+    ceilings: Mapping[str, float] | None = None,
+) -> Verdict:
+    """The verdict on a claim that something is better than something else, by the differences of at least two seeds.
+
+    It holds if the mean of the differences is larger than their standard deviation (of the sample), and is not reproduced if
+    it is as far below zero. In between the seeds disagree, and the measurement is inconclusive. It is, too, if one of the
+    `ceilings` (in percent, by what they are of) is below `LEAST_CEILING`, unless the claim holds all the same.
+
+    Raises `ValueError` for fewer than two differences: one has no deviation.
+    """
+    if len(differences) < 2:
+        raise ValueError(f"{system}: a verdict needs the differences of at least two seeds")
+    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+    measured = measured | {"difference": round(mean, 2), "difference_sd": round(deviation, 2)}
+    why = ""
+    low = [f"{name} is {value:.1f} %" for name, value in (ceilings or {}).items() if value < LEAST_CEILING]
+    if low:
+        why = f"{', '.join(low)}, less than the {LEAST_CEILING:.0f} % from which a student has something to show"
+    elif abs(mean) <= deviation:
+        why = f"the difference of {mean:.2f} points lies within the deviation of {deviation:.2f} over {len(differences)} seeds"
+    holds = mean > deviation
+    return Verdict(system, claim, measured, holds, inconclusive="" if holds else why)
 
 
 def claims() -> dict[str, str]:
@@ -52,6 +97,7 @@ def claims() -> dict[str, str]:
         if path.stem not in registry() or "claim" not in assignments:
             raise VlmlabError(f"{path.name} is not a check; it must be named like a system and say its `claim`")
         written[path.stem] = ast.literal_eval(assignments["claim"])
+    written |= {key: cls.claim for key, cls in own_systems().items() if hasattr(cls, "claim")}
     return {key: written[key] for key in registry() if key in written}
 
 
@@ -74,6 +120,10 @@ def _verdicts(keys: list[str], known: dict[str, str], on_start) -> Iterator[Verd
     for key in keys:
         if on_start:
             on_start(key, known[key])
-        check = importlib.import_module(f"{__name__}.{key}")
+        check = own_systems().get(key) or importlib.import_module(f"{__name__}.{key}")
         verdict = check.measure()
-        yield verdict if verdict.holds else dataclasses.replace(verdict, cause=getattr(check, "cause", ""))
+        yield (
+            verdict
+            if verdict.outcome != "not reproduced"
+            else dataclasses.replace(verdict, cause=getattr(check, "cause", ""))
+        )
