@@ -326,21 +326,26 @@ def test_a_list_may_be_given_by_an_option_that_is_repeated(tmp_path, fake_run):
 # --- verify, bench, build ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
-def test_verify_says_what_holds_and_its_code_too(capsys, monkeypatch, holds, code):
+@pytest.mark.parametrize(
+    ("holds", "why", "code", "outcome"),
+    [(True, "", 0, "holds"), (False, "", 1, "not reproduced"), (False, "two seeds disagree", 0, "inconclusive")],
+)
+def test_verify_says_what_holds_and_its_code_too(capsys, monkeypatch, holds, why, code, outcome):
     from vlmlab.studies.verify import Verdict
 
     def fake(systems, on_start):
         on_start("coop", "it learns")
-        yield Verdict("coop", "it learns", {"gain": 12.5}, holds)
+        yield Verdict("coop", "it learns", {"gain": 12.5}, holds, inconclusive=why)
 
     monkeypatch.setattr("vlmlab.studies.verify.verify", fake)
     assert main(["verify", "coop", "--json"]) == code
     out, err = capsys.readouterr()
     expected = {"system": "coop", "claim": "it learns", "measured": {"gain": 12.5}, "holds": holds, "cause": ""}
+    expected |= {"inconclusive": why, "outcome": outcome}
     assert json.loads(out) == [expected] and err == "coop: it learns\n"
     assert main(["verify", "coop"]) == code
-    assert ("NOT REPRODUCED" in capsys.readouterr().out) != holds
+    out = capsys.readouterr().out
+    assert out.startswith(outcome if holds else outcome.upper()) and why in out
 
 
 def test_unknown_measurements_and_builds_are_refused(capsys):
