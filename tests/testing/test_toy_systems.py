@@ -4,7 +4,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from IPython import display as ipython_display
@@ -119,7 +118,7 @@ def test_sweep_store_and_table(tmp_path):
         results = [outcome.result["metrics"] for outcome in outcomes if outcome.experiment.system == system]
         assert measured["mean"][system] == pytest.approx(sum(r[metric] for r in results) / 2, abs=0.01)
         assert measured["base"][system] == pytest.approx(sum(r[f"{metric}_base"] for r in results) / 2, abs=0.01)
-    assert pd.isna(measured.zero_shot["toy_detector"]) and measured.zero_shot["toy_segmenter"] >= 0
+    assert measured.zero_shot.between(0, 100).all()  # the same metric of the frozen backbone
 
 
 def test_claims_of_one_s_own_systems_are_verified(capsys):
