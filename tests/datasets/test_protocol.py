@@ -65,7 +65,7 @@ def test_impossible_pairs_are_refused_with_the_reason():
 
 def test_a_system_needs_ground_truth_of_its_task():
     reason = PROTOCOLS["few-shot"].refusal(system("training-free", ("segmentation",)), dataset())
-    assert reason == "some does segmentation; zoo has ground truth for classification"
+    assert reason == "some does segmentation; zoo has ground truth for classification: choose tableau"
 
 
 def test_zero_shot_has_a_place_everywhere_so_that_every_table_has_the_same_baseline():

@@ -31,6 +31,7 @@ from vlmlab.cli.options import (
 from vlmlab.cli.output import print_json, say, show, work
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.learning.metrics import main_metric
+from vlmlab.studies.splits import SPLITS
 
 
 def run(
@@ -43,10 +44,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the choice of images and of training.")] = 0,
     split: Annotated[
         str,
-        typer.Option(
-            help="all classes; base: learn and test on half of them; new: test on the other half; shift: all, and also "
-            "in other styles; hierarchy: all, and also at every level of the class tree."
-        ),
+        typer.Option(help="; ".join(f"{one.key}: {one.text}" for one in SPLITS.values()) + "."),
     ] = "all",
     targets: Targets = None,
     noise: Noise = 0.0,
@@ -215,11 +213,11 @@ def sweep(
         with work():
             check_settings(keys, given)
     with work():
+        from vlmlab.studies.sweep import sweep as run_all  # a missing package is told before the plan
+
         results = ResultStore(store)
         for line in _plan(experiments, results):
             say(line)
-        from vlmlab.studies.sweep import sweep as run_all
-
         outcomes = run_all(experiments, results, workers, scheduler, _reporter(len(experiments)), download)
     if json_:
         print_json([_outcome_row(outcome) for outcome in outcomes])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vlmlab.datasets.catalog import DATASETS, shifted_versions
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.task import Task
 from vlmlab.errors import VlmlabError
@@ -35,6 +36,15 @@ NEEDS: dict[str, frozenset[str]] = {
 Judged = dict[str, Task]
 
 
+def unsolved(info: SystemInfo, dataset: Dataset) -> str | None:
+    """Why a system has nothing to do on a dataset, as a sentence that names one where it has; None if they share a task."""
+    if set(info.tasks) & set(dataset.tasks):
+        return None
+    able, known = ", ".join(info.tasks), ", ".join(dataset.tasks)
+    suited = [d.name for d in DATASETS if d.offline and d.splits["train"] and set(info.tasks) & set(d.tasks)]
+    return f"{info.key} does {able}; {dataset.name} has ground truth for {known}: choose {suited[0]}"
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One way to ask how good a system is.
@@ -46,6 +56,8 @@ class Protocol:
         offers: what a system may see beyond one test image at a time.
         paper: who introduced it in this form.
         judge: (learned task, source, targets) -> name -> the task whose test images are judged.
+        learns_on: the classes that are learned, "all" or "base".
+        targets: name of the source -> names of embedded datasets to be judged on, where it judges on others.
     """
 
     key: str
@@ -55,6 +67,8 @@ class Protocol:
     offers: frozenset[str]
     paper: str
     judge: Callable[[Task, Dataset, Sequence[Dataset]], Judged]
+    learns_on: str = "all"
+    targets: Callable[[str], Sequence[str]] = lambda source: ()
 
     def refusal(self, info: SystemInfo, dataset: Dataset | None = None) -> str | None:
         """Why this system (on this dataset) has no place in the protocol, as a sentence; None if it has one."""
@@ -62,10 +76,7 @@ class Protocol:
         if lacking:
             missing = ", ".join(sorted(lacking))
             return f"{info.key} is {info.setup} and needs {missing}, which the {self.key} protocol does not show"
-        if dataset is not None and not set(info.tasks) & set(dataset.tasks):
-            able, known = ", ".join(info.tasks), ", ".join(dataset.tasks)
-            return f"{info.key} does {able}; {dataset.name} has ground truth for {known}"
-        return None
+        return unsolved(info, dataset) if dataset is not None else None
 
     def tasks(
         self,
@@ -87,7 +98,7 @@ class Protocol:
             VlmlabError: targets are missing, or have other classes where they must have the same.
         """
         shown = shots if "labels" in self.offers else 0
-        learned = Task(backbone, source, shown, seed, "base" if self.key == "base-to-new" else "all")
+        learned = Task(backbone, source, shown, seed, self.learns_on)
         return learned, self.judge(learned, source, targets)
 
 
@@ -128,16 +139,18 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "base-to-new", "Base to new", "K labelled images of the base classes",
             "test images of base and of new classes, each among its own",
-            LABELS, "CoCoOp, arXiv 2203.05557", _both_halves,
+            LABELS, "CoCoOp, arXiv 2203.05557", _both_halves, learns_on="base",
         ),
         Protocol(
             "cross-dataset", "Cross-dataset", "K labelled images of every class of one dataset",
             "test images of other datasets, with their own classes",
             LABELS, "CoCoOp, arXiv 2203.05557", _other_datasets,
+            targets=lambda source: ("digits" if source != "digits" else "objects", "textures"),
         ),
         Protocol(
             "domain-shift", "Domain shift", "K labelled images of every class",
             "images of the same classes in another style", LABELS, "CoOp, arXiv 2109.01134", _other_pictures,
+            targets=lambda source: shifted_versions(source) or (source,),
         ),
         Protocol(
             "test-time", "Test time", "nothing beforehand; each test image alone when its turn comes",

@@ -18,8 +18,7 @@ from vlmlab.datasets.catalog import canonical, is_path
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import expanded
 from vlmlab.registry import load_system
-
-SPLITS = ("all", "base", "new", "shift", "hierarchy")
+from vlmlab.studies.splits import SPLITS
 
 YOUNGER = ("targets", "noise", "test_pictures", "validation")
 

@@ -17,11 +17,11 @@ from vlmlab.backbones import load_backbone
 from vlmlab.backbones.loading import device_of
 from vlmlab.clock import Clock
 from vlmlab.datasets import Dataset, ImageSet, Task, load_dataset
-from vlmlab.datasets.catalog import BY_NAME, DATASETS, shifted_versions
+from vlmlab.datasets.catalog import BY_NAME, shifted_versions
 from vlmlab.datasets.multi_task import with_companions
+from vlmlab.datasets.protocol import unsolved
 from vlmlab.datasets.sources import files_of_folder
 from vlmlab.datasets.splits import at_most
-from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
 from vlmlab.files import expanded, files_identity
@@ -36,6 +36,7 @@ from vlmlab.methods.needs import lacking
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import SystemInfo, load_system, registry
 from vlmlab.studies.experiment import Experiment, absolute_backbone, absolute_dataset
+from vlmlab.studies.splits import SPLITS
 
 
 @dataclasses.dataclass
@@ -190,19 +191,15 @@ def construct(experiment: Experiment, device: str = "auto", download: bool = Fal
         raise VlmlabError(
             "settings are chosen on the dataset's own validation images; leave out the targets and split shift"
         )
-    if system.info.setup in DENSE and experiment.split != "all":
-        raise VlmlabError(
-            f"{system.info.key} is measured on all classes at once, base and new apart; leave out --split {experiment.split}"
-        )
+    split = SPLITS[experiment.split]
+    if reason := split.refusal(system.info, experiment.dataset):
+        raise VlmlabError(reason)
     how = {"root": experiment.root, "download": download, "skip_broken": experiment.skip_broken}
     dataset = dataset_for(bank, experiment.dataset, with_stuff=segments, **how)
     refuse(system.info, dataset)
-    if experiment.split == "shift":
-        _versions_of(dataset.name)  # a mistake is told before anything is computed
-    learned_on = "base" if experiment.split in ("base", "new") else "all"
     for target in _targets(experiment, bank, download):
         refuse(system.info, target)
-    task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, learned_on, experiment.noise)
+    task = Task(bank.backbone, dataset, experiment.shots, experiment.seed, split.learned_on, experiment.noise)
     task = with_companions(task, config, functools.partial(dataset_for, bank, **how))
     if experiment.split == "hierarchy":
         task.hierarchy()
@@ -215,11 +212,8 @@ def construct(experiment: Experiment, device: str = "auto", download: bool = Fal
 
 def refuse(info: SystemInfo, dataset: Dataset) -> None:
     """Raises `VlmlabError` if the system solves no task that the dataset has ground truth for; says which it solves."""
-    if set(info.tasks) & set(dataset.tasks):
-        return
-    able, known = ", ".join(info.tasks), ", ".join(dataset.tasks)
-    suited = [d.name for d in DATASETS if d.offline and d.splits["train"] and set(info.tasks) & set(d.tasks)]
-    raise VlmlabError(f"{info.key} does {able}; {dataset.name} has ground truth for {known}: choose {suited[0]}")
+    if reason := unsolved(info, dataset):
+        raise VlmlabError(reason)
 
 
 def run_experiment(
@@ -306,14 +300,29 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     main = main_metric(base)
     if experiment.targets:
         base |= _on_targets(method, adapted, experiment, main)
-    if experiment.split in ("all", "hierarchy"):
-        return base
-    if experiment.split == "shift":
-        shifted = {
-            name: _figures(method, dataset_for(adapted.bank, name).test, adapted, experiment)[main]
-            for name in _versions_of(learned.dataset.name)
-        }
-        return base | shifted | {"shift": round(sum(shifted.values()) / len(shifted), 4)}
+    return MEASURED[experiment.split](base, main, method, adapted, experiment)
+
+
+def _as_they_are(base: dict, main: str, method: Method, adapted: Adapted, experiment: Experiment) -> dict[str, float]:
+    return base
+
+
+def _in_other_styles(
+    base: dict, main: str, method: Method, adapted: Adapted, experiment: Experiment
+) -> dict[str, float]:
+    """Also the main metric on every shifted version of the dataset, and their mean."""
+    shifted = {
+        name: _figures(method, dataset_for(adapted.bank, name).test, adapted, experiment)[main]
+        for name in shifted_versions(adapted.task.dataset.name)
+    }
+    return base | shifted | {"shift": round(sum(shifted.values()) / len(shifted), 4)}
+
+
+def _of_both_groups(
+    base: dict, main: str, method: Method, adapted: Adapted, experiment: Experiment
+) -> dict[str, float]:
+    """The metrics of the half that is asked for, and the main one of both with their harmonic mean."""
+    learned = adapted.task
     task = learned.for_classes("new")
     try:
         method.set_classes(task.classes, task.templates)
@@ -327,6 +336,12 @@ def _measured(method: Method, adapted: Adapted, experiment: Experiment) -> dict[
     asked = base if experiment.split == "base" else new
     mean = round(harmonic_mean(base[main], new[main]), 4)
     return asked | {"base": base[main], "new": new[main], "harmonic_mean": mean}
+
+
+MEASURED = {
+    "all": _as_they_are, "hierarchy": _as_they_are, "shift": _in_other_styles, "base": _of_both_groups, "new": _of_both_groups
+}  # fmt: skip
+"""Split -> (metrics on the learned classes, the main one's name, method, adapted, experiment) -> all metrics of the split."""
 
 
 def _tested(task: Task, experiment: Experiment) -> ImageSet:
@@ -358,15 +373,6 @@ def _on_targets(method: Method, adapted: Adapted, experiment: Experiment, main: 
     if method.classes != learned.classes:
         method.set_classes(learned.classes, learned.templates)
     return found | {"targets": round(sum(found.values()) / len(found), 4)}
-
-
-def _versions_of(name: str) -> list[str]:
-    """The datasets that show the classes of `name` in another style; `VlmlabError` if there are none."""
-    found = shifted_versions(name)
-    if not found:
-        able = ", ".join(info.name for info in DATASETS if shifted_versions(info.name))
-        raise VlmlabError(f"there are no shifted versions of {name} to measure the shift on; choose {able}")
-    return list(found)
 
 
 def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: Experiment) -> dict[str, float]:

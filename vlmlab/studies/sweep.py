@@ -26,11 +26,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from distributed import Client, KilledWorker
 
-from vlmlab.datasets.catalog import DATASETS, canonical, shifted_versions
+from vlmlab.datasets.catalog import DATASETS, canonical
 from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
-from vlmlab.files import data_path, without_main_module, write_atomically
+from vlmlab.files import without_main_module, write_atomically
 from vlmlab.registry import SystemInfo, registry
 from vlmlab.studies.experiment import Experiment, is_path
+from vlmlab.studies.splits import SPLITS, has_tree
 from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
@@ -62,8 +63,7 @@ def suited(
 
     A system that takes no shots is run once per dataset and seed, with 0. A system that does not classify meets the
     datasets whose ground truth it needs, one that wants a class tree those that come with one. Splits other than "all"
-    take the most shots; "shift" is for datasets that have shifted versions, and "base" and "new" for systems that
-    classify, by one label or several.
+    take the most shots, and meet the systems and datasets that `splits.SPLITS` lets them.
 
     Args:
         datasets: names or folders; all embedded ones with training images if None.
@@ -76,9 +76,7 @@ def suited(
     # Dataset by dataset, as in `grid`: a sweep that is stopped early has all systems on the first ones.
     for backbone, name, key, split in itertools.product(backbones, names, systems, splits):
         info = table[key]
-        if not _fits(info, name) or (split == "shift" and not shifted_versions(name)):
-            continue
-        if split != "all" and not {"classification", "multi-label classification"} & set(info.tasks):
+        if not _fits(info, name) or SPLITS[split].refusal(info, name):
             continue
         few = [0] if not info.takes_shots else shots if split == "all" else [max(shots)]
         fields = {field: value(key) if callable(value) else value for field, value in same.items()}
@@ -90,8 +88,7 @@ def _fits(info: SystemInfo, dataset: str) -> bool:
     """Whether the ground truth of a dataset is of a kind that the system solves; folders have classes."""
     kinds = next((set(d.tasks) for d in DATASETS if d.name == dataset), {"classification"})
     if "hierarchical classification" in info.tasks:
-        # The family of objects has its tree in the code; no torch is imported to ask it.
-        return dataset.startswith("objects") or data_path("hierarchies", f"{dataset}.json").is_file()
+        return has_tree(dataset)
     return bool(set(info.tasks) & kinds)
 
 

@@ -19,7 +19,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path, write_atomically
 from vlmlab.learning.metrics import main_metric, of_group
 from vlmlab.registry import registry
-from vlmlab.studies.experiment import SPLITS
+from vlmlab.studies.splits import SPLITS
 
 SPREAD = ("base", "new", "harmonic_mean", "shift")
 """Metrics beside the main one that a split, or a dense task, may have; each has its standard deviation in the column NAME_sd."""
@@ -122,7 +122,7 @@ def _order(line: dict) -> tuple:
         names.index(line[key]) if line[key] in names else len(names)
         for key, names in (("dataset", datasets), ("system", systems))
     )
-    return line["backbone"], *places, line["dataset"], line["system"], SPLITS.index(line["split"]), line["shots"]
+    return line["backbone"], *places, line["dataset"], line["system"], list(SPLITS).index(line["split"]), line["shots"]
 
 
 def write_table(lines: Sequence[dict], path: Path | str) -> Path:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vlmlab.datasets import PROTOCOLS, Task
-from vlmlab.datasets.catalog import DATASETS
 from vlmlab.datasets.task import SEES
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import load_system, registry
@@ -92,7 +91,7 @@ class ProtocolBox(Panel):
 
         dataset, one, info = shared_dataset(name), PROTOCOLS[protocol], registry()[system]
         refusal = one.refusal(info, dataset)
-        targets = _targets(protocol, name)
+        targets = one.targets(name)
         learned, judged = one.tasks(None, dataset, [shared_dataset(t) for t in targets], self.number, self.seed)
         return {
             "protocol": one.title,
@@ -241,9 +240,3 @@ def _with_validation(task: Task) -> Task:
     if not len(task.val):
         raise VlmlabError(f"{task.dataset.name} has no validation images to choose on; choose another dataset")
     return task
-
-
-def _targets(protocol: str, name: str) -> list[str]:
-    if protocol == "domain-shift":
-        return [d.name for d in DATASETS if d.name.startswith(f"{name}-") and d.name != "objects-unnamed"] or [name]
-    return ["digits" if name != "digits" else "objects", "textures"] if protocol == "cross-dataset" else []
