@@ -1,5 +1,6 @@
 """The interfaces of detectors and segmenters carry: toy systems go through everything that a system of the survey goes through."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -10,6 +11,9 @@ from IPython import display as ipython_display
 
 from vlmlab import registry
 from vlmlab.cli import main
+from vlmlab.datasets import Task
+from vlmlab.errors import ForeignCheckpoint
+from vlmlab.learning.fit import fit
 from vlmlab.studies import bench, run
 from vlmlab.studies.adaptation import Plan
 from vlmlab.studies.adaptation import run as run_report
@@ -100,6 +104,26 @@ def test_a_stopped_run_resumes_to_the_same_bits(system, tmp_path):
     )
     assert stopped.record.stopped and not torch.equal(stopped.method.weight, whole.method.weight)
     assert torch.equal(adapt(asked(system), checkpoint=file).method.weight, whole.method.weight)
+
+
+@pytest.mark.parametrize("change", ["boxes", "semantic", "caption"])
+def test_a_checkpoint_of_other_annotations_belongs_to_another_run(change, tmp_path):
+    data, file = toys.dense_dataset(), tmp_path / "checkpoint.pt"
+
+    def annotated(**changes):
+        """The training images, of which the first has another annotation."""
+        train = copy.copy(data.train)
+        train._annotate = lambda i: dataclasses.replace(data.train.truth(i), **(changes if i == 0 else {}))
+        train._caption = lambda i: "another sentence" if change == "caption" and changes and i == 0 else "a sentence"
+        task = Task(toys.backbone(), dataclasses.replace(data, train=train), 0, seed=1)
+        return task.seen_by("open-vocabulary")
+
+    first = data.train.truth(0)
+    other = {"boxes": {"boxes": first.boxes + 1}, "semantic": {"semantic": first.semantic + 1}}
+    fit(ToySegmenter(toys.backbone()), annotated(), checkpoint=file)
+    fit(ToySegmenter(toys.backbone()), annotated(), checkpoint=file)  # the same: it goes on
+    with pytest.raises(ForeignCheckpoint, match="annotations"):
+        fit(ToySegmenter(toys.backbone()), annotated(**other.get(change, {"boxes": first.boxes})), checkpoint=file)
 
 
 def test_sweep_store_and_table(tmp_path):

@@ -300,6 +300,17 @@ class ImageSet:
         text = "\n".join([self._pictures.identity(), *self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
+    def annotations_fingerprint(self) -> str:
+        """Hash of the boxes, masks and captions that are known of these images; every one of them is read for it."""
+        digest = hashlib.sha256()
+        for i in range(len(self)):
+            truth = self.truth(i) if self.dense else None
+            parts = (truth.boxes, truth.labels, truth.instances, truth.semantic) if truth else ()
+            for part in parts:
+                digest.update(b"none" if part is None else f"{list(part.shape)}".encode() + part.numpy().tobytes())
+            digest.update((self.caption(i) if self.captioned else "").encode() + b"\0")
+        return digest.hexdigest()[:24]
+
     def _with(
         self,
         labels: Tensor,

@@ -9,6 +9,7 @@ Dimensions: N support images, B batch, V views, e joint width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -294,6 +295,12 @@ class _Run:
                 )
             self.losses.append(value)
 
+    @functools.cached_property
+    def _annotations(self) -> list[str]:
+        """Of a system that learns from boxes, masks or captions, what these are; read once per run."""
+        dense = isinstance(self.method, Dense)
+        return [stage.pictures.annotations_fingerprint() for stage in self.stages] if dense else []
+
     def _identity(self) -> str:
         """Hash of what must be equal for a checkpoint to belong to this run."""
         labels = b"".join(stage.labels.cpu().numpy().tobytes() for stage in self.stages)
@@ -303,6 +310,7 @@ class _Run:
             "config": dataclasses.asdict(self.method.config),
             "pictures": [stage.pictures.fingerprint() for stage in self.stages],
             "labels": hashlib.sha256(labels).hexdigest(),
+            "annotations": self._annotations,
             "classes": list(self.task.classes),
             "templates": list(self.task.templates),
             "seed": self.task.seed,
@@ -337,7 +345,7 @@ class _Run:
             ) from error
         if not isinstance(state, dict) or state.get("identity") != self._identity():
             raise ForeignCheckpoint(
-                f"the checkpoint {path} belongs to another run (other images, settings or weights); delete it or name another file"
+                f"the checkpoint {path} belongs to another run (other images, annotations, settings or weights); delete it or name another file"
             )
         self.losses = list(state["losses"])
         self.clock.add(*state["seconds"])
