@@ -61,11 +61,12 @@ def test_base_and_new_come_from_one_learning_on_base(toys):
 
 
 def test_under_shift_the_same_system_meets_every_other_style(toys, monkeypatch):
-    from vlmlab.studies import run
+    from vlmlab.studies import run, splits
 
     black = ArrayPictures(lambda: np.zeros((4, 32, 32, 3), np.uint8), "black")
     night = dataclasses.replace(toys, name="colours-night", test=ImageSet(black, np.arange(4), list("abcd")))
-    monkeypatch.setattr(run, "shifted_versions", lambda name: ("colours-night", "colours-again"))
+    for module in (run, splits):
+        monkeypatch.setattr(module, "shifted_versions", lambda name: ("colours-night", "colours-again"))
     monkeypatch.setattr(run, "load_dataset", lambda name, **how: night if name == "colours-night" else toys)
     metrics = run_experiment(colours("tip_adapter", split="shift", config=(("passes", "0"),)))["metrics"]
     alone = run_experiment(colours("tip_adapter", config=(("passes", "0"),)))["metrics"]

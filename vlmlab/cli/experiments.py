@@ -216,6 +216,8 @@ def sweep(
         from vlmlab.studies.sweep import sweep as run_all  # a missing package is told before the plan
 
         results = ResultStore(store)
+        if not os.path.isdir(results.folder):
+            results.prepare()  # a folder that cannot be made is told before the plan
         for line in _plan(experiments, results):
             say(line)
         outcomes = run_all(experiments, results, workers, scheduler, _reporter(len(experiments)), download)
