@@ -216,7 +216,7 @@ def sweep(
         from vlmlab.studies.sweep import sweep as run_all  # a missing package is told before the plan
 
         results = ResultStore(store)
-        if not os.path.isdir(results.folder):
+        if not results.folder.is_dir():
             results.prepare()  # a folder that cannot be made is told before the plan
         for line in _plan(experiments, results):
             say(line)
