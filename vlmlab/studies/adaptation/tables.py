@@ -138,7 +138,7 @@ def _zero_shot(rows: Sequence[dict], metric: str) -> str:
     found = _mean(rows[:1], of="zero_shot")
     if metric == "accuracy":
         return f"zero-shot prediction is right on {found} % of the test images; "
-    return f"zero-shot prediction has a {TITLES[metric]} of {found} %; "
+    return f"in {TITLES[metric]}, zero-shot prediction has {found} %; "
 
 
 def _mean(rows: Sequence[dict], of: str = "metrics") -> str:
