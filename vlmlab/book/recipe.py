@@ -21,6 +21,8 @@ SCRATCH_LINES = (15, 40)
 """Lines of code, comments included, of the cell that builds the system from scratch."""
 SECTIONS = ("Objectives", "The idea", "What breaks it", "Exercises", "Published and measured", "Summary", "References")
 """Headings of the second level that a chapter has, in this order, with others between."""
+COLUMNS = 100
+"""Characters of a line of code: what a page of 1280 pixels shows without a scrollbar."""
 ALT_AT_LEAST = 20  # letters: "figure" is no description
 UNREADABLE_MAPS = (
     "jet",
@@ -54,6 +56,7 @@ def faults_of(notebook: dict) -> Iterator[str]:
     yield from _head(cells)
     yield from _sections(cells)
     yield from _objectives(cells)
+    yield from _widths(cells)
     yield from _scratch(cells)
     yield from _exercises(cells)
     yield from _facts(cells)
@@ -118,6 +121,13 @@ def _objectives(cells: list[_Cell]) -> Iterator[str]:
             yield f"objective {i} names no exercise that tests it, such as (exercise 2)"
         for n in sorted(named - numbers):
             yield f"objective {i} names exercise {n}, which does not exist"
+
+
+def _widths(cells: list[_Cell]) -> Iterator[str]:
+    for place, cell in enumerate(cells, 1):
+        longest = max(map(len, cell.text.splitlines()), default=0) if cell.code else 0
+        if longest > COLUMNS:
+            yield f"cell {place} has a line of {longest} columns; code has at most {COLUMNS}"
 
 
 def _scratch(cells: list[_Cell]) -> Iterator[str]:

@@ -126,6 +126,8 @@ def scatter(
         axes.scatter([p[1] for p in points], [p[2] for p in points], color=VALUE, s=34, zorder=2)
         tidy(axes, title, x, y if title == next(iter(panels)) else "")
         axes.set_xscale("log" if log else "linear")
+        if log:
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.margins(x=0.2, y=0.1)
     for axes, points in zip(fig.axes, panels.values(), strict=True):  # after both, because names need the final layout
         write_names(axes, points)

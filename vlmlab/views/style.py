@@ -116,8 +116,8 @@ class Still(Figure):
 
     def draw(self, renderer) -> None:
         for text in self.findobj(Text) if self.foreign else ():
-            if "\\mathdefault" not in text.get_text():  # the powers of ten of a logarithmic axis
-                text.set_parse_math(False)
+            # The powers of ten of a logarithmic axis are written as formulas, by ticks that are empty before the first drawing.
+            text.set_parse_math(not text.get_text() or "\\mathdefault" in text.get_text())
             if not text.get_text().isascii():
                 text.set_fontfamily(FONTS)
         super().draw(renderer)
