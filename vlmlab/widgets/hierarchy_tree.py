@@ -17,6 +17,12 @@ from vlmlab.widgets.panel import Panel, PictureChooser, Waiting, image_view, jpe
 
 SIDE = 150  # pixels of the image on the page
 GOOD, BAD, ASKED = RIGHT, WRONG, "#BFBFBF"
+# On the page these stand on the theme's ground, which may be dark; the mark in front says the same without any colour.
+IN_THEME = {
+    GOOD: f"var(--jp-success-color1, {GOOD})",
+    BAD: f"var(--jp-error-color1, {BAD})",
+    MUTED: "var(--jp-ui-font-color2, #666)",
+}
 SYSTEMS = ("zero_shot", "coop", "protect")
 
 
@@ -122,7 +128,7 @@ class HierarchyTree(Panel):
             style, mark = "", ""
             if answer["nodes"][node] == child:
                 mark, colour = _mark(answer, node)
-                style = f"color:{colour};font-weight:bold"
+                style = f"color:{IN_THEME[colour]};font-weight:bold"
             label = f"<span style='{style}'>{mark}{html.escape(child)}</span>"
             share = f" <small>{100 * answer['share'][child]:.0f} %</small>"
             leaf = " &#8592; among all leaves" if child == answer["leaf"] else ""
