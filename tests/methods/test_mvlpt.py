@@ -13,11 +13,12 @@ from vlmlab.datasets.task import Task
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
+from vlmlab.methods.text_prompt.cocoop import CoCoOp
 from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_visual_prompt.mvlpt import MVLPT
 from vlmlab.methods.text_visual_prompt.upt import UPT
 
-CARRIERS = ("text", "image", "both")
+CARRIERS = ("text", "image", "both", "cocoop")
 SHOP = ["cup", "hat"]
 
 
@@ -98,6 +99,31 @@ def test_numbers_of_the_official_implementation(variant, settings):
     same_gradients({f"prompt_learner.{name}": grad for name, grad in grads.items()}, numbers)
 
 
+def test_the_carrier_of_cocoop_is_cocoop_from_a_random_context(backbone, batch):
+    method = prepared(backbone, carrier="cocoop")
+    alone = CoCoOp(backbone, CoCoOp.Config(n_ctx=2, init=""))
+    alone.prepare(method_task := three_tasks())
+    assert method_task.classes == method.classes and method.eats == "features"
+    alone.load_state_dict(method.carrier.state_dict())
+    same(method.logits(batch), alone.logits(batch).detach())
+    method.loss(batch).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
+
+
+@pytest.mark.parametrize("carrier", ["image", "both"])
+def test_visual_prompts_may_be_learned_at_another_width(backbone, batch, carrier):
+    method = prepared(backbone, carrier=carrier, project=16, mixing="apart")
+    plain = prepared(backbone, carrier=carrier, mixing="apart")
+    assert method.carrier.visual.shape[-1] == 16 and plain.carrier.visual.shape[-1] == 128
+    with torch.no_grad():
+        plain.carrier.visual.copy_(method.carrier.visual_proj(method.carrier.visual))
+        if carrier == "both":
+            plain.carrier.context.copy_(method.carrier.context)
+    same(method.logits(batch), plain.logits(batch).detach())
+    method.loss(batch).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
+
+
 @pytest.mark.parametrize("carrier", CARRIERS)
 def test_source_pictures_are_classified_among_all_source_classes(backbone, sources, carrier):
     """(1): the union of hen, pig, goat, cup, hat; a label is counted from where its task's classes begin."""
@@ -157,7 +183,7 @@ def test_the_mixing_is_that_of_upt(backbone, batch):
 
 def test_default_sizes_follow_the_carrier(backbone):
     sizes = {c: prepared(backbone, carrier=c, n_ctx=None).carrier.config.n_ctx for c in CARRIERS}
-    assert sizes == {"text": 16, "image": 16, "both": 4}
+    assert sizes == {"text": 16, "image": 16, "both": 4, "cocoop": 4}
 
 
 def test_the_target_stage_starts_where_the_source_stage_ended(backbone):

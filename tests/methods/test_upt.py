@@ -90,8 +90,35 @@ def test_alone_a_prompt_sees_itself_as_in_the_re_implementation(hidden, backbone
     assert all(p.grad is not None for p in method.parameters())
 
 
-def test_prompts_go_where_the_equations_say(backbone):
-    method = prepared(backbone)
+def test_without_mixing_the_prompts_are_what_is_learned(backbone):
+    method = prepared(backbone, mixing="apart")
+    assert {name for name, _ in method.named_parameters()} == {"context", "visual"}
+    context, visual = method.mixed()
+    assert context is method.context and torch.equal(visual, method.visual)
+    method.loss(given(backbone)).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
+
+
+@pytest.mark.parametrize("mixing", ["together", "apart"])
+def test_visual_prompts_of_another_number_and_width(mixing, backbone):
+    """Learned at width 16, taken to the tower's 128; logits are those of the prompts that come out, learned as they are."""
+    method = prepared(backbone, mixing=mixing, visual_ctx=2, project=16)
+    assert method.visual.shape == (3, 2, 16) and method.context.shape == (4, 192)
+    context, visual = method.mixed()
+    assert visual.shape == (3, 2, 128)
+    plain = prepared(backbone, mixing="apart", visual_ctx=2)
+    plain.context.data, plain.visual.data = context.detach(), visual.detach()
+    torch.testing.assert_close(method.logits(given(backbone)), plain.logits(given(backbone)), atol=1e-5, rtol=1e-4)
+    method.loss(given(backbone)).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
+    if mixing == "apart":
+        expected = method.visual @ method.visual_proj.weight.T + method.visual_proj.bias
+        torch.testing.assert_close(visual, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mixing", ["together", "apart"])
+def test_prompts_go_where_the_equations_say(mixing, backbone):
+    method = prepared(backbone, mixing=mixing)
     (context, visual), images = method.mixed(), noise_images(32)
     text, sentences = backbone.text, [f"X X {name} X X." for name in CLASSES]
     tokens = text.tokenize(sentences)

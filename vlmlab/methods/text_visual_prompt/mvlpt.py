@@ -8,11 +8,12 @@ stages is the same set of prompts; the recipe is the same, too.
     target stage: start at theta_S,  theta_T = argmin CE(s f W^T, y),  W: the target's classes                      (2)
     f = n(E_I(x; theta)),   W = n(E_T(theta around the names))                                                      (3)
 
-theta is one of three carriers, the setting `carrier`:
+theta is one of four carriers, the setting `carrier`:
 
     text    M context vectors around the name                                 (MCoOp)
     image   M tokens at the input of every block of the image tower           (MVPT)
     both    UPT: tokens for both towers, mixed by a small transformer         (MUPT)
+    cocoop  CoCoOp: M context vectors that a network shifts by the image      (in the release, not in the paper)
 
 In (1) the softmax runs over the classes of all sources, so that an image of one task must also be told from the classes of the
 others; with `per_task` it is classified among its own task's.
@@ -22,8 +23,8 @@ dataset that is asked for. Without companions there is no source stage: that is 
 
 What differs from the release: its `per_task` multiplies the logits of other tasks by 0, which can win; here they are left out. It
 averages the prompts of three source runs, and keeps the best of a run by validation; here the source run has the seed of the target
-run, and its last step counts. In UPT the tokens do attend to each other (see there; `mixing=alone` is the release's). float32; no
-image is augmented unless training asks for views.
+run, and its last step counts. In UPT the tokens do attend to each other (see there; `mixing=alone` is the release's,
+`mixing=apart` its PROJECT_METHOD identity). float32; no image is augmented unless training asks for views.
 
 Dimensions: B batch, C classes, S source classes of all tasks, M prompt tokens, L image blocks, d text width, D image width,
 e joint width.
@@ -43,8 +44,10 @@ from torch import Tensor, nn
 from vlmlab.datasets.multi_task import HELP, MultiTask
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import SETS, spoken
+from vlmlab.methods.text_prompt.cocoop import CoCoOp
 from vlmlab.methods.text_prompt.coop import CoOp
-from vlmlab.methods.text_visual_prompt.upt import UPT
+from vlmlab.methods.text_visual_prompt.upt import MIXINGS, UPT, projection, visual_prompts
+from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
 
@@ -67,11 +70,17 @@ class MVLPT(Method):
         companions: str = option("related", f"source tasks; {HELP}")
         companion_shots: int = option(16, "labelled images per class of the source tasks", 1, 1000)
         per_task: bool = option(False, "classify a source image among the classes of its own task only")
-        carrier: str = option("both", "the prompts", choices=("both", "text", "image"))
-        n_ctx: int | None = option(None, "prompt tokens M (in every block); none: 4 for both towers, 16 for one", 1, 64)
-        position: str = option("middle", "where the class name stands", choices=("end", "middle", "front"))
+        carrier: str = option("both", "the prompts", choices=("both", "text", "image", "cocoop"))
+        n_ctx: int | None = option(
+            None, "prompt tokens M (in every block); none: 4 for both towers and cocoop, 16 for one tower", 1, 64
+        )
+        visual_ctx: int | None = option(None, "tokens in every image block, with both towers; none: M", 1, 64)
+        project: int | None = option(None, "width that visual prompts are learned at; none: the tower's", 1, 4096)
+        position: str = option(
+            "middle", "where the class name stands; cocoop: at the end", choices=("end", "middle", "front")
+        )
         mixing: str = option(
-            "together", "what a prompt of UPT attends to: all, or itself", choices=("together", "alone")
+            "together", "what a prompt of UPT attends to: all, or itself; apart: no network", choices=MIXINGS
         )
         epochs: int = option(200, "passes over the training images, in each stage", 1, 10000)
 
@@ -86,18 +95,22 @@ class MVLPT(Method):
 
     @classmethod
     def needs(cls, config) -> tuple[str, ...]:
-        return {"text": ("text tokens",), "image": ("image tokens",)}.get(config.carrier, cls.info.needs)
+        text = ("text tokens",)
+        return {"text": text, "cocoop": text, "image": ("image tokens",)}.get(config.carrier, cls.info.needs)
 
     def __init__(self, backbone, config=None):
         super().__init__(backbone, config)
         config = self.config
-        n_ctx = config.n_ctx or (4 if config.carrier == "both" else 16)
+        n_ctx = config.n_ctx or (4 if config.carrier in ("both", "cocoop") else 16)
         if config.carrier == "text":
             self.carrier = CoOp(backbone, CoOp.Config(n_ctx=n_ctx, position=config.position))
         elif config.carrier == "image":
-            self.carrier = VisualPrompts(backbone, VisualPrompts.Config(n_ctx))
+            self.carrier = VisualPrompts(backbone, VisualPrompts.Config(n_ctx, config.project))
+        elif config.carrier == "cocoop":
+            self.carrier = CoCoOp(backbone, CoCoOp.Config(n_ctx=n_ctx, init=""))
         else:
-            self.carrier = UPT(backbone, UPT.Config(n_ctx=n_ctx, position=config.position, mixing=config.mixing))
+            same = {name: getattr(config, name) for name in ("position", "mixing", "visual_ctx", "project")}
+            self.carrier = UPT(backbone, UPT.Config(n_ctx=n_ctx, **same))
         self.eats = self.carrier.eats
 
     def prepare(self, task) -> None:
@@ -145,20 +158,22 @@ class VisualPrompts(Method):
     @dataclasses.dataclass
     class Config:
         n_ctx: int = option(16, "prompt tokens M in every block", 1, 64)
+        project: int | None = option(None, "width that they are learned at; none: the tower's", 1, 4096)
 
     def prepare(self, task) -> None:
         self.set_classes(task.classes, task.templates)
         image, noise = self.backbone.image, torch.Generator().manual_seed(task.seed)
-        size = image.visual.patch_size[0] * image.visual.patch_size[1]
-        bound = (6 / (3 * size + image.width)) ** 0.5  # Xavier's bound, as if a patch were embedded
-        start = bound * (2 * torch.rand(image.depth, self.config.n_ctx, image.width, generator=noise) - 1)
+        width = self.config.project or image.width
+        start = visual_prompts(image, image.depth, self.config.n_ctx, width, noise)
         self.visual = nn.Parameter(start.to(self.backbone.device))  # [L, M, D]
+        with LocalRandom(task.seed):
+            self.visual_proj = projection(self.config.project, image.width).to(self.backbone.device)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
         self.classifier = self.backbone.class_embeddings(spoken(classes), SETS["photo"])  # [C, e]
 
     def logits(self, batch: Batch) -> Tensor:
-        first, *deep = self.visual
+        first, *deep = self.visual_proj(self.visual)
         f = F.normalize(self.backbone.image.forward(batch.images, first, deep, behind_norm=True), dim=-1)
         return self.backbone.logit_scale * f @ self.classifier.T  # [B, C]

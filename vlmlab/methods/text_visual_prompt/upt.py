@@ -4,22 +4,25 @@ Survey, section 6.3.1. Text prompts fail where the images of a class vary much, 
 close. UPT learns both as one set of tokens: a tiny transformer lets them attend to each other, and then each encoder gets
 its part. The transformer is needed in training only; what it makes of the tokens is fixed afterwards.
 
-    U = [A_t P ; A_v V]        P [m, d] text prompts, V [L m, D] visual ones, both to width h            (1)
-    U' = U + Attention(LN U),   U'' = U' + MLP(LN U')            m + L m tokens, all of which see all    (2)
+    U = [A_t P ; A_v V]        P [m, d] text prompts, V [L k, D] visual ones, both to width h            (1)
+    U' = U + Attention(LN U),   U'' = U' + MLP(LN U')            m + L k tokens, all of which see all    (2)
     P' = B_t U''_text,   V' = B_v U''_visual                     back to the widths of the towers        (3)
     text:  [SOS] P'_1 .. P'_(m/2) [name_c] P'_(m/2+1) .. P'_m . [EOS]                                    (4)
     image: V'_l joins the class and patch tokens at the input of block l, behind the first norm, l = 1 .. L    (5)
     logits = s n(E_I) n(E_T)^T,   loss = cross-entropy                                                   (6)
 
 `towers` keeps one half alone, "text" or "image" (then with hand-written sentences), with the same network around it.
+`mixing=apart` has no network: P' = P, V' = V, both learned side by side. `visual_ctx` is k where it is not m. With `project` the
+visual prompts are learned at that width, and a linear layer takes them to D, behind (3).
 
 The authors released no code. This follows the paper's description and the re-implementation that came with MVLPT
 (sIncerass/MVLPT), whose sizes and initial values are the defaults here. What differs from that one: there the attention of (2)
 runs along the wrong axis, so that every prompt sees only itself, and a tower that is as wide as h has no maps A and B; here the
-prompts see each other, which is the paper's idea. `mixing=alone` is that re-implementation, number for number. float32; no
-image is augmented unless training asks for views.
+prompts see each other, which is the paper's idea. `mixing=alone` is that re-implementation, number for number. Its visual prompts
+of another width can be learned without mixing alone; here A_v and B_v are as wide as they. float32; no image is augmented unless
+training asks for views.
 
-Dimensions: B batch, C classes, m prompt tokens, L prompted image blocks, h width of the small transformer, d text width,
+Dimensions: B batch, C classes, m text prompts, k visual prompts of a block, L prompted image blocks, h width of the small transformer, d text width,
 D image width, e joint width.
 """
 
@@ -42,6 +45,8 @@ from vlmlab.methods.text_prompt.prompts import assemble
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
+MIXINGS = ("together", "alone", "apart")
+
 
 @register(
     "upt",
@@ -59,15 +64,17 @@ class UPT(Method):
 
     @dataclasses.dataclass
     class Config(Recipe):
-        n_ctx: int = option(4, "prompt tokens m, of the text and of every prompted image block", 1, 64)
+        n_ctx: int = option(4, "prompt tokens m of the text", 1, 64)
         depth: int | None = option(None, "image blocks with prompts L; none: all of them", 1, 48)
         towers: str = option("both", "which towers are prompted", choices=("both", "text", "image"))
         position: str = option("middle", "where the class name stands", choices=("end", "middle", "front"))
         hidden: int = option(128, "width h of the small transformer", 1, 4096)
         heads: int = option(1, "its attention heads", 1, 64)
         mixing: str = option(
-            "together", "what a prompt attends to there: all, or itself", choices=("together", "alone")
+            "together", "what a prompt attends to there: all, or itself; apart: no network", choices=MIXINGS
         )
+        visual_ctx: int | None = option(None, "prompt tokens k of every prompted image block; none: m", 1, 64)
+        project: int | None = option(None, "width that visual prompts are learned at; none: the tower's", 1, 4096)
         templates: str = option("dataset", f"sentences if only the image is prompted; {HELP}")
         epochs: int = option(200, "passes over the training images", 1, 10000)
 
@@ -98,12 +105,12 @@ class UPT(Method):
                 self.context = nn.Parameter(0.02 * torch.randn(m, d))  # P
                 self.text_in, self.text_out = self._maps(d)  # A_t, B_t
             if self.in_image:
-                image = self.backbone.image
-                size = image.visual.patch_size[0] * image.visual.patch_size[1]
-                bound = (6 / (3 * size + image.width)) ** 0.5  # Xavier's bound, as if a patch were embedded (VPT)
-                self.visual = nn.Parameter(bound * (2 * torch.rand(self.depth, m, image.width) - 1))  # V [L, m, D]
-                self.image_in, self.image_out = self._maps(image.width)  # A_v, B_v
-            self.mixer = ResidualAttentionBlock(h, config.heads, act_layer=QuickGELU)
+                k, width = config.visual_ctx or m, config.project or self.backbone.image.width
+                self.visual = nn.Parameter(visual_prompts(self.backbone.image, self.depth, k, width))  # V [L, k, D]
+                self.image_in, self.image_out = self._maps(width)  # A_v, B_v
+                self.visual_proj = projection(config.project, self.backbone.image.width)
+            if config.mixing != "apart":
+                self.mixer = ResidualAttentionBlock(h, config.heads, act_layer=QuickGELU)
         self.to(device)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
@@ -118,20 +125,24 @@ class UPT(Method):
             self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # [C, e]
 
     def mixed(self) -> tuple[Tensor | None, Tensor | None]:
-        """P' [m, d] and V' [L, m, D] of (3); None for a tower without prompts."""
+        """P' [m, d] and V' [L, k, D] of (3); None for a tower without prompts."""
+        if self.config.mixing == "apart":
+            visual = self.visual_proj(self.visual) if self.in_image else None
+            return self.context if self.in_text else None, visual
         parts = []
         if self.in_text:
             parts.append(self.text_in(self.context))
         if self.in_image:
             parts.append(self.image_in(self.visual).flatten(0, 1))
-        tokens = torch.cat(parts)  # [m + L m, h] (1)
+        tokens = torch.cat(parts)  # [m + L k, h] (1)
         # All prompts form one sequence, or each prompt one of its own, in which it finds only itself.
         sequences = tokens[None] if self.config.mixing == "together" else tokens[:, None]
         tokens = run_block(self.mixer, sequences).flatten(0, 1)  # (2)
         split = self.config.n_ctx if self.in_text else 0
         context = self.text_out(tokens[:split]) if self.in_text else None
-        visual = self.image_out(tokens[split:]).unflatten(0, (self.depth, -1)) if self.in_image else None
-        return context, visual
+        if not self.in_image:
+            return context, None
+        return context, self.visual_proj(self.image_out(tokens[split:]).unflatten(0, (self.depth, -1)))
 
     def logits(self, batch: Batch) -> Tensor:
         context, visual = self.mixed()
@@ -145,8 +156,8 @@ class UPT(Method):
 
     def _maps(self, width: int) -> tuple[nn.Module, nn.Module]:
         """From a tower's `width` to h and back."""
-        h = self.config.hidden
-        if self.config.mixing == "alone" and width == h:  # as in the re-implementation
+        h, mixing = self.config.hidden, self.config.mixing
+        if mixing == "apart" or (mixing == "alone" and width == h):  # the latter as in the re-implementation
             return nn.Identity(), nn.Identity()
         return nn.Linear(width, h), nn.Linear(h, width)
 
@@ -155,3 +166,19 @@ class UPT(Method):
         if self.config.position == "end":
             return self.prompts.features(self.backbone.text, context)
         return self.prompts.features_around(self.backbone.text, context, self.order)
+
+
+def visual_prompts(image, depth: int, count: int, width: int, generator: torch.Generator | None = None) -> Tensor:
+    """[depth, count, width] within Xavier's bound, as if a patch were embedded (VPT, arXiv 2203.12119)."""
+    size = image.visual.patch_size[0] * image.visual.patch_size[1]
+    bound = (6 / (3 * size + width)) ** 0.5
+    return bound * (2 * torch.rand(depth, count, width, generator=generator) - 1)
+
+
+def projection(width: int | None, tower: int) -> nn.Module:
+    """From prompts of another width to the tower's, with He's initial values for the outputs; nothing if `width` is None."""
+    if width is None:
+        return nn.Identity()
+    layer = nn.Linear(width, tower)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+    return layer
