@@ -154,12 +154,19 @@ def test_a_chapter_that_was_not_run_shows_still_pictures(browser, server):
 # --- panels ------------------------------------------------------------------------------------------------------------
 
 
+def parts(box):
+    """Where a panel's controls and its answer are, looked up at once: what is above may still move both."""
+    return box.evaluate(
+        "panel => ['controls', 'shown'].map(part => panel.querySelector(`.vlmlab-${part}`).getBoundingClientRect().toJSON())"
+    )
+
+
 def fit_a_small_screen(page):
     """Controls of about 240 px beside the answer, on one screen, without scrollbars from a few pixels of margin."""
     for box in page.locator(".vlmlab-panel").all():
         name, edges = box.get_attribute("class"), box.bounding_box()
         assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 1280 and edges["height"] <= 640, (name, edges)
-        side, shown = (box.locator(f".vlmlab-{part}").first.bounding_box() for part in ("controls", "shown"))
+        side, shown = parts(box)
         assert 220 <= side["width"] <= 260 and side["x"] + side["width"] <= shown["x"], name
         assert abs(side["y"] - shown["y"]) < 4 and shown["width"] > 400, name
         bars = box.evaluate(
@@ -194,7 +201,7 @@ def test_a_page_at_150_percent_keeps_every_panel_in_its_width(panels):
         for box in panels.locator(".vlmlab-panel").all():
             name, edges = box.get_attribute("class"), box.bounding_box()
             assert edges["x"] >= 0 and edges["x"] + edges["width"] <= width, (name, edges)
-            side, shown = (box.locator(f".vlmlab-{part}").first.bounding_box() for part in ("controls", "shown"))
+            side, shown = parts(box)
             apart = side["x"] + side["width"] <= shown["x"] or side["y"] + side["height"] <= shown["y"]
             assert apart and shown["x"] + shown["width"] <= width and shown["width"] > 300, (name, side, shown)
     panels.set_viewport_size({"width": 1280, "height": 800})

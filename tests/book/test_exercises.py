@@ -1,3 +1,4 @@
+import math
 import re
 
 import numpy as np
@@ -10,13 +11,16 @@ from vlmlab.book.exercises import (
     better_prompts,
     beyond_one_label,
     discussion,
+    distillation_figures,
     feature_adapters,
     motivation,
     new_classes,
     other_methods,
+    pretraining_scale,
     start_here,
     text_prompts,
     text_visual_prompts,
+    transfer_figures,
     visual_prompts,
     without_labels,
 )
@@ -387,6 +391,53 @@ MISTAKES = {
         (lambda z, f, a: other_methods.merged(f, z, a), "ends are swapped"),
         (lambda z, f, a: {k: (1 - a) * z[k] + a * f[k] for k in z}, "whole number"),
         (lambda z, f, a: [], "a dictionary"),
+    ],
+    "08_1.slope": [
+        (lambda x, y: pretraining_scale.slope(x, y) / 2.302585, "points per factor e"),
+        (lambda x, y: pretraining_scale.slope(x, y) * 0.30103, "points per doubling"),
+        (lambda x, y: (y[x.argmax()] - y[x.argmin()]) / torch.log10(x.max() / x.min()), "least squares over all"),
+    ],
+    "08_1.controlled": [
+        (lambda r, v, f: [(j, i) for i, j in pretraining_scale.controlled(r, v, f)], "less of `varied` comes first"),
+        (lambda r, v, f: [(i, j) for i in r.index for j in r.index if r.at[i, v] < r.at[j, v]], "not equal but for seen"),
+        (lambda r, v, f: pretraining_scale.controlled(r, v, f)[:1], "a pair is missing"),
+        (lambda r, v, f: 5, "a list of pairs"),
+    ],
+    "08_1.saturates": [
+        (lambda x, y, t: float(y.mean() + pretraining_scale.slope(x, y) * (math.log10(t) - x.log10().mean())), "flatter"),
+        (lambda x, y, t: float(y[-1]), "the last two of"),
+    ],
+    "08_1.filter": [(lambda g, s: s / g, "turned round"), (lambda g, s: 10 ** (g / s), "factor of data")],
+    "08_2.all_from_parts": [
+        (lambda b, n: (b + n) / 2, "equally many classes"),
+        (lambda b, n: 2 * b * n / (b + n), "harmonic mean"),
+        (lambda b, n: (17 * b + 48 * n) / 65, "interchanged"),
+    ],
+    "08_2.odd_cell": [
+        (lambda r, i, c: -transfer_figures.odd_cell(r, i, c), "the sign"),
+        (lambda r, i, c: r[i, c] - r[torch.arange(len(r)) != i, c].mean(), "ignores how good the row is"),
+    ],
+    "08_2.shots_equal": [
+        (lambda s, c, level: 6.0, "interpolate log2"),
+        (lambda s, c, level: 8.0, "one of the measured"),
+        (lambda s, c, level: 5.0, "meets 63 elsewhere"),
+    ],
+    "08_2.same_protocol": [
+        (lambda r: False, "your filter refuses them"),
+        (lambda r: True, "differ in protocol were let through"),
+        (lambda r: "yes", "True or False is wanted"),
+    ],
+    "08_3.weights": [(lambda parts, whole: torch.full((3,), 1 / 3), "equally many classes")],
+    "08_3.one_scale": [
+        (lambda m, r, e: (m * r, m * e), "so divide"),
+        (lambda m, r, e: (m / r, m * e), "relative error"),
+        (lambda m, r, e: m / r, "two tensors are wanted"),
+    ],
+    "08_3.credit": [
+        (lambda rows: [(j, i) for i, j in distillation_figures.credit(rows)], "comes first"),
+        (lambda rows: [*distillation_figures.credit(rows), (0, 3)], "not one ingredient more"),
+        (lambda rows: distillation_figures.credit(rows)[:2], "a pair is missing"),
+        (lambda rows: 5, "a list of pairs"),
     ],
     "06_5.encodings": [(1000, "every sentence"), (200_000_000, "once per test image"), (20, "classes times sentences")],
 }  # fmt: skip

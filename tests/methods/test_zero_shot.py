@@ -39,6 +39,7 @@ def test_a_set_or_a_sentence_in_place_of_the_datasets_templates():
     assert not torch.allclose(photo.classifier, prepared(backbone, ["itap of a {}."]).classifier)
     assert {name: len(sentences) for name, sentences in SETS.items()} == {
         "photo": 1, "name": 1, "imagenet7": 7, "imagenet80": 80, "imagenet60": 60, "scene85": 85, "lasp35": 35,
+        "imagenet7scene": 8, "masked32": 32, "vild14": 14, "clipseg9": 9,
     }  # fmt: skip
     assert all(sentence.count("{}") == 1 for sentences in SETS.values() for sentence in sentences)
     assert choose("imagenet7+dataset", ["itap of a {}."]) == [*SETS["imagenet7"], "itap of a {}."]

@@ -29,7 +29,7 @@ def predict(
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
-    """Look for words in your own images, with a system that detects or segments.
+    """Look for words in your own images.
 
     The system learns from a dataset first. Scores of different systems mean different things, so there is no threshold
     unless you give one.
