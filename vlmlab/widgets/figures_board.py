@@ -18,7 +18,8 @@ FILTERS = ("protocol", "dataset", "backbone", "shots", "split", "metric")
 """Columns in which figures of one chart must agree."""
 PAGE = 12
 """Rows of the table below the chart."""
-SHOWN = ("system", "value", "protocol", "backbone", "shots", "dataset", "split", "source", "source_table")
+ALWAYS = ("system", "value", "source", "source_table")
+"""Columns of that table; of the filters it has those in which the figures differ, the others stand above the chart."""
 
 
 def what_differs(rows: pd.DataFrame) -> str:
@@ -92,10 +93,12 @@ class FiguresBoard(Panel):
     def _tabulate(self) -> None:
         begin = PAGE * (self.page.value - 1)
         lines = self.found.iloc[begin : begin + PAGE]
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in SHOWN)
+        system, value, *source = ALWAYS
+        shown = [system, value, *(name for name in FILTERS if self.found[name].nunique() > 1), *source]
+        head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in shown)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in line) + "</tr>"
-            for line in lines[list(SHOWN)].itertuples(index=False)
+            for line in lines[shown].itertuples(index=False)
         )
         told = f"{len(self.found)} figures, page {self.page.value} of {self.page.max}"
         self.table.value = f"<p><small>{told}</small></p><table><tr>{head}</tr>{body}</table>"

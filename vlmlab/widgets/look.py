@@ -41,7 +41,7 @@ LOOK = """<style>
 .vlmlab-told { color: #8F3D00; }
 body[data-jp-theme-light='false'] .vlmlab-told { color: #FFB074; }
 .vlmlab-hit { background: #FCE8B2; color: #222; }
-.vlmlab-panel table { text-align: left; border-spacing: 6px 1px; }
+.vlmlab-panel table { text-align: left; border-spacing: 6px 1px; overflow-wrap: break-word; }
 .vlmlab-panel td, .vlmlab-panel th { vertical-align: top; }
 .vlmlab-panel pre { margin: 0; white-space: pre; overflow-x: auto; }
 .vlmlab-shown .widget-hbox > .widget-html { flex: 1 1 240px; }
