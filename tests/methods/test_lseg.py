@@ -59,7 +59,10 @@ def prepared():
 def test_kept_tokens_are_those_of_the_images(prepared):
     method, task = prepared
     images = method.framed([task.train.images(i) for i in (3, 5)])[0]
-    torch.testing.assert_close(method.places[[3, 5]], method.read(images))
+    batch = Batch(images=images, index=torch.tensor([3, 5]), masks=torch.zeros(2, 32, 32))
+    torch.testing.assert_close(method.frozen.of(batch), method.read(images))
+    other = Batch(images=images.flip(0), index=torch.tensor([3, 5]), masks=batch.masks)
+    torch.testing.assert_close(method.frozen.of(other), method.read(images))  # by position: nothing is read again
 
 
 def test_new_words_take_no_part_in_training(prepared):

@@ -143,8 +143,8 @@ def run(**settings):
 
 def test_kept_tokens_are_those_that_would_be_computed(monkeypatch):
     kept, record = run(prompt_steps=2)
-    assert len(kept.kept_tokens) == 12
-    monkeypatch.setattr("vlmlab.methods.dense.mask_first.MOST_KEPT", 0)
+    assert len(kept.frozen._kept) == 12
+    monkeypatch.setattr("vlmlab.methods.dense.pixels.MOST_KEPT", 0)
     _, again = run(prompt_steps=2)
     assert again.losses == pytest.approx(record.losses, rel=1e-4)
 

@@ -5,7 +5,7 @@ Dimensions: B images, S image side, H x W an image of any size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmlab.errors import VlmlabError
 from vlmlab.geometry import Frame
-from vlmlab.methods.method import Method
+from vlmlab.methods.method import PICTURES_AT_ONCE, Method
 
 
 class Dense(Method):
@@ -36,6 +36,12 @@ class Dense(Method):
         fill = [round(255 * value) for value in self.backbone.mean.tolist()]
         raw = np.stack([frame.pixels(picture, fill) for frame, picture in zip(frames, pictures, strict=True)])
         return self.backbone.preprocess(raw).to(self.backbone.device), frames
+
+    def framed_in_turn(self, pictures) -> Iterator[tuple[range, Tensor, list[Frame]]]:
+        """All images of a set by `framed`, a few at a time: (their positions, the images, their frames)."""
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            at = range(start, min(start + PICTURES_AT_ONCE, len(pictures)))
+            yield at, *self.framed([pictures.images(i) for i in at])
 
     def say(self, words: Sequence[str]) -> None:
         """Take these words for classes. Raises `VlmlabError` if there are none, or if one comes twice."""

@@ -19,11 +19,9 @@ from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_former import MaskFormer, segments, set_loss
-from vlmlab.methods.dense.pixels import halved, tokens
+from vlmlab.methods.dense.pixels import Frozen, halved, thirds, tokens
 from vlmlab.methods.dense.segmenter import Segmenter
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Recipe, option
-
-MOST_KEPT = 2**29  # numbers of frozen tokens that stay in memory: 2 GB
+from vlmlab.methods.method import Batch, Recipe, option
 
 
 class MaskFirst(Segmenter):
@@ -65,8 +63,8 @@ class MaskFirst(Segmenter):
             )
         super().prepare(task)
         self.seen, self.unseen = list(task.base), list(task.new)
-        self.pictures, self.kept_tokens = task.train, None
-        self.after = sorted({max(1, tower.depth // 3), max(1, 2 * tower.depth // 3), tower.depth})
+        self.pictures, self.after = task.train, thirds(tower.depth)
+        self.frozen = Frozen(self, self.pictures, self.read)
         grid = tower.grid(self.backbone.image_size, self.backbone.image_size)
         config, token_width = self.config, len(self.after) * tower.width
         self.network = MaskFormer(token_width, grid, config.queries, config.layers, config.width)
@@ -97,7 +95,7 @@ class MaskFirst(Segmenter):
     def loss(self, batch: Batch) -> Tensor:
         truths = [self.truth(semantic) for semantic in halved(batch.masks)]
         words, total = self.taught_words(), 0.0
-        for masks, z in self.network(batch.images, self.tokens(batch)):
+        for masks, z in self.network(batch.images, self.frozen.of(batch)):
             total = total + set_loss(
                 self.names(z, words).float(), masks.flatten(2).float(), truths,
                 self.config.null_weight, self.config.mask_weight, self.config.dice_weight,
@@ -111,31 +109,13 @@ class MaskFirst(Segmenter):
         place[self.seen] = torch.arange(len(self.seen), device=semantic.device)
         return place[labels], masks, counted
 
-    def tokens(self, batch: Batch) -> Tensor:
-        """Frozen tokens [B, L d', h, w] of the images: those of training images are kept after the first look."""
-        if batch.masks is None or not batch.whole:
-            return tokens(self.backbone.image, batch.images, self.after)
-        if self.kept_tokens is None:
-            side = self.backbone.image_size
-            height, width = self.backbone.image.grid(side, side)
-            each = len(self.after) * self.backbone.image.width * height * width
-            self.kept_tokens = self._all_tokens() if each * len(self.pictures) <= MOST_KEPT else ()
-        if not len(self.kept_tokens):
-            return tokens(self.backbone.image, batch.images, self.after)
-        return self.kept_tokens[batch.index].to(self.backbone.device)
-
-    def _all_tokens(self) -> Tensor:
-        """Of all training images [n, L d', h, w], on the CPU, in an order that a resumed run repeats."""
-        found = []
-        for start in range(0, len(self.pictures), PICTURES_AT_ONCE):
-            positions = range(start, min(start + PICTURES_AT_ONCE, len(self.pictures)))
-            images, _ = self.framed([self.pictures.images(i) for i in positions])
-            found.append(tokens(self.backbone.image, images, self.after).cpu())
-        return torch.cat(found)
+    def read(self, images: Tensor) -> Tensor:
+        """Frozen tokens [B, L d', h, w] of images [B, 3, S, S]."""
+        return tokens(self.backbone.image, images, self.after)
 
     # --- what it proposes --------------------------------------------------------------------------------------------
 
     def propose(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(mask logits [B, N, S, S], segments z [B, N, d]) of images [B, 3, S, S], from the last layer."""
-        masks, z = self.network(images, tokens(self.backbone.image, images, self.after))[-1]
+        masks, z = self.network(images, self.read(images))[-1]
         return F.interpolate(masks.float(), size=images.shape[-2:], mode="bilinear"), z

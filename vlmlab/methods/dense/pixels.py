@@ -8,13 +8,17 @@ Dimensions: B images, S image side, h x w places of the tower, d its width, L bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.blocks import run_block
+from vlmlab.methods.dense.dense import Dense
+from vlmlab.methods.method import Batch
+
+MOST_KEPT = 2**29  # numbers of frozen tokens that stay in memory: 2 GB
 
 
 @torch.no_grad()
@@ -32,6 +36,36 @@ def tokens(image, images: Tensor, after: Sequence[int]) -> Tensor:
         if j in after:
             found.append(F.layer_norm(x[:, 1:].float(), x.shape[-1:]))
     return torch.cat(found, -1).transpose(1, 2).unflatten(2, image.grid(*images.shape[-2:]))
+
+
+def thirds(depth: int) -> list[int]:
+    """The blocks whose tokens are read: the last one of each third of `depth` blocks, counted from 1."""
+    return sorted({max(1, depth // 3), max(1, 2 * depth // 3), depth})
+
+
+class Frozen:
+    """What a frozen tower says of the training images, read once: `of(batch)` is what `read` gives for the batch's images.
+
+    Kept on the CPU, in an order that a resumed run repeats, unless it is more than `MOST_KEPT` numbers.
+    """
+
+    def __init__(self, method: Dense, pictures, read: Callable[[Tensor], Tensor]) -> None:
+        self.method, self.pictures, self.read = method, pictures, read
+        self._kept: Tensor | None = None
+        self._too_large = False
+
+    def of(self, batch: Batch) -> Tensor:
+        """[B, ...] for a batch of training images, or of any others."""
+        if batch.masks is None or not batch.whole or self._too_large:
+            return self.read(batch.images)
+        if self._kept is None:
+            each = self.read(batch.images[:1]).numel()
+            self._too_large = each * len(self.pictures) > MOST_KEPT
+            if self._too_large:
+                return self.read(batch.images)
+            parts = self.method.framed_in_turn(self.pictures)
+            self._kept = torch.cat([self.read(images).cpu() for _, images, _ in parts])
+        return self._kept[batch.index.cpu()].to(batch.images.device)
 
 
 class TokenNet(nn.Module):

@@ -43,9 +43,9 @@ from vlmlab.backbones.blocks import attention_map, finish, project, run_block
 from vlmlab.datasets.truth import NOTHING
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense import cam
-from vlmlab.methods.dense.pixels import TextPixels, halved, tokens
+from vlmlab.methods.dense.pixels import TextPixels, halved, thirds, tokens
 from vlmlab.methods.dense.segmenter import Segmenter
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Recipe, option, rate_by_step
+from vlmlab.methods.method import Batch, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -115,7 +115,7 @@ class CLIPES(Segmenter):
         self.grounds = list(task.grounds)
         self.set_map_words()
         depth = self.backbone.image.depth
-        self.after = sorted({max(1, depth // 3), max(1, 2 * depth // 3), depth})
+        self.after = thirds(depth)
         width = len(self.after) * self.backbone.image.width
         self.student = TextPixels(width, self.backbone.embed_dim).to(self.backbone.device)
         self.threshold = self.chosen_threshold(task.val)
@@ -212,10 +212,8 @@ class CLIPES(Segmenter):
     def scored(self, pictures, spread: bool = True) -> tuple[Tensor, Tensor]:
         """(score [N, S, S] and class [N, S, S] of the strongest map at every pixel) of the images of a labelled set."""
         found = []
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            at = range(start, min(start + PICTURES_AT_ONCE, len(pictures)))
-            images, _ = self.framed([pictures.images(i) for i in at])
-            shown = pictures.labels[start : at.stop].to(images.device) > 0
+        for at, images, _ in self.framed_in_turn(pictures):
+            shown = pictures.labels[at.start : at.stop].to(images.device) > 0
             pairs, plain, wide = self.maps_of(images, shown)
             maps = wide if spread else plain
             maps = F.interpolate(maps[:, None], size=images.shape[-2:], mode="bilinear")[:, 0] if len(maps) else maps
@@ -252,13 +250,8 @@ class CLIPES(Segmenter):
             self.backbone.device
         )
         self.tokens = torch.cat(
-            [tokens(self.backbone.image, images, self.after).half() for images in self._framed_in_turn(train)]
+            [tokens(self.backbone.image, images, self.after).half() for _, images, _ in self.framed_in_turn(train)]
         )
-
-    def _framed_in_turn(self, pictures):
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            at = range(start, min(start + PICTURES_AT_ONCE, len(pictures)))
-            yield self.framed([pictures.images(i) for i in at])[0]
 
     # --- the student -------------------------------------------------------------------------------------------------
 

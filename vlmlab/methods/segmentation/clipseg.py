@@ -44,7 +44,7 @@ from vlmlab.backbones.blocks import finish, project, run_block
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.crops import grown
 from vlmlab.methods.dense.segmenter import Segmenter
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Recipe, option
+from vlmlab.methods.method import Batch, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -131,17 +131,15 @@ class CLIPSeg(Segmenter):
             raise VlmlabError("CLIPSeg learns from images with masks; choose tableau")
         activations, present, prompts = [], torch.zeros(len(train), classes, dtype=torch.bool), []
         count = torch.zeros(classes, dtype=torch.long)
-        for start in range(0, len(train), PICTURES_AT_ONCE):
-            at = range(start, min(start + PICTURES_AT_ONCE, len(train)))
-            images, frames = self.framed([train.images(i) for i in at])
+        for at, images, frames in self.framed_in_turn(train):
             activations.append([x.half() for x in self.read(images)])
             semantic = torch.stack([f.truth(train.truth(i)).semantic.long() for f, i in zip(frames, at, strict=True)])
             for b, own in enumerate(semantic):
-                present[start + b, own[own >= 0].unique()] = True
-            pairs = present[start : at.stop].nonzero()  # of an image and a class that it shows
+                present[at.start + b, own[own >= 0].unique()] = True
+            pairs = present[at.start : at.stop].nonzero()  # of an image and a class that it shows
             rank = count[pairs[:, 1]] + _earlier(pairs[:, 1])
             pairs = pairs[rank < self.config.prompts_per_class]
-            count += present[start : at.stop].sum(0)
+            count += present[at.start : at.stop].sum(0)
             if len(pairs):
                 masks = semantic[pairs[:, 0]] == pairs[:, 1, None, None]
                 prompts.append((pairs[:, 1], self.image_prompts(images[pairs[:, 0]], masks.to(images.device))))

@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.dense.pixels import TextPixels, halved, tokens
+from vlmlab.methods.dense.pixels import Frozen, TextPixels, halved, thirds, tokens
 from vlmlab.methods.dense.segmenter import Segmenter
-from vlmlab.methods.method import PICTURES_AT_ONCE, Batch, Recipe, option
+from vlmlab.methods.method import Batch, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
@@ -81,14 +81,13 @@ class LSeg(Segmenter):
         if not task.train.dense:
             raise VlmlabError("LSeg learns from images with masks; choose tableau")
         tower = self.backbone.image
-        self.after = sorted({max(1, tower.depth // 3), max(1, 2 * tower.depth // 3), tower.depth})
+        self.after = thirds(tower.depth)
         self.net = Pixels(
             len(self.after) * tower.width, self.backbone.embed_dim, self.config.block, self.config.depth
         ).to(self.backbone.device)
         self.taught = list(task.base)
         self.taught_words = self.words[self.taught]
-        # The tower is frozen: what it says of the training images is read once.
-        self.places = torch.cat([self.read(images) for images in self._framed(task.train)])
+        self.frozen = Frozen(self, task.train, self.read)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Other words; the student stays as it is."""
@@ -98,12 +97,6 @@ class LSeg(Segmenter):
     def read(self, images: Tensor) -> Tensor:
         """Frozen tokens [B, D, h, w], in half precision, as they are kept."""
         return tokens(self.backbone.image, images, self.after).half()
-
-    def _framed(self, pictures):
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            yield self.framed([pictures.images(i) for i in range(start, min(start + PICTURES_AT_ONCE, len(pictures)))])[
-                0
-            ]
 
     def learning_rate(self, step: int, steps: int) -> float:
         return self.config.lr * (1 - step / steps) ** 0.9 if step < steps else 0.0
@@ -116,8 +109,7 @@ class LSeg(Segmenter):
 
     def loss(self, batch: Batch) -> Tensor:
         """(5), at the maps' own size of S/2: what is enlarged says nothing more."""
-        index = batch.index.to(self.places.device)
-        maps = self.net.maps(batch.images, self.places[index], self.taught_words)
+        maps = self.net.maps(batch.images, self.frozen.of(batch), self.taught_words)
         target = renumbered(halved(batch.masks), self.taught)
         counted = (target != NOT_COUNTED).sum().clamp_min(1)
         return F.cross_entropy(maps, target, ignore_index=NOT_COUNTED, reduction="sum") / counted

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmlab.datasets.truth import NOTHING, UNLABELLED
-from vlmlab.methods.dense.pixels import TextPixels, halved, tokens
+from vlmlab.methods.dense.pixels import Frozen, TextPixels, halved, thirds, tokens
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
@@ -84,8 +84,8 @@ class MaskCLIPPlus(Segmenter):
     def prepare(self, task) -> None:
         super().prepare(task)
         self.unlabelled = list(range(len(task.classes))) if self.config.labels == "teacher" else list(task.new)
-        depth = self.backbone.image.depth
-        self.after = sorted({max(1, depth // 3), max(1, 2 * depth // 3), depth})
+        self.after = thirds(self.backbone.image.depth)
+        self.frozen, self.local = (Frozen(self, task.train, read) for read in (self.read, self.local_features))
         width = len(self.after) * self.backbone.image.width
         self.student = TextPixels(width, self.backbone.embed_dim).to(self.backbone.device)
         self.register_buffer("done", torch.zeros((), dtype=torch.long))  # saved, so that a resumed run knows its step
@@ -107,12 +107,12 @@ class MaskCLIPPlus(Segmenter):
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, C, S, S], the student's scores (1), enlarged."""
-        return F.interpolate(self.scores(batch.images), size=batch.images.shape[-2:], mode="bilinear")
+        return F.interpolate(self.scores(batch), size=batch.images.shape[-2:], mode="bilinear")
 
     def loss(self, batch: Batch) -> Tensor:
-        scores = self.scores(batch.images)  # [B, C, S/2, S/2]
+        scores = self.scores(batch)  # [B, C, S/2, S/2]
         own = int(self.done) >= self.config.guided * self.steps
-        guide = scores.detach() if own else self.teacher(batch.images, scores.shape[-2:])  # (3)
+        guide = scores.detach() if own else self.teacher(batch, scores.shape[-2:])  # (3)
         masks = halved(batch.masks)
         if self.config.labels == "teacher":
             masks = torch.full_like(masks, UNLABELLED)
@@ -120,16 +120,25 @@ class MaskCLIPPlus(Segmenter):
         counted = (target != NOTHING).sum().clamp_min(1)
         return F.cross_entropy(scores, target, ignore_index=NOTHING, reduction="sum") / counted  # (4)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def scores(self, batch: Batch) -> Tensor:
         """[B, C, S/2, S/2], the scaled cosines of the student's pixels with the words (1)."""
-        features = self.student(images, tokens(self.backbone.image, images, self.after))
+        features = self.student(batch.images, self.frozen.of(batch))
         return self.config.scale * torch.einsum("behw,ce->bchw", F.normalize(features, dim=1), self.classifier)
 
     @torch.no_grad()
-    def teacher(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+    def teacher(self, batch: Batch, size: tuple[int, int]) -> Tensor:
         """MaskCLIP's cosines [B, C, *size]."""
-        local = F.normalize(self.backbone.image.local_features(images), dim=1)
-        return F.interpolate(torch.einsum("behw,ce->bchw", local, self.classifier), size=size, mode="bilinear")
+        cosines = torch.einsum("behw,ce->bchw", self.local.of(batch), self.classifier)
+        return F.interpolate(cosines, size=size, mode="bilinear")
+
+    def read(self, images: Tensor) -> Tensor:
+        """Frozen tokens [B, D, h, w] of images [B, 3, S, S], for the student."""
+        return tokens(self.backbone.image, images, self.after)
+
+    @torch.no_grad()
+    def local_features(self, images: Tensor) -> Tensor:
+        """Unit features of places [B, e, h, w] of images [B, 3, S, S], for the teacher."""
+        return F.normalize(self.backbone.image.local_features(images), dim=1)
 
 
 def pseudo_labelled(masks: Tensor, guide: Tensor, unlabelled: Sequence[int]) -> Tensor:
