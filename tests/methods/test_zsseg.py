@@ -173,7 +173,7 @@ def test_no_class_gives_the_prompt_more_crops_than_it_may():
 
 
 def test_a_backbone_without_patch_tokens_is_refused():
-    with pytest.raises(VlmlabError, match=r"tokens of a ViT.*micro-vit"):
+    with pytest.raises(VlmlabError, match=r"needs a ViT: use micro-vit"):
         ZSSeg(tiny_backbone("rn")).prepare(toys.task_for("zsseg").seen_by("open-vocabulary"))
 
 

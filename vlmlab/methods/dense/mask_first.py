@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_former import MaskFormer, segments, set_loss
 from vlmlab.methods.dense.pixels import Frozen, halved, thirds, tokens
 from vlmlab.methods.dense.segmenter import Segmenter
@@ -55,12 +54,7 @@ class MaskFirst(Segmenter):
     }
 
     def prepare(self, task) -> None:
-        """Raises `VlmlabError` if the backbone has no patch tokens."""
         tower = self.backbone.image
-        if tower.kind != "vit":
-            raise VlmlabError(
-                f"{self.info.name} reads the tokens of a ViT, and {self.backbone.name} has none; use micro-vit"
-            )
         super().prepare(task)
         self.seen, self.unseen = list(task.base), list(task.new)
         self.pictures, self.after = task.train, thirds(tower.depth)
@@ -119,3 +113,35 @@ class MaskFirst(Segmenter):
         """(mask logits [B, N, S, S], segments z [B, N, d]) of images [B, 3, S, S], from the last layer."""
         masks, z = self.network(images, self.read(images))[-1]
         return F.interpolate(masks.float(), size=images.shape[-2:], mode="bilinear"), z
+
+
+class CosineNames(MaskFirst):
+    """Segments named by cosines of two layers h with the words and with a learned vector b, as in ZSSeg and who builds on it.
+
+    A system sets `words` [C, e] in `set_classes`; its Config has `scale`.
+    """
+
+    def cosine_head(self) -> None:
+        """h and b, new."""
+        width, embed = self.config.width, self.backbone.embed_dim
+        self.embed = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, embed))  # h
+        self.null = nn.Parameter(self.backbone.text.width**-0.5 * torch.randn(embed))  # b
+        self.to(self.backbone.device)
+
+    def taught_words(self) -> Tensor:
+        return self.words_of_seen
+
+    def names(self, z: Tensor, words: Tensor) -> Tensor:
+        words = torch.cat([words, F.normalize(self.null, dim=0)[None]])
+        return self.config.scale * F.normalize(self.embed(z), dim=-1) @ words.T
+
+    @property
+    def clip_words(self) -> Tensor:
+        """The words that CLIP names segments with: here those of the segmenter."""
+        return self.words
+
+    def clip_names(self, images: Tensor, masks: Tensor) -> Tensor:
+        """q [B, N, C] of mask logits [B, N, S, S]: softmax of CLIP's cosines, 1 for all classes where a mask is empty."""
+        features, valid = self.encoded(images, masks > 0)
+        q = (self.backbone.logit_scale * features @ self.clip_words.T).softmax(-1)
+        return torch.where(valid[..., None], q, 1.0)

@@ -21,7 +21,7 @@ What differs from the release, beyond `dense.region_learner`: weights do not war
 one scale (`tiles` x `tiles`, half overlapping), where the release goes through a pyramid of scales, because
 an embedded image has room for one; logits are cosines times `scale` (the release's COCO setting has learned prompts with a scale
 and a bias of their own). The head on blocks is a head of its own, as there. Named settings for a small world: `expand` (8 leaves
-an object of 20 pixels too few patches), `finer` (a finer grid costs seven times the seconds of an embedded tower) and `soften`,
+an object of 20 pixels too few patches), `finer` (a finer grid makes an embedded tower several times as slow) and `soften`,
 as for ViLD.
 
 Dimensions: B images, P proposals an image, K tiles an image, C classes, T = 1 + h*w tokens, e joint width.

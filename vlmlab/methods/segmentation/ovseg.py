@@ -37,7 +37,7 @@ from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.datasets.captions import noun_filter
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_crops import AT_ONCE, SHAPES, crop_boxes, mask_boxes, resized
-from vlmlab.methods.dense.mask_first import MaskFirst
+from vlmlab.methods.dense.mask_first import CosineNames
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import painted
 from vlmlab.methods.method import Batch, option, rate_by_step
@@ -55,14 +55,14 @@ from vlmlab.registry import register
     setup="open-vocabulary",
     tasks=("segmentation",),
     learns="a MaskFormer; then mask prompts",
-    needs=("local features",),
+    needs=("image blocks",),
     status="extra",
 )
-class OVSeg(MaskFirst):
+class OVSeg(CosineNames):
     """Segments of a MaskFormer, named by it and by a CLIP that has practised on masked crops."""
 
     @dataclasses.dataclass
-    class Config(MaskFirst.Config):
+    class Config(CosineNames.Config):
         scale: float = option(100.0, "factor of the segmenter's cosines", 0.0, 1000.0)
         weight: float = option(0.7, "w: exponent of CLIP, for all classes", 0.0, 1.0)
         prompts: bool = option(True, "painted patches are replaced by mask prompts")
@@ -75,7 +75,7 @@ class OVSeg(MaskFirst):
         shape: str = option("stretched", "how crops become square", choices=SHAPES)
         expand: float = option(1.0, "side of a crop over that of the segment's box", 0.5, 4.0)
 
-    embedded: ClassVar[dict] = MaskFirst.embedded | {
+    embedded: ClassVar[dict] = CosineNames.embedded | {
         "scale": 20.0,
         "prompt_steps": 60,
         "prompt_batch": 24,
@@ -95,11 +95,7 @@ class OVSeg(MaskFirst):
         if config.prompt_steps and not self.pictures.captioned:
             raise VlmlabError("OVSeg mines pairs from captions, which these images do not have; choose tableau")
         self.words_of_seen = self.words[self.seen]
-        embed = self.backbone.embed_dim
-        self.embed = nn.Sequential(
-            nn.Linear(config.width, 2 * config.width), nn.ReLU(), nn.Linear(2 * config.width, embed)
-        )
-        self.null = nn.Parameter(self.backbone.text.width**-0.5 * torch.randn(embed))
+        self.cosine_head()
         side = self.backbone.image_size
         height, width = tower.grid(side, side)
         self.drawing = torch.Generator().manual_seed(task.seed)
@@ -111,15 +107,6 @@ class OVSeg(MaskFirst):
         """Other words for both classifiers; what was learned stays."""
         super().set_classes(classes, templates)
         self.words = self.backbone.class_embeddings(spoken(classes), choose(self.config.templates, templates))
-
-    # --- the segmenter, as in ZSSeg ----------------------------------------------------------------------------------
-
-    def taught_words(self) -> Tensor:
-        return self.words_of_seen
-
-    def names(self, z: Tensor, words: Tensor) -> Tensor:
-        words = torch.cat([words, F.normalize(self.null, dim=0)[None]])
-        return self.config.scale * F.normalize(self.embed(z), dim=-1) @ words.T
 
     # --- mask prompts ------------------------------------------------------------------------------------------------
 
@@ -193,11 +180,6 @@ class OVSeg(MaskFirst):
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    @property
-    def clip_words(self) -> Tensor:
-        """The words that CLIP names segments with: here those of the segmenter."""
-        return self.words
-
     @torch.no_grad()
     def encoded(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What CLIP sees in masks [B, N, S, S] (bool): (unit embeddings [B, N, e], which masks are not empty [B, N])."""
@@ -218,9 +200,7 @@ class OVSeg(MaskFirst):
     def logits(self, batch: Batch) -> Tensor:
         masks, z = self.propose(batch.images)
         p = self.names(z, self.words).float().softmax(-1)[..., :-1]
-        features, valid = self.encoded(batch.images, masks > 0)
-        q = (self.backbone.logit_scale * features @ self.clip_words.T).softmax(-1)
-        q = torch.where(valid[..., None], q, 1.0)
+        q = self.clip_names(batch.images, masks)
         w = self.config.weight
         return segments_to_pixels(p ** (1 - w) * q**w, masks)  # (5)
 

@@ -51,7 +51,7 @@ from vlmlab.registry import register
     setup="open-vocabulary",
     tasks=("segmentation",),
     learns="a MaskFormer",
-    needs=("local features",),
+    needs=("image blocks",),
 )
 class ZegFormer(MaskFirst):
     """Segments without class, named by words and, where they were not taught, by CLIP."""

@@ -14,9 +14,9 @@ The words t_c come from a prompt that is learned first, on crops of true masks o
 name, cross-entropy of (2). Then the segmenter is trained: cross-entropy + 20 focal + dice, after matching.
 
 What differs from the release, beside what `dense.mask_first` says: in (2) the embedded settings cut squares a quarter
-larger than the segment instead of tight stretched boxes (MicroCLIP names 68 % of tight stretched ones and 98 % of these); h
-has hidden width 2 d in place of 1024; the prompt learns from the crops of (2) without augmentation, painted with zero after
-normalisation (the release paints with its unnormalised mean there, in training alone); prompts are not padded to 77.
+larger than the segment instead of tight stretched boxes, of which MicroCLIP names fewer right; h has hidden width 2 d
+in place of 1024; the prompt learns from the crops of (2) without augmentation, painted with zero after normalisation
+(the release paints with its unnormalised mean there, in training alone); prompts are not padded to 77.
 
 Dimensions: B images, N segments, C classes, e joint width, d query width, S image side, R crops.
 """
@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.methods.dense.mask_crops import SHAPES, mask_embeddings
-from vlmlab.methods.dense.mask_first import MaskFirst
+from vlmlab.methods.dense.mask_first import CosineNames
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import fused
 from vlmlab.methods.method import Batch, option
@@ -52,13 +52,13 @@ from vlmlab.registry import register
     setup="open-vocabulary",
     tasks=("segmentation",),
     learns="a MaskFormer; before it, a text prompt",
-    needs=("local features", "text tokens"),
+    needs=("image blocks", "text tokens"),
 )
-class ZSSeg(MaskFirst):
+class ZSSeg(CosineNames):
     """Segments of a MaskFormer, named by it and by CLIP."""
 
     @dataclasses.dataclass
-    class Config(MaskFirst.Config):
+    class Config(CosineNames.Config):
         scale: float = option(100.0, "factor of the segmenter's cosines", 0.0, 1000.0)
         weight: float = option(0.8, "w: exponent of the segmenter for seen classes, of CLIP for others", 0.0, 1.0)
         ensemble: bool = option(True, "CLIP names segments, too; without it, the segmenter alone does")
@@ -70,7 +70,7 @@ class ZSSeg(MaskFirst):
         shape: str = option("stretched", "how crops become square", choices=SHAPES)
         expand: float = option(1.0, "side of a crop over that of the segment's box", 0.5, 4.0)
 
-    embedded: ClassVar[dict] = MaskFirst.embedded | {
+    embedded: ClassVar[dict] = CosineNames.embedded | {
         "scale": 20.0,
         "prompt_steps": 100,
         "prompt_shots": 12,
@@ -83,10 +83,7 @@ class ZSSeg(MaskFirst):
         self.register_buffer("context", None)  # [M, width of the text tower], once it is learned
         super().prepare(task)
         self.taught = {self.classes[c] for c in self.seen}
-        width, embed = self.config.width, self.backbone.embed_dim
-        self.embed = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, embed))  # h
-        self.null = nn.Parameter(self.backbone.text.width**-0.5 * torch.randn(embed))  # b
-        self.to(self.backbone.device)
+        self.cosine_head()
         if self.config.n_ctx:
             self.context = self.learned_prompt(task)
             self.words = self.unit_words()
@@ -150,34 +147,16 @@ class ZSSeg(MaskFirst):
 
     # --- the segmenter -----------------------------------------------------------------------------------------------
 
-    def taught_words(self) -> Tensor:
-        return self.words_of_seen
-
-    def names(self, z: Tensor, words: Tensor) -> Tensor:
-        words = torch.cat([words, F.normalize(self.null, dim=0)[None]])
-        return self.config.scale * F.normalize(self.embed(z), dim=-1) @ words.T  # (1)
-
     def encoded(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What CLIP sees in masks [B, N, S, S] (bool): (unit embeddings [B, N, e], which masks are not empty [B, N])."""
         return mask_embeddings(self.backbone, images, masks, self.config.expand, self.config.shape)
 
-    @property
-    def clip_words(self) -> Tensor:
-        """The words that CLIP names segments with: here those of the segmenter."""
-        return self.words
-
-    def clip_names(self, images: Tensor, masks: Tensor) -> Tensor:
-        """q [B, N, C] of mask logits [B, N, S, S] (2)."""
-        features, valid = self.encoded(images, masks > 0)
-        q = (self.backbone.logit_scale * features @ self.clip_words.T).softmax(-1)
-        return torch.where(valid[..., None], q, 1.0)
-
     def logits(self, batch: Batch) -> Tensor:
         masks, z = self.propose(batch.images)
-        p = self.names(z, self.words).float().softmax(-1)[..., :-1]
+        p = self.names(z, self.words).float().softmax(-1)[..., :-1]  # (1)
         if not self.config.ensemble:
             return segments_to_pixels(p, masks)
-        q = self.clip_names(batch.images, masks)
+        q = self.clip_names(batch.images, masks)  # (2)
         w = self.config.weight
         of_clip = torch.tensor([1 - w if name in self.taught else w for name in self.classes], device=p.device)
         return segments_to_pixels(fused(p, q, of_clip), masks)  # (3), (4)
