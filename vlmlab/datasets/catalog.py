@@ -43,6 +43,10 @@ def _drawn(name: str, classes: int, mirrors: str, gap: str) -> DatasetInfo:
     return DatasetInfo(name, classes, drawn_counts(classes), CLASSIFICATION, mirrors, True, gap)
 
 
+def _tableaux(name: str, gap: str, train: int = 600) -> DatasetInfo:
+    return DatasetInfo(name, 47, {"train": train, "val": 150, "test": 800}, DENSE, "COCO", True, gap)
+
+
 TRAIN_PER_CLASS, VAL_PER_CLASS = 24, 8
 """More than the 16 that few-shot learning takes at most, so that seeds still differ at 16 shots; 8 >= CoOp's 4."""
 TEST_TOTAL = 800
@@ -87,6 +91,11 @@ DATASETS: tuple[DatasetInfo, ...] = (
         "tableau", 47, {"train": 600, "val": 150, "test": 800}, DENSE, "COCO", True,
         "Two to four objects in a scene; twelve categories are novel: known by name, kept out of boxes and masks.",
     ),
+    _tableaux("tableau-paired", "Some things never come without a companion, others stand on one ground alone."),
+    _tableaux("tableau-cluttered", "Five to eight small objects that overlap, many of them elongated."),
+    _tableaux("tableau-silhouette", "The scenes of tableau as black shapes, while the templates say photo."),
+    _tableaux("tableau-many", "None but more: 2,400 training scenes, the first 600 of them tableau's.", train=2400),
+    _tableaux("tableau-128", "The scenes of tableau at 128 pixels, whatever the backbone takes."),
     DatasetInfo(
         "photographs", 17, {"train": 0, "val": 0, "test": 17}, CLASSIFICATION,
         "photographs of scikit-image and scikit-learn", True,
@@ -136,14 +145,26 @@ def check_dataset(name: str) -> None:
 
 
 def shifted_versions(name: str) -> tuple[str, ...]:
-    """The embedded datasets that show the classes of `name` in another style, such as objects-sketch of objects."""
+    """The embedded datasets that show the classes of `name` in another style, such as objects-sketch of objects.
+
+    None of a dataset with boxes: what is measured on one of tableau's relatives is learned there, too.
+    """
     name = canonical(name)
     own = BY_NAME.get(name)
     return tuple(
         info.name
         for info in DATASETS
-        if own and info.offline and info.name.startswith(f"{name}-") and info.classes == own.classes
+        if own
+        and own.tasks == CLASSIFICATION
+        and info.offline
+        and info.name.startswith(f"{name}-")
+        and info.classes == own.classes
     )
+
+
+def relative(name: str) -> bool:
+    """Whether an embedded dataset is one of tableau's relatives, which a sweep takes only when it is asked for."""
+    return name.startswith("tableau-")
 
 
 def warn_of_namesake(name: str) -> None:

@@ -11,7 +11,11 @@ from vlmlab.errors import VlmlabError
 from vlmlab.files import data_path, expanded
 
 KINDS = ("sentences", "descriptors")
-SHARED = {"tableau": "objects"} | {f"objects-{style}": "objects" for style in ("v2", "sketch", "silhouette", "mosaic")}
+SHARED = (
+    {f"objects-{style}": "objects" for style in ("v2", "sketch", "silhouette", "mosaic")}
+    | {"tableau": "objects"}
+    | {f"tableau-{kind}": "objects" for kind in ("paired", "cluttered", "silhouette", "many", "128")}
+)
 """Datasets that show the classes of another one and use its file."""
 
 

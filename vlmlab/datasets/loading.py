@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vlmlab.datasets.catalog import BY_NAME, canonical, check_dataset, warn_of_namesake
+from vlmlab.datasets.catalog import BY_NAME, canonical, check_dataset, relative, warn_of_namesake
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.digits import load_digits
 from vlmlab.datasets.folder import load_folder
 from vlmlab.datasets.microworld import load_microworld
 from vlmlab.datasets.photographs import load_photographs
 from vlmlab.datasets.standard import load_standard
+from vlmlab.datasets.tableaux import load_tableaux
 
 
 def load_dataset(
@@ -45,6 +46,8 @@ def load_dataset(
         return load_digits(size)
     if key == "photographs":
         return load_photographs()
+    if relative(key):
+        return load_tableaux(key, size, seed)
     if BY_NAME[key].offline:
         return load_microworld(key, size, seed)
     return load_standard(key, root and Path(root), download, seed, skip_broken)

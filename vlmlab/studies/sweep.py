@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from distributed import Client, KilledWorker
 
-from vlmlab.datasets.catalog import DATASETS, canonical
+from vlmlab.datasets.catalog import DATASETS, canonical, relative
 from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
 from vlmlab.files import without_main_module, write_atomically
 from vlmlab.registry import SystemInfo, registry
@@ -66,11 +66,11 @@ def suited(
     take the most shots, and meet the systems and datasets that `splits.SPLITS` lets them.
 
     Args:
-        datasets: names or folders; all embedded ones with training images if None.
+        datasets: names or folders; all embedded ones with training images if None, but tableau's relatives.
     """
     table = registry()
     names = [canonical(name) for name in datasets or ()] or [
-        info.name for info in DATASETS if info.offline and info.splits["train"]
+        info.name for info in DATASETS if info.offline and info.splits["train"] and not relative(info.name)
     ]
     experiments = []
     # Dataset by dataset, as in `grid`: a sweep that is stopped early has all systems on the first ones.
