@@ -14,7 +14,7 @@ from tests.learning.conftest import Probe, ToyTask
 from vlmlab.datasets.image_set import FilePictures, ImageSet
 from vlmlab.errors import VlmlabError
 from vlmlab.features import decoding
-from vlmlab.features.bank import FeatureBank, as_evaluated
+from vlmlab.features.bank import FeatureBank, as_evaluated, as_read
 from vlmlab.features.decoding import Cropped, prepared, workers_for
 from vlmlab.learning.evaluate import predict
 from vlmlab.learning.fit import fit
@@ -72,6 +72,14 @@ def test_a_worker_gives_the_same_bits_in_the_same_order(backbone, photographs, w
         assert torch.equal(torch.rand(1), expected), "nobody's random numbers were used"
     assert worker == [1] and "\n" not in str(told.value)
     assert not multiprocessing.active_children(), "the worker has ended"
+
+
+def test_images_of_any_size_come_from_a_worker_as_they_are(photographs, worker):
+    found = list(as_read(photographs, 4, "reading"))
+    assert worker == [1] and [list(positions) for positions, _ in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    for positions, images in found:
+        for i, image in zip(positions, images, strict=True):
+            assert image.shape[:2] == SIZES[i] and np.array_equal(image, photographs.images(i))
 
 
 def test_what_learns_from_files_learns_the_same_with_a_worker(backbone, photographs, worker, monkeypatch):

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from vlmlab.clock import Clock, charge, uncounted
 from vlmlab.errors import VlmlabError
-from vlmlab.features.decoding import CROP_AREA, Cropped, Evaluated, Recipe, prepared
+from vlmlab.features.decoding import CROP_AREA, AsRead, Cropped, Evaluated, Recipe, prepared
 from vlmlab.files import cache_path, write_atomically
 from vlmlab.watch import told
 
@@ -140,6 +140,13 @@ def encodable(backbone, pictures, size: int, recipe: Recipe, doing: str) -> Gene
         # The count first: where the work is to be stopped, no chunk is waited for.
         for _, array in zip(chunked(len(pictures), size, doing), arrays, strict=True):
             yield on_device(backbone, array)
+
+
+def as_read(pictures, size: int, doing: str) -> Generator[tuple[range, list[NDArray]]]:
+    """(positions, their images [H, W, 3] of any size) of an ImageSet, `size` at a time, decoded as for `encodable`."""
+    chunks = [(range(start, min(start + size, len(pictures))), AsRead()) for start in range(0, len(pictures), size)]
+    with contextlib.closing(prepared(pictures, chunks)) as images:
+        yield from zip(chunked(len(pictures), size, doing), images, strict=True)
 
 
 def on_device(backbone, array: NDArray) -> Tensor:

@@ -44,8 +44,17 @@ CROP_AREA = (0.08, 1.0)  # share of the image that a training view shows, as in 
 class Recipe(Protocol):
     """What is done to the images of a chunk, in a worker or here; to be pickled."""
 
-    def __call__(self, names: Sequence[str], images: Sequence[Pixels]) -> NDArray:
-        """uint8 [n, S, S, 3], to be normalised on the encoder's device, or float32 [n, 3, S, S], which is normalised."""
+    def __call__(self, names: Sequence[str], images: Sequence[Pixels]) -> NDArray | list[Pixels]:
+        """uint8 [n, S, S, 3], to be normalised on the encoder's device, or float32 [n, 3, S, S], which is normalised, or a list
+        of images of any size."""
+
+
+@dataclass(frozen=True)
+class AsRead:
+    """As they are: for a system that frames or augments them itself."""
+
+    def __call__(self, names: Sequence[str], images: Sequence[Pixels]) -> list[Pixels]:
+        return list(images)
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ Chunk = tuple[Sequence[int], Recipe]
 """Positions in an ImageSet, and what is done to the images there."""
 
 
-def prepared(pictures: ImageSet, chunks: Sequence[Chunk]) -> Generator[NDArray]:
+def prepared(pictures: ImageSet, chunks: Sequence[Chunk]) -> Generator[Any]:
     """What the recipes give, chunk by chunk, in the order of the chunks; to be closed by who does not read to the end.
 
     Raises `VlmlabError` that names an image which cannot be decoded, when its chunk is asked for.
@@ -135,7 +144,7 @@ class _Chunks(Dataset):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, number: int) -> NDArray | VlmlabError:
+    def __getitem__(self, number: int) -> NDArray | list[Pixels] | VlmlabError:
         positions, recipe = self.chunks[number]
         try:
             return recipe([self.names[i] for i in positions], [read_picture(self.files[i]) for i in positions])
@@ -145,7 +154,7 @@ class _Chunks(Dataset):
             return error
 
 
-def _by_workers(chunks: _Chunks, workers: int) -> Generator[NDArray]:
+def _by_workers(chunks: _Chunks, workers: int) -> Generator[Any]:
     loader = DataLoader(
         chunks,
         batch_size=None,
@@ -177,8 +186,8 @@ def _by_workers(chunks: _Chunks, workers: int) -> Generator[NDArray]:
         del found  # ends the workers, also where the traceback of an error holds this frame
 
 
-def _as_it_is(array: NDArray) -> NDArray:
-    return array
+def _as_it_is(made: Any) -> Any:
+    return made
 
 
 def _begin(worker: int) -> None:

@@ -18,7 +18,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from vlmlab.datasets.truth import Truth
 from vlmlab.errors import VlmlabError
-from vlmlab.features.bank import chunked
+from vlmlab.features.bank import as_read
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
@@ -48,8 +48,7 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, float
     """
     classes = len(method.classes)
     matrix = MulticlassConfusionMatrix(classes, ignore_index=-1)
-    for positions in chunked(len(pictures), AT_ONCE, f"{method.info.key}: evaluating"):
-        raw = [pictures.images(i) for i in positions]
+    for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating"):
         images, frames = method.framed(raw)
         scores = method.logits(Batch(images=images, index=torch.tensor(positions))).float().cpu()
         for i, own, frame in zip(positions, scores, frames, strict=True):
@@ -87,8 +86,7 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, float | d
     average = MeanAveragePrecision(iou_type="bbox", extended_summary=True, class_metrics=True)
     average.warn_on_many_detections = False
     ceilings = _Ceilings(len(method.classes))
-    for positions in chunked(len(pictures), AT_ONCE, f"{method.info.key}: evaluating"):
-        raw = [pictures.images(i) for i in positions]
+    for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating"):
         images, frames = method.framed(raw)
         truths = [pictures.truth(i) for i in positions]
         batch = Batch(images=images, index=torch.tensor(positions))

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
-from vlmlab.features.bank import FeatureBank, as_evaluated, chunked, encodable
+from vlmlab.features.bank import FeatureBank, as_evaluated, as_read, chunked, encodable
 from vlmlab.features.decoding import name_seed
 from vlmlab.learning.dense import Groups, detection, harmonic_mean, segmentation
 from vlmlab.methods.dense.dense import Dense
@@ -82,6 +82,8 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
         if method.eats == "images" and not isinstance(method, Dense):
             shown = encodable(method.backbone, pictures, most, as_evaluated(method.backbone), doing)
             shown = until.enter_context(contextlib.closing(shown))
+        elif features is None:
+            shown = until.enter_context(contextlib.closing(as_read(pictures, most, doing)))
         else:
             shown = chunked(len(pictures), most, doing)
         for start, given in zip(range(0, len(pictures), most), shown, strict=True):
@@ -90,13 +92,12 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
             if features is not None:
                 batch.features = features[positions.start : positions.stop]
             elif isinstance(method, Dense):
-                batch.images, _ = method.framed([pictures.images(i) for i in positions])
+                batch.images, _ = method.framed(given[1])
             elif method.eats == "images":
                 batch.images = given
             else:
                 seeds = [name_seed(pictures.ids[i], seed) for i in positions]
-                raw = [pictures.images(i) for i in positions]
-                batch.images = method.views(raw, seeds).to(method.backbone.device)
+                batch.images = method.views(given[1], seeds).to(method.backbone.device)
             rows.append(method.logits(batch).float().cpu())
     logits = torch.cat(rows)
     if logits.isnan().any():

@@ -5,6 +5,7 @@ Dimensions: B images, S image side, H x W an image of any size.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vlmlab.errors import VlmlabError
+from vlmlab.features.bank import as_read
 from vlmlab.geometry import Frame
 from vlmlab.methods.method import PICTURES_AT_ONCE, Method
 
@@ -39,9 +41,9 @@ class Dense(Method):
 
     def framed_in_turn(self, pictures) -> Iterator[tuple[range, Tensor, list[Frame]]]:
         """All images of a set by `framed`, a few at a time: (their positions, the images, their frames)."""
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            at = range(start, min(start + PICTURES_AT_ONCE, len(pictures)))
-            yield at, *self.framed([pictures.images(i) for i in at])
+        with contextlib.closing(as_read(pictures, PICTURES_AT_ONCE, f"{self.info.key}: looking at images")) as found:
+            for at, raw in found:
+                yield at, *self.framed(raw)
 
     def say(self, words: Sequence[str]) -> None:
         """Take these words for classes. Raises `VlmlabError` if there are none, or if one comes twice."""
