@@ -367,6 +367,9 @@ def new_model(recipe: Recipe) -> CLIP:
 # ---------------------------------------------------------------------------------------------------------- training
 
 
+CHECKPOINT_EVERY = 200
+
+
 def build(
     name: str,
     steps: int | None = None,
@@ -379,7 +382,7 @@ def build(
 ) -> Path:
     """Pretrain `name` and write its weights, manifest entry and card figures to `out` (default data/backbones).
 
-    A checkpoint every 200 steps lies in the user's cache: a build that was killed goes on from there when `resume`.
+    A checkpoint every `CHECKPOINT_EVERY` steps lies in the user's cache: a build that was killed goes on from there when `resume`.
     Raises `VlmlabError` for an unknown name, or if a build that needs micro-vit finds none.
     """
     if name not in RECIPES:
@@ -403,7 +406,7 @@ def build(
             speed = (trainer.step - first) * recipe.batch / (time.time() - begun)
             said = " ".join(f"{k} {v:.3f}" for k, v in running.items())
             echo(f"{name}: step {trainer.step}/{recipe.steps} {speed:.0f} images/s {said}")
-        if trainer.step % 200 == 0:
+        if trainer.step % CHECKPOINT_EVERY == 0:
             _save_checkpoint(checkpoint, trainer)
     trainer.export(name, out)
     return out
