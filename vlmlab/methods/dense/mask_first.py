@@ -23,6 +23,20 @@ from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Recipe, option
 
 
+@dataclasses.dataclass
+class Named:
+    """Segments, and who calls them what.
+
+    masks: logits [B, N, S, S]; segmenter: its probabilities [B, N, C + 1], "no object" last; clip: those of CLIP for the
+    crops [B, N, C], None where it is not asked; both: what the system takes [B, N, C].
+    """
+
+    masks: Tensor
+    segmenter: Tensor
+    clip: Tensor | None
+    both: Tensor
+
+
 class MaskFirst(Segmenter):
     """A system gives `names` of segments, and `logits`; matching, losses and schedule are MaskFormer's."""
 
@@ -73,6 +87,10 @@ class MaskFirst(Segmenter):
     def taught_words(self) -> Tensor:
         """Unit words [K, e] of the seen classes, which the segmenter is taught."""
         raise NotImplementedError(f"{type(self).__name__}.taught_words")
+
+    def named(self, images: Tensor) -> Named:
+        """What the segments of images [B, 3, S, S] are called, and by whom; for `logits`, and for who wants to look."""
+        raise NotImplementedError(f"{type(self).__name__}.named")
 
     # --- training ----------------------------------------------------------------------------------------------------
 

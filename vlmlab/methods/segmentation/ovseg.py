@@ -37,7 +37,7 @@ from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.datasets.captions import noun_filter
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_crops import AT_ONCE, SHAPES, crop_boxes, mask_boxes, resized
-from vlmlab.methods.dense.mask_first import CosineNames
+from vlmlab.methods.dense.mask_first import CosineNames, Named
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import painted
 from vlmlab.methods.method import Batch, option, rate_by_step
@@ -198,11 +198,15 @@ class OVSeg(CosineNames):
         return found, valid
 
     def logits(self, batch: Batch) -> Tensor:
-        masks, z = self.propose(batch.images)
-        p = self.names(z, self.words).float().softmax(-1)[..., :-1]
-        q = self.clip_names(batch.images, masks)
+        found = self.named(batch.images)
+        return segments_to_pixels(found.both, found.masks)
+
+    def named(self, images: Tensor) -> Named:
+        masks, z = self.propose(images)
+        p = self.names(z, self.words).float().softmax(-1)
+        q = self.clip_names(images, masks)
         w = self.config.weight
-        return segments_to_pixels(p ** (1 - w) * q**w, masks)  # (5)
+        return Named(masks, p, q, p[..., :-1] ** (1 - w) * q**w)  # (5)
 
 
 def prompted_features(tower, crops: Tensor, masks: Tensor, prompts: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from vlmlab.methods.dense.mask_crops import AT_ONCE, SHAPES, mask_boxes, mask_embeddings
-from vlmlab.methods.dense.mask_first import MaskFirst
+from vlmlab.methods.dense.mask_first import MaskFirst, Named
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import fused, painted, seen_averaged
 from vlmlab.methods.method import Batch, option
@@ -109,21 +109,29 @@ class ZegFormer(MaskFirst):
         return aligned_embeddings(self.backbone, images, masks), masks.flatten(2).any(2)
 
     def logits(self, batch: Batch) -> Tensor:
-        masks, z = self.propose(batch.images)
-        scores = self.names(z, self.words).float()
-        p = scores.softmax(-1)[..., :-1]
-        seen = [c for c, name in enumerate(self.classes) if name in self.taught]
-        if self.config.ensemble:
-            features, _ = self.encoded(batch.images, masks > 0)
-            cosines = self.backbone.logit_scale * features @ self.clip_words.T
-            q = torch.cat([cosines, scores[..., -1:]], -1).softmax(-1)[..., :-1]
-            q = seen_averaged(q, seen) if seen else q  # (2)
-            w = self.config.weight
-            of_clip = torch.tensor([1 - w if c in set(seen) else w for c in range(len(self.classes))], device=p.device)
-            p = fused(p, q, of_clip)  # (3)
-        maps = segments_to_pixels(p, masks)
-        maps[:, seen] -= self.config.calibration
+        found = self.named(batch.images)
+        maps = segments_to_pixels(found.both, found.masks)
+        maps[:, self.seen_words] -= self.config.calibration
         return maps  # (4)
+
+    @property
+    def seen_words(self) -> list[int]:
+        """The places of taught classes among the words."""
+        return [c for c, name in enumerate(self.classes) if name in self.taught]
+
+    def named(self, images: Tensor) -> Named:
+        masks, z = self.propose(images)
+        scores = self.names(z, self.words).float()
+        p, seen = scores.softmax(-1), self.seen_words
+        if not self.config.ensemble:
+            return Named(masks, p, None, p[..., :-1])
+        features, _ = self.encoded(images, masks > 0)
+        cosines = self.backbone.logit_scale * features @ self.clip_words.T
+        q = torch.cat([cosines, scores[..., -1:]], -1).softmax(-1)[..., :-1]
+        q = seen_averaged(q, seen) if seen else q  # (2)
+        w = self.config.weight
+        of_clip = torch.tensor([1 - w if c in set(seen) else w for c in range(len(self.classes))], device=p.device)
+        return Named(masks, p, q, fused(p[..., :-1], q, of_clip))  # (3)
 
 
 @torch.no_grad()

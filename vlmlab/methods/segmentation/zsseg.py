@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.methods.dense.mask_crops import SHAPES, mask_embeddings
-from vlmlab.methods.dense.mask_first import CosineNames
+from vlmlab.methods.dense.mask_first import CosineNames, Named
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import fused
 from vlmlab.methods.method import Batch, option
@@ -152,14 +152,19 @@ class ZSSeg(CosineNames):
         return mask_embeddings(self.backbone, images, masks, self.config.expand, self.config.shape)
 
     def logits(self, batch: Batch) -> Tensor:
-        masks, z = self.propose(batch.images)
-        p = self.names(z, self.words).float().softmax(-1)[..., :-1]  # (1)
+        found = self.named(batch.images)
+        return segments_to_pixels(found.both, found.masks)  # (4)
+
+    def named(self, images: Tensor) -> Named:
+        masks, z = self.propose(images)
+        every = self.names(z, self.words).float().softmax(-1)
+        p = every[..., :-1]  # (1)
         if not self.config.ensemble:
-            return segments_to_pixels(p, masks)
-        q = self.clip_names(batch.images, masks)  # (2)
+            return Named(masks, every, None, p)
+        q = self.clip_names(images, masks)  # (2)
         w = self.config.weight
         of_clip = torch.tensor([1 - w if name in self.taught else w for name in self.classes], device=p.device)
-        return segments_to_pixels(fused(p, q, of_clip), masks)  # (3), (4)
+        return Named(masks, every, q, fused(p, q, of_clip))  # (3)
 
 
 def prompts_of(text, classes: Sequence[str], count: int):
