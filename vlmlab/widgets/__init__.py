@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.attention_viewer import AttentionViewer
     from vlmlab.widgets.cache_surface import CacheSurface
     from vlmlab.widgets.cache_votes import CacheVotes
+    from vlmlab.widgets.cam_board import CamBoard
     from vlmlab.widgets.context_microscope import ContextMicroscope
     from vlmlab.widgets.descriptor_bars import DescriptorBars
     from vlmlab.widgets.equation_lens import EquationLens
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from vlmlab.widgets.figures_board import FiguresBoard
     from vlmlab.widgets.guess import Guess
     from vlmlab.widgets.hierarchy_tree import HierarchyTree
+    from vlmlab.widgets.image_prompt import ImagePrompt
+    from vlmlab.widgets.mask_queries import MaskQueries
+    from vlmlab.widgets.masked_crop_lens import MaskedCropLens
     from vlmlab.widgets.method_lab import MethodLab
     from vlmlab.widgets.panel import Panel
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
@@ -35,6 +39,7 @@ _HOMES = {
     "AttentionViewer": "attention_viewer",
     "CacheSurface": "cache_surface",
     "CacheVotes": "cache_votes",
+    "CamBoard": "cam_board",
     "ContextMicroscope": "context_microscope",
     "DescriptorBars": "descriptor_bars",
     "EquationLens": "equation_lens",
@@ -42,6 +47,9 @@ _HOMES = {
     "FiguresBoard": "figures_board",
     "Guess": "guess",
     "HierarchyTree": "hierarchy_tree",
+    "ImagePrompt": "image_prompt",
+    "MaskQueries": "mask_queries",
+    "MaskedCropLens": "masked_crop_lens",
     "MethodLab": "method_lab",
     "Panel": "panel",
     "PromptMicroscope": "prompt_microscope",
@@ -63,6 +71,7 @@ __all__ = [
     "AttentionViewer",
     "CacheSurface",
     "CacheVotes",
+    "CamBoard",
     "ContextMicroscope",
     "DescriptorBars",
     "EquationLens",
@@ -70,6 +79,9 @@ __all__ = [
     "FiguresBoard",
     "Guess",
     "HierarchyTree",
+    "ImagePrompt",
+    "MaskQueries",
+    "MaskedCropLens",
     "MethodLab",
     "Panel",
     "PromptMicroscope",

@@ -1,10 +1,10 @@
-"""Segmentation playground: type any words and see where in the image they lie."""
+"""Segmentation playground: type any words and see where in the image they lie, for any system that segments."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,11 +13,17 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from vlmlab.methods.dense.superpixels import snapped, superpixels
 from vlmlab.views.live import word_colour
 from vlmlab.views.pictures import heat, labelled, picture, resized
-from vlmlab.views.style import figure
+from vlmlab.views.style import figure, system_label
+from vlmlab.widgets.menus import system_menu
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 from vlmlab.widgets.prompt_microscope import doubled, read_template, read_words
+from vlmlab.widgets.segmenters import Segmenters, kind_of, offered
+
+if TYPE_CHECKING:
+    from vlmlab.methods.dense.segmenter import Segmenter
 
 SIDE, WIDEST = 250, 284  # most pixels of an image on the page, down and across
 SMALL = 92  # pixels of the map of one word
@@ -39,9 +45,14 @@ class SegmentationPlayground(Panel):
         template: str = "a photo of a {}.",
         truth: Sequence[np.ndarray] | None = None,
         truth_words: Sequence[str] = (),
+        system: str = "maskclip",
+        segmenters: Mapping[str, Segmenter] | None = None,
     ) -> None:
-        """`truth` are masks [H, W] per image whose values index `truth_words`; with them, IoU is shown."""
+        """`truth` are masks [H, W] per image whose values index `truth_words`; with them, IoU is shown. `segmenters` are
+        fitted systems by key; any other of the menu is fitted to tableau when it is chosen, which takes a minute.
+        """
         self.backbone_name, self.truth, self.truth_words = backbone, truth, list(truth_words)
+        self.segmenters = Segmenters(segmenters, backbone)
         found = pictures or sample_pictures("photographs" if backbone == "photo" else "tableau", 10)
         self.words = widgets.Textarea(
             ", ".join(words), description="words", continuous_update=False, style=LABEL, layout=WIDE
@@ -52,6 +63,8 @@ class SegmentationPlayground(Panel):
         self.kind = widgets.ToggleButtons(
             options=[("MaskCLIP's path", "value"), ("ordinary last layer", "plain")], style={"button_width": "150px"}
         )
+        self.system = system_menu(list(dict.fromkeys([*offered(backbone), *(segmenters or {})])), system)
+        self.snap = widgets.Checkbox(False, description="along superpixels", indent=False, layout=WIDE)
         self.strength = widgets.FloatSlider(
             0.6, min=0.0, max=1.0, step=0.1, description="tint", continuous_update=False, style=LABEL, layout=WIDE
         )
@@ -61,21 +74,23 @@ class SegmentationPlayground(Panel):
         self.shown.place = self.winner.place = (POINTS // 2, POINTS // 2)
         self.maps = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
         self.note = widgets.HTML()
-        for name in ("words", "template", "kind", "strength", "shown", "winner"):
+        for name in ("words", "template", "system", "kind", "snap", "strength", "shown", "winner"):
             getattr(self, name).add_class(f"vlmlab-{name}")
         for control in (self.words, self.template):
             control.add_class("vlmlab-above")
         self.controls = [
+            self.system,
             self.words,
             self.template,
             self.kind,
             *self.chooser.widgets,
+            self.snap,
             self.strength,
         ]
         self.views = [widgets.HBox([self.shown, self.winner]), self.note, self.maps]
         self.answer: dict[str, Any] = Waiting()
         super().__init__()
-        for control in (self.words, self.template, self.kind):
+        for control in (self.system, self.words, self.template, self.kind, self.snap):
             control.observe(self.guarded(lambda change: self.look()), "value")
         # What is computed already is only drawn again.
         self.strength.observe(self.guarded(lambda change: self._redraw()), "value")
@@ -99,20 +114,35 @@ class SegmentationPlayground(Panel):
     def look(self) -> None:
         """Ask for the view of what the controls say."""
         words, template = read_words(self.words.value, MOST_WORDS), read_template(self.template.value)
-        number, kind = self.chooser.number.value, self.kind.value
-        self.ask(lambda cancelled: self._see(words, template, number, kind), self._show)
+        number, kind, system, snap = self.chooser.number.value, self.kind.value, self.system.value, self.snap.value
+        self.kind.disabled = system != "maskclip"  # the others have one path
+        self.ask(lambda cancelled: self._see(words, template, number, kind, system, snap), self._show)
 
     @torch.no_grad()
-    def _see(self, words: list[str], template: str, number: int, kind: str) -> dict[str, Any]:
+    def _see(self, words: list[str], template: str, number: int, kind: str, system: str, snap: bool) -> dict[str, Any]:
+        name, pixels = self.chooser.pictures[number]
+        if system == "maskclip":
+            scores = self._cosines(words, template, pixels, kind)
+        else:
+            (found,) = self.segmenters.asked(system, words, template).maps([pixels])
+            scores = found.numpy()
+        if snap:
+            height, width = pixels.shape[:2]
+            large = np.stack([resized(score, height, width) for score in scores])
+            scores = snapped(large, superpixels(pixels))
+        return {
+            "picture": name, "number": number, "pixels": pixels, "words": words, "scores": scores, "system": system,
+        }  # fmt: skip
+
+    def _cosines(self, words: list[str], template: str, pixels: np.ndarray, kind: str) -> np.ndarray:
+        """MaskCLIP's [words, h, w]; a photograph keeps its shape, and a backbone without a square of its own more places."""
         from vlmlab.studies.run import shared_bank
 
         backbone = shared_bank(self.backbone_name).backbone
-        name, pixels = self.chooser.pictures[number]
         text = backbone.class_embeddings(words, [template])
         side = backbone.image_size if backbone.image.kind == "vit" else max(backbone.image_size, DENSE_SIDE)
         local = F.normalize(backbone.image.local_features(_whole(backbone, pixels, side), kind=kind), dim=1)
-        scores = torch.einsum("behw,ce->bchw", local, text)[0].float().cpu().numpy()
-        return {"picture": name, "number": number, "pixels": pixels, "words": words, "scores": scores}
+        return torch.einsum("behw,ce->bchw", local, text)[0].float().cpu().numpy()
 
     def _show(self, answer: dict[str, Any]) -> None:
         answer["winner"] = _winner(answer)
@@ -136,11 +166,14 @@ class SegmentationPlayground(Panel):
         for k, (box, word) in enumerate(zip(self.maps.children, words, strict=True)):
             label, view = box.children
             mark = f"<span style='color:{word_colour(k)}'>&#9632;</span>"
-            label.value = f"{mark} {html.escape(word)} <small>{cosines[k]:.2f}</small>"
+            told = f"{kind_of(word, answer['system'])}, {cosines[k]:.2f}"
+            label.value = f"{mark} {html.escape(word)} <small>{told}</small>"
             view.value = jpeg(self._cursor(heat(pixels, answer["scores"][k])), min(SMALL, self._side(pixels)))
         best = words[int(np.argmax(cosines))]
         self.winner.alt = f"the word that wins at every place; at the point: {best}"
-        line = f"At the point (click another): <b>{html.escape(best)}</b>."
+        line = (
+            f"{html.escape(system_label(answer['system']))}, at the point (click another): <b>{html.escape(best)}</b>."
+        )
         if self._iou():
             line += " IoU: " + ", ".join(f"{html.escape(w)} {100 * v:.0f} %" for w, v in self._iou().items())
         self.note.value = f"{line} {html.escape(doubled(self.words.value))}"
@@ -193,15 +226,16 @@ class SegmentationPlayground(Panel):
         handles = [Patch(color=word_colour(k), label=w) for k, w in enumerate(words) if share[k]]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False, fontsize=8)
         return fig.described(
-            f"{answer['picture']}: the nearest of {', '.join(words)} at every place, and maps of the largest"
+            f"{answer['picture']} by {system_label(answer['system'])}: the nearest of {', '.join(words)} at every place, and "
+            "maps of the largest"
         )
 
     def facts(self) -> dict[str, Any]:
-        """The word with the largest share of the image, and its share in percent (to the nearest ten)."""
+        """The system, the word with the largest share of the image, and its share in percent (to the nearest ten)."""
         winner, words = self.answer["winner"], self.answer["words"]
         share = np.bincount(winner.ravel(), minlength=len(words)) / winner.size
         best = int(share.argmax())
-        return {"largest": words[best], "share": 10 * round(10 * float(share[best]))}
+        return {"system": self.answer["system"], "largest": words[best], "share": 10 * round(10 * float(share[best]))}
 
 
 def _winner(answer: dict[str, Any]) -> np.ndarray:
