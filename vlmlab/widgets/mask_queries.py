@@ -138,7 +138,7 @@ class MaskQueries(Panel):
     def static(self) -> Figure:
         a = self.answer
         shown = min(5, len(a["masks"]))
-        fig = figure(1.75 * (shown + 2), 2.75)
+        fig = figure(1.75 * (shown + 2), 3.1)
         axes = fig.subplots(1, shown + 2)
         picture(axes[0], a["pixels"], f"image: {a['picture']}")
         winner = self._winner()
