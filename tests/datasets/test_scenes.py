@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.datasets.conftest import save_picture
 from vlmlab.datasets import Task, load_dataset
+from vlmlab.datasets.scenes import COCO_BASE, COCO_NOVEL
 from vlmlab.errors import VlmlabError
 
 WIDTH, HEIGHT = 12, 10
@@ -55,6 +56,19 @@ def test_what_voc_marks_as_difficult_counts_for_nothing(voc2007):
     assert len(dataset.test.boxes(0)[0]) == 1
 
 
+def test_boxes_of_voc_without_an_area_are_named_and_left_out(voc2007):
+    file = voc2007 / "VOCdevkit/VOC2007/Annotations/000001.xml"
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+    objects = voc_object("dog", (1, 2, 40, 6)) + voc_object("cat", (30, 2, 40, 6)) + voc_object("sofa", (4, 4, 3, 6))
+    file.write_text(f"<annotation>{size}{objects}</annotation>")
+    with pytest.warns(
+        UserWarning, match=r"left out 2 objects .*no area in the image: 000001.xml cat 30 2 40 6"
+    ) as warned:
+        dataset = load_dataset("voc2007", voc2007)
+    assert len(warned) == 1 and dataset.train.boxes(0)[0].tolist() == [[0, 1, WIDTH, 6]]
+    assert dataset.train.labels[0].nonzero().flatten().tolist() == [dataset.classes.index("dog")]
+
+
 def test_voc2007_by_base_and_new_classes(voc2007):
     task = Task(None, load_dataset("voc2007", voc2007), 0, split="new")
     assert task.classes == ["potted plant", "sheep", "sofa", "train", "tv monitor"]
@@ -94,6 +108,24 @@ def test_voc2012_has_masks_of_objects_and_background_as_stuff(voc2012):
     assert boxes.tolist() == [[1, 2, 4, 5], [6, 2, 9, 5]] and labels.tolist() == [cat, cat]
     assert dataset.with_stuff().classes[20] == "background"
     assert dataset.with_stuff().test.labels[0].nonzero().flatten().tolist() == [cat, 20]
+
+
+def test_masks_of_voc_that_do_not_fit_are_refused(voc2012):
+    base = voc2012 / "VOCdevkit/VOC2012"
+    image = base / "JPEGImages/2012_000003.jpg"
+    save_picture(image, size=(WIDTH, HEIGHT + 1))
+    with pytest.raises(VlmlabError, match=r"2012_000003.png is of 12 x 10 pixels, and .*2012_000003.jpg of 12 x 11"):
+        load_dataset("voc2012", voc2012)
+    save_picture(image, size=(WIDTH, HEIGHT))
+    mask = base / "SegmentationClass/2012_000003.png"
+    whole = mask.read_bytes()
+    Image.fromarray(np.full((HEIGHT, WIDTH), 21, np.uint8)).save(mask)
+    with pytest.raises(VlmlabError, match=r"2012_000003.png shows class 21 of 20"):
+        load_dataset("voc2012", voc2012)
+    mask.write_bytes(whole)
+    (base / "SegmentationObject/2012_000003.png").unlink()
+    with pytest.raises(VlmlabError, match=r"voc2012 in .* is incomplete .*No such file"):
+        load_dataset("voc2012", voc2012)
 
 
 @pytest.fixture
@@ -266,3 +298,96 @@ def test_broken_pictures_of_scenes_are_left_out_on_request(coco):
         dataset = load_dataset("coco2017", coco, skip_broken=True)
     assert dataset.test.ids == ["test/val_1.jpg"] and dataset.test.boxes(0)[0].shape == (2, 4)
     assert dataset.skipped == ("test/val_0.jpg",)
+
+
+# -- the benchmarks of open-vocabulary detection
+
+
+def test_coco_of_ovr_cnn_has_48_base_and_17_novel_names():
+    assert len(set(COCO_BASE)) == 48 and len(set(COCO_NOVEL)) == 17 and not set(COCO_BASE) & set(COCO_NOVEL)
+
+
+def test_coco_leaves_out_what_ovr_cnn_sets_aside(coco):
+    for split in ("train", "val"):
+        file = coco / f"coco/annotations/instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        others = ((3, "car"), (17, "cat"), (46, "wine glass"))
+        content["categories"] += [{"id": id, "name": name} for id, name in others]
+        whole = [[6, 6, 8, 6, 8, 8, 6, 8]]
+        content["annotations"] += [{"image_id": 0, "category_id": 46, "bbox": [6, 6, 3, 3], "segmentation": whole}]
+        content["images"].append({"id": 77, "file_name": f"empty_{split}.jpg", "height": HEIGHT, "width": WIDTH})
+        save_picture(coco / f"coco/{split}2017/empty_{split}.jpg", size=(WIDTH, HEIGHT))
+        file.write_text(json.dumps(content))
+    every, benchmark = load_dataset("coco2017", coco), load_dataset("coco", coco)
+    assert benchmark.classes == ["person", "car", "cat", "dog"]
+    assert every.classes == [*benchmark.classes, "wine glass"]
+    assert every.train.ids == benchmark.train.ids and every.test.ids == benchmark.test.ids
+    at = benchmark.test.ids.index("test/val_0.jpg")
+    assert len(every.test.truth(at)) == 3 and len(benchmark.test.truth(at)) == 2
+    empty = benchmark.test.truth(benchmark.test.ids.index("test/empty_val.jpg"))
+    assert len(empty) == 0 and (empty.semantic == -1).all()
+    task = Task(None, benchmark, 0).seen_by("open-vocabulary")
+    assert [task.classes[c] for c in task.base] == ["person", "car"] and task.new == [2, 3]
+    assert {label for i in range(len(task.train)) for label in task.train.truth(i).labels.tolist()} == {0}
+
+
+@pytest.fixture
+def lvis(tmp_path):
+    """Three categories of which one is rare; images are named by COCO's addresses, and val has one of COCO's train folder."""
+    (tmp_path / "lvis/annotations").mkdir(parents=True)
+    kinds = [(3, "aerosol_can", "c"), (7, "person", "f"), (1203, "zucchini_(food)", "r")]
+    number = 0
+    for split, count in (("train", 10), ("val", 3)):
+        images, objects = [], []
+        for _ in range(count):
+            number += 1
+            part = "train2017" if split == "train" or number % 2 else "val2017"
+            save_picture(tmp_path / f"coco/{part}/{number:012d}.jpg", size=(WIDTH, HEIGHT))
+            url = f"http://images.cocodataset.org/{part}/{number:012d}.jpg"
+            images.append(
+                {"id": number, "coco_url": url, "height": HEIGHT, "width": WIDTH, "neg_category_ids": [3],
+                 "not_exhaustive_category_ids": []}
+            )  # fmt: skip
+            for k, (kind, x) in enumerate(((7, 0), (1203, 6))):
+                outline = [[x, 1, x + 3, 1, x + 3, 5, x, 5]]
+                objects.append(
+                    {"id": 10 * number + k, "image_id": number, "category_id": kind, "bbox": [x, 1, 4, 5],
+                     "segmentation": outline, "area": 20}
+                )  # fmt: skip
+        content = {
+            "categories": [{"id": i, "name": n, "frequency": f, "synonyms": [n]} for i, n, f in kinds],
+            "images": images,
+            "annotations": objects,
+        }
+        (tmp_path / f"lvis/annotations/lvis_v1_{split}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_lvis_has_its_rare_names_for_novel_and_images_from_both_folders(lvis):
+    dataset = load_dataset("lvis", lvis)
+    assert dataset.classes == ["aerosol can", "person", "zucchini (food)"] and dataset.novel == ("zucchini (food)",)
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [9, 1, 3]
+    assert {path.parent.name for path in dataset.test.files()} == {"train2017", "val2017"}
+    truth = dataset.test.truth(0)
+    assert truth.boxes.tolist() == [[0, 1, 4, 6], [6, 1, 10, 6]] and truth.labels.tolist() == [1, 2]
+    assert truth.instances.shape == (2, HEIGHT, WIDTH) and truth.semantic is None and dataset.tasks == ("detection",)
+    assert dataset.test.images(0).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_missing_files_of_lvis_are_told_in_one_line(lvis, tmp_path):
+    dataset = load_dataset("lvis", lvis)
+    gone = dataset.test.files()[1]
+    gone.unlink()
+    with pytest.raises(VlmlabError, match=rf"1 images of lvis are missing, the first is .*{gone.name}"):
+        load_dataset("lvis", lvis)
+    with pytest.raises(VlmlabError, match=r"lvis is not in .*expected .*lvis_v1_val.json .*lvisdataset.org"):
+        load_dataset("lvis", tmp_path / "empty", download=True)
+    for split, message in (("train", "two categories"), ("val", "has the category 'lamp', which lvis_v1_train.json")):
+        file = lvis / f"lvis/annotations/lvis_v1_{split}.json"
+        content = json.loads(file.read_text())
+        content["categories"][0]["name"] = "person" if split == "train" else "lamp"
+        changed = json.dumps(content)
+        whole, _ = file.read_text(), file.write_text(changed)
+        with pytest.raises(VlmlabError, match=message):
+            load_dataset("lvis", lvis)
+        file.write_text(whole)

@@ -13,6 +13,7 @@ from tests.datasets.conftest import save_picture
 from vlmlab.datasets.catalog import BY_NAME, DATASETS
 from vlmlab.datasets.loading import load_dataset
 from vlmlab.datasets.scenes import SCENES
+from vlmlab.datasets.segmented import SEGMENTED
 from vlmlab.datasets.standard import STANDARD, inside_first, year_first
 from vlmlab.errors import VlmlabError
 
@@ -36,7 +37,7 @@ def labels_fit(dataset, of_name) -> bool:
 
 
 def test_every_standard_dataset_of_the_catalogue_has_a_reader():
-    assert {info.name for info in DATASETS if not info.offline} == {*STANDARD, *SCENES}
+    assert {info.name for info in DATASETS if not info.offline} == {*STANDARD, *SCENES, *SEGMENTED}
     assert all(hasattr(torchvision.datasets, how.reader) for how in STANDARD.values())
 
 

@@ -116,6 +116,13 @@ DATASETS: tuple[DatasetInfo, ...] = (
     _standard("voc2012", 20, 1318, 146, 1449, "Pascal VOC 2012, the images with masks", DENSE),
     _standard("coco2014", 80, 74504, 8279, 40504, "COCO 2014", DENSE),
     _standard("coco2017", 80, 106458, 11829, 5000, "COCO 2017", DENSE),
+    _standard("coco", 65, 106458, 11829, 5000, "COCO 2017 of OVR-CNN: 48 base, 17 novel classes", DENSE),
+    _standard("lvis", 1203, 90153, 10017, 19809, "LVIS v1: 866 base, 337 novel (rare) classes", DENSE[1:2]),
+    _standard("pascal-context", 59, 4498, 500, 5105, "PASCAL Context: 49 base, 10 novel classes", DENSE[2:]),
+    _standard("coco-stuff", 171, 106458, 11829, 5000, "COCO-Stuff: 156 base, 15 novel classes", DENSE[2:]),
+    _standard("ade20k-150", 150, 18189, 2021, 2000, "ADE20K scene parsing", DENSE[2:]),
+    _standard("ade20k-847", 847, 23017, 2557, 2000, "ADE20K full: 572 base, 275 novel (rare) classes", DENSE[2:]),
+    _standard("cityscapes", 19, 2677, 298, 500, "Cityscapes", DENSE[2:]),
 )  # fmt: skip
 
 BY_NAME: dict[str, DatasetInfo] = {info.name: info for info in DATASETS}

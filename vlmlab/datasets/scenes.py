@@ -1,17 +1,23 @@
-"""Pascal VOC and COCO: real images of several things at once, with boxes and masks, read from where they are.
+"""Pascal VOC, COCO and LVIS: real images of several things at once, with boxes and masks, read from where they are.
 
 | name | images | ground truth |
 |---|---|---|
 | voc2007 | the lists train, val and test of ImageSets/Main | labels, boxes |
 | voc2012 | the lists train and val of ImageSets/Segmentation; val is the test | labels, boxes, masks, "background" |
 | coco2014, coco2017 | instances_train*.json and instances_val*.json; val is the test | labels, boxes, masks |
+| coco | those of coco2017, without the objects of 15 categories | labels, boxes, masks |
+| lvis | lvis_v1_train.json and lvis_v1_val.json with COCO's images; val is the test | boxes, masks of objects |
 
 What no official list calls validation is a tenth of train, by a seeded order of the file names. Papers on multi-label
 recognition learn on VOC's train and val together. Objects that VOC marks as difficult, and crowds of COCO, count for
 nothing: neither as label nor as box. Annotation files that contradict themselves or one another are refused; a box is cut
 at the border of its image, and objects whose box has no area there (COCO has a few) are left out, counted and named.
-Novel categories are the 17 of OVR-CNN (arXiv 2011.10678) in COCO; the 15 that it sets aside are among the base ones here.
-In VOC they are the five of SPNet (CVPR 2019).
+Novel categories are the 17 of OVR-CNN (arXiv 2011.10678; its release's mscoco_seen_classes.json and
+mscoco_unseen_classes.json) in COCO. The 15 that it sets aside are among the base ones of coco2014 and coco2017; in `coco`, the
+benchmark of open-vocabulary detection, they are left out: 48 base and 17 novel names compete, and all images stay. In VOC novel
+are the five of SPNet (CVPR 2019), in LVIS the 337 that its file calls rare (ViLD, arXiv 2104.13921), 866 others are base. LVIS
+is annotated for some categories per image only; its own metric forgives unmatched boxes of the others, and ours, COCO's, does
+not: compare within vlmlab.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from PIL import Image, ImageDraw
 from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.folder import Entry, readable
-from vlmlab.datasets.image_set import FilePictures, ImageSet
+from vlmlab.datasets.image_set import BROKEN_PICTURE, FilePictures, ImageSet
 from vlmlab.datasets.listing import counted, path_named, some, spelled
 from vlmlab.datasets.splits import held_out
 from vlmlab.datasets.truth import NOTHING, Truth
@@ -52,7 +58,13 @@ COCO_NOVEL = (
     "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup", "knife",
     "cake", "couch", "keyboard", "sink", "scissors",
 )  # fmt: skip
-SCENES = ("voc2007", "voc2012", "coco2014", "coco2017")
+COCO_BASE = (
+    "person", "bicycle", "car", "motorcycle", "train", "truck", "boat", "bench", "bird", "horse", "sheep", "bear", "zebra",
+    "giraffe", "backpack", "handbag", "suitcase", "frisbee", "skis", "kite", "surfboard", "bottle", "fork", "spoon", "bowl",
+    "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "pizza", "donut", "chair", "bed", "toilet", "tv", "laptop",
+    "mouse", "remote", "microwave", "oven", "toaster", "refrigerator", "book", "clock", "vase", "toothbrush",
+)  # fmt: skip
+SCENES = ("voc2007", "voc2012", "coco2014", "coco2017", "coco", "lvis")
 
 
 @dataclass(frozen=True)
@@ -67,14 +79,13 @@ class _Picture:
 
 
 def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, skip_broken: bool = False) -> Dataset:
-    """VOC or COCO from below `root`, in torchvision's and the original layout.
+    """VOC, COCO or LVIS from below `root`, in torchvision's and the original layout.
 
     With `skip_broken`, images that cannot be read are left out, counted and named. Raises `VlmlabError` if it is not there
-    and cannot be downloaded (COCO never is), if its files are incomplete, or if its annotations contradict each other.
+    and cannot be downloaded (COCO and LVIS never are), if its files are incomplete, or if its annotations contradict each other.
     """
-    year = name[-4:]
     try:
-        classes, pictures = (_voc if name.startswith("voc") else _coco)(name, year, root, download)
+        classes, novel, pictures = (_voc if name.startswith("voc") else _coco)(name, root, download)
     except (OSError, ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VlmlabError(f"{name} in {root} is incomplete ({reason}); unpack its archives again") from error
@@ -108,7 +119,7 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, sk
         **{split: everything.subset(indices) for split, indices in members.items()},
         tasks=info.tasks,
         mirrors=info.mirrors,
-        novel=VOC_NOVEL if name.startswith("voc") else COCO_NOVEL,
+        novel=novel,
         stuff=("background",) if name == "voc2012" else (),
         skipped=tuple(skipped),
     )
@@ -140,7 +151,8 @@ def _in_image(boxes: Sequence[Sequence[float]], width: float, height: float) -> 
 # ------------------------------------------------------------------------------------------------ Pascal VOC
 
 
-def _voc(name: str, year: str, root: Path, download: bool) -> tuple[list[str], list[_Picture]]:
+def _voc(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, ...], list[_Picture]]:
+    year = name[-4:]
     folder = root / "VOCdevkit" / f"VOC{year}"
     masks = year == "2012"
     lists = {"train": "train", "val": "test"} if masks else {"train": "train", "val": "val", "test": "test"}
@@ -148,14 +160,21 @@ def _voc(name: str, year: str, root: Path, download: bool) -> tuple[list[str], l
         if not download:
             raise VlmlabError(f"{name} is not in {root}; expected {folder}; add --download to fetch it")
         _download_voc(year, root, list(lists))
-    pictures = []
+    pictures: list[_Picture] = []
+    without_area: list[str] = []
     for theirs, ours in lists.items():
         listed = folder / "ImageSets" / ("Segmentation" if masks else "Main") / f"{theirs}.txt"
         for line in listed.read_text(encoding="utf-8").split("\n"):
             number = line.strip()
             if number:
-                pictures.append(_voc_masks(folder, number, ours) if masks else _voc_boxes(folder, number, ours))
-    return list(VOC_NAMES.values()), pictures
+                own = _voc_masks(folder, number, ours) if masks else _voc_boxes(folder, number, ours, without_area)
+                pictures.append(own)
+    if without_area:
+        _warn(
+            f"left out {counted(len(without_area), 'object')} of {folder} whose box has no area in the image: "
+            f"{some(without_area)}"
+        )
+    return list(VOC_NAMES.values()), VOC_NOVEL, pictures
 
 
 def _download_voc(year: str, root: Path, lists: Sequence[str]) -> None:
@@ -173,7 +192,8 @@ def _download_voc(year: str, root: Path, lists: Sequence[str]) -> None:
         raise VlmlabError(f"cannot download VOC {year} into {root} ({reason}); get it by hand") from error
 
 
-def _voc_boxes(folder: Path, number: str, split: str) -> _Picture:
+def _voc_boxes(folder: Path, number: str, split: str, without_area: list[str]) -> _Picture:
+    """One image with its boxes; those without an area in it are left out and named in `without_area`."""
     boxes, labels = [], []
     file = folder / "Annotations" / f"{number}.xml"
     page = ElementTree.parse(file)
@@ -191,7 +211,8 @@ def _voc_boxes(folder: Path, number: str, split: str) -> _Picture:
             [(x0 - 1, y0 - 1, x1, y1)], width, height
         )  # VOC counts pixels from 1 and includes the last
         if not sound:
-            raise VlmlabError(f"{file} has a box without an area in the image, {x0:g} {y0:g} {x1:g} {y1:g}; correct it")
+            without_area.append(f"{number}.xml {kind} {x0:g} {y0:g} {x1:g} {y1:g}")
+            continue
         boxes.append(cut[0])
         labels.append(list(VOC_NAMES).index(kind))
     annotation = Truth(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64))
@@ -202,6 +223,8 @@ def _voc_boxes(folder: Path, number: str, split: str) -> _Picture:
 def _voc_masks(folder: Path, number: str, split: str) -> _Picture:
     """The palettes of the two mask files are indices: 0 background, 255 not annotated, else class or object from 1."""
     files = [folder / f"Segmentation{kind}" / f"{number}.png" for kind in ("Class", "Object")]
+    path = folder / "JPEGImages" / f"{number}.jpg"
+    _same_size([*files, path])
     with Image.open(files[0]) as mask:
         if mask.mode not in ("P", "L"):
             raise VlmlabError(
@@ -221,8 +244,25 @@ def _voc_masks(folder: Path, number: str, split: str) -> _Picture:
         ).astype(np.int16)
         return Truth(_extents(instances), np.array(labels, np.int64), instances, semantic)
 
-    path = folder / "JPEGImages" / f"{number}.jpg"
     return _Picture(f"{split}/{number}.jpg", path, split, frozenset(shown), annotate)
+
+
+def _same_size(files: Sequence[Path]) -> None:
+    """Raise `VlmlabError` if two masks and their image are not of one size; a missing or broken image is told later."""
+    sizes = {}
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                sizes[file] = picture.size
+        except BROKEN_PICTURE:
+            if file.suffix == ".png":
+                raise
+    (first, size), *others = sizes.items()
+    for file, other in others:
+        if other != size:
+            raise VlmlabError(
+                f"the mask {first} is of {size[0]} x {size[1]} pixels, and {file} of {other[0]} x {other[1]}; unpack the archives again"
+            )
 
 
 def _extents(instances: np.ndarray) -> np.ndarray:
@@ -237,46 +277,83 @@ def _extents(instances: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ COCO
 
 
-def _coco(name: str, year: str, root: Path, download: bool) -> tuple[list[str], list[_Picture]]:
-    places = (root / "coco", root / name, root)
-    folder = next((p for p in places if (p / "annotations" / f"instances_val{year}.json").is_file()), None)
+def _coco(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, ...], list[_Picture]]:
+    lvis = name == "lvis"
+    year = "2017" if name in ("coco", "lvis") else name[-4:]
+    files = {part: f"lvis_v1_{part}.json" if lvis else f"instances_{part}{year}.json" for part in ("train", "val")}
+    folder = _folder_of(name, root, files["val"])
     if folder is None:
-        wanted = places[0] / "annotations" / f"instances_val{year}.json"
+        wanted = root / ("lvis" if lvis else "coco") / "annotations" / files["val"]
         raise VlmlabError(
             f"{name} is not in {root}; expected {wanted} and the folders train{year} and val{year} beside it; "
-            "get them from cocodataset.org"
+            f"get them from {'lvisdataset.org and ' if lvis else ''}cocodataset.org"
         )
-    contents = {
-        theirs: _instances(folder / "annotations" / f"instances_{theirs}{year}.json") for theirs in ("train", "val")
-    }
-    classes = _categories(contents["train"], contents["val"])
+    contents = {part: _instances(folder / "annotations" / file) for part, file in files.items()}
+    classes, novel = _categories(contents["train"], contents["val"]), COCO_NOVEL
+    if name == "coco":
+        classes = [c for c in classes if c in {*COCO_BASE, *COCO_NOVEL}]
+    if lvis:
+        novel = tuple(_spoken(c) for c in classes if c in contents["train"].rare)
+    # Images of LVIS are COCO's, in whichever of its folders they lie.
+    places = [folder, *(root / part for part in ("coco", "lvis")), root]
     pictures: list[_Picture] = []
-    for theirs, ours in (("train", "train"), ("val", "test")):
-        content = contents[theirs]
-        number = {id: classes.index(name) for id, name in content.categories.items()}
-        for image in sorted(content.images.values(), key=lambda image: image["file_name"]):
-            own = content.objects.get(image["id"], [])
-            file = path_named(image["file_name"])
+    for part, ours in (("train", "train"), ("val", "test")):
+        content = contents[part]
+        number = {id: classes.index(kind) for id, kind in content.categories.items() if kind in classes}
+        for image in sorted(content.images.values(), key=_file_of):
+            own = [entry for entry in content.objects.get(image["id"], []) if entry["category_id"] in number]
+            file = path_named(_file_of(image))
+            inside = f"{_part_of(image)}/{file}" if lvis else f"{part}{year}/{file}"
+            path = (
+                next((p / inside for p in places if (p / inside).is_file()), folder / inside)
+                if lvis
+                else folder / inside
+            )
             pictures.append(
                 _Picture(
                     f"{ours}/{spelled(file)}",
-                    folder / f"{theirs}{year}" / file,
+                    path,
                     ours,
                     frozenset(number[entry["category_id"]] for entry in own),
-                    lambda own=own, image=image, number=number: _coco_annotation(own, image, number),
+                    lambda own=own, image=image, number=number: _coco_annotation(
+                        own, image, number, exhaustive=not lvis
+                    ),
                 )
             )
-    return classes, pictures
+    return [_spoken(c) for c in classes] if lvis else classes, novel, pictures
+
+
+def _folder_of(name: str, root: Path, file: str) -> Path | None:
+    """The folder whose annotations/ holds the file."""
+    places = (root / "lvis", root / "coco", root) if name == "lvis" else (root / "coco", root / name, root)
+    return next((p for p in places if (p / "annotations" / file).is_file()), None)
+
+
+def _file_of(image: dict) -> str:
+    """The file name of an image: LVIS says it in the address of COCO's copy, .../val2017/000000397133.jpg."""
+    return image["file_name"] if "file_name" in image else image["coco_url"].rsplit("/", 1)[-1]
+
+
+def _part_of(image: dict) -> str:
+    """The folder of COCO, train2017 or val2017, that an image of LVIS lies in."""
+    return image["coco_url"].rsplit("/", 2)[-2]
+
+
+def _spoken(name: str) -> str:
+    """A category of LVIS as prompts say it: "aerosol_can" -> "aerosol can"."""
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True)
 class _Instances:
-    """An annotation file of COCO: category id -> name, image id -> its entry, image id -> its objects without crowds."""
+    """An annotation file of COCO or LVIS: category id -> name, image id -> its entry, image id -> its objects without crowds;
+    names of the categories that LVIS calls rare."""
 
     file: Path
     categories: dict[int, str]
     images: dict[int, dict]
     objects: dict[int, list[dict]]
+    rare: frozenset[str]
 
 
 def _instances(file: Path) -> _Instances:
@@ -296,7 +373,7 @@ def _instances(file: Path) -> _Instances:
         if image["id"] in images:
             raise VlmlabError(f"{file} has two images with the id {image['id']}; correct it")
         if not (image["width"] > 0 and image["height"] > 0):
-            raise VlmlabError(f"{file}: the image {image['file_name']} has no size; correct it")
+            raise VlmlabError(f"{file}: the image {_file_of(image)} has no size; correct it")
         images[image["id"]] = image
     objects: dict[int, list[dict]] = {}
     seen, without_area, cut = set(), [], []
@@ -327,7 +404,8 @@ def _instances(file: Path) -> _Instances:
         )
     if cut:
         _warn(f"cut {counted(len(cut), 'box')} of {file} at the border of their image, which they leave: {some(cut)}")
-    return _Instances(file, categories, images, objects)
+    rare = frozenset(kind["name"] for kind in content["categories"] if kind.get("frequency") == "r")
+    return _Instances(file, categories, images, objects, rare)
 
 
 def _categories(train: _Instances, val: _Instances) -> list[str]:
@@ -397,10 +475,11 @@ def _mask(segmentation: object, width: int, height: int) -> np.ndarray:
     return np.asarray(drawn)
 
 
-def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -> Truth:
+def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int], exhaustive: bool) -> Truth:
     """Boxes and masks of one image; where objects overlap, the smaller one is in front.
 
-    There are no masks where one of the objects has none: what it covers would count as nothing.
+    There are no masks where one of the objects has none: what it covers would count as nothing. Where the annotation is not
+    `exhaustive`, there is no semantic mask: a pixel outside all objects may well belong to one.
     """
     height, width = image["height"], image["width"]
     labels = np.array([number[entry["category_id"]] for entry in own], np.int64)
@@ -410,6 +489,8 @@ def _coco_annotation(own: Sequence[dict], image: dict, number: dict[int, int]) -
     instances = np.zeros((len(own), height, width), bool)
     for mask, entry in zip(instances, own, strict=True):
         mask[:] = _mask(entry["segmentation"], width, height)
+    if not exhaustive:
+        return Truth(boxes, labels, instances)
     semantic = np.full((height, width), NOTHING, np.int16)
     for k in np.argsort(-instances.sum((1, 2)), kind="stable"):
         semantic[instances[k]] = labels[k]

@@ -33,6 +33,13 @@ PLACES: dict[str, tuple[str, ...]] = {
     "voc2012": ("VOCdevkit/VOC2012",),
     "coco2014": ("coco", "annotations", "train2014", "val2014"),
     "coco2017": ("coco", "annotations", "train2017", "val2017"),
+    "coco": ("coco", "annotations", "train2017", "val2017"),
+    "lvis": ("lvis", "coco", "annotations", "train2017", "val2017"),
+    "pascal-context": ("VOCdevkit/VOC2010",),
+    "coco-stuff": ("coco", "coco_stuff164k", "train2017", "val2017", "stuffthingmaps"),
+    "ade20k-150": ("ADEChallengeData2016",),
+    "ade20k-847": ("ADE20K_2021_17_01/images_detectron2", "ADE20K_2021_17_01/annotations_detectron2"),
+    "cityscapes": ("leftImg8bit", "gtFine"),
 }
 """Standard dataset -> folders below the root that `vlmlab.datasets.standard` reads; one of its name, and train, val and
 test in the root itself, come on top."""

@@ -25,6 +25,7 @@ from vlmlab.datasets.folder import Entry, assemble, read_class_folders
 from vlmlab.datasets.image_set import ArrayPictures, ImageSet
 from vlmlab.datasets.listing import path_named, spelled, text_of
 from vlmlab.datasets.scenes import SCENES, load_scenes
+from vlmlab.datasets.segmented import SEGMENTED, load_segmented
 from vlmlab.datasets.splits import held_out
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, expanded
@@ -151,6 +152,8 @@ def load_standard(
     root = expanded(root or cache_path("standard"))
     if name in SCENES:
         return load_scenes(name, root, download, seed, skip_broken)
+    if name in SEGMENTED:
+        return load_segmented(name, root, seed, skip_broken)
     how = STANDARD[name]
     # These sets are large and were checked by their makers: every image is decoded beforehand only to leave broken ones out.
     check = skip_broken
