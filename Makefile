@@ -41,7 +41,7 @@ test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q vlmlab tests
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	OMP_NUM_THREADS=1 VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		--timeout=3600 --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
 
@@ -54,7 +54,7 @@ lint: $(READY)             ## ruff and mypy only
 	$(BIN)/mypy
 
 coverage: $(READY)         ## the tests again, with the share of lines that they run (it has a floor)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 clean:                     ## remove the environment and what reports wrote
 	rm -rf $(VENV) reports

@@ -43,6 +43,7 @@ def of_steps(keep: bool) -> tuple[int, float]:
     return fetched, kept - resident_mb()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_freed_memory_is_used_again_and_given_back_when_asked_for():
     processes = get_context("spawn")

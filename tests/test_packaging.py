@@ -194,10 +194,10 @@ def test_a_wheel_works_without_the_checkout(wheel, installed):
     files = installed("report", *few, "--set", "workers=0", "--set", "base_new=", "--out", "report", "--json")
     assert "<img" in Path(installed.away, files["html"]).read_text(encoding="utf-8")
 
-    # The reader's copy is executed and written; the environment is left as it was.
-    (chapter,) = installed("book", "06_5", "--json")
+    # The reader's copy of the chapter that takes least is executed and written; the environment is left as it was.
+    (chapter,) = installed("book", "06_6", "--json")
     assert chapter["ok"], chapter
-    written = nbformat.read(installed.away / "vlmlab-book" / "06_5_other_methods.ipynb", 4)
+    written = nbformat.read(installed.away / "vlmlab-book" / "06_6_discussion.ipynb", 4)
     assert any(cell.get("outputs") for cell in written.cells)
     assert installed("lab", "--copy-only", "--folder", "mine") == "mine"
     assert (installed.away / "mine" / "00_start_here.ipynb").exists()

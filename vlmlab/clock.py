@@ -27,7 +27,8 @@ class Clock:
     """Seconds since it was entered, by the wall and of the processor (all threads together); `add` corrects them."""
 
     def __init__(self) -> None:
-        self._began, self._end = _now(), None
+        self._began = _now()
+        self._end: tuple[float, float] | None = None
         self._added = (0.0, 0.0)
 
     def __enter__(self) -> Clock:

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import importlib
 from pathlib import Path
+from typing import Any
 
 from vlmlab.errors import VlmlabError, unknown
 
@@ -90,7 +91,7 @@ class SystemInfo:
         return fields
 
 
-_registered: dict[str, type] = {}
+_registered: dict[str, type[Any]] = {}
 
 
 def register(key: str, **facts):
@@ -101,7 +102,7 @@ def register(key: str, **facts):
     """
     info = _checked(SystemInfo(key=key, **facts))
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: type[Any]) -> type[Any]:
         cls.info = dataclasses.replace(info, module=cls.__module__)
         _registered[key] = cls
         return cls
@@ -136,7 +137,7 @@ def registry() -> dict[str, SystemInfo]:
     return _written() | {key: cls.info for key, cls in own_systems().items()}
 
 
-def own_systems() -> dict[str, type]:
+def own_systems() -> dict[str, type[Any]]:
     """The classes that the user registered: those that are not of the package."""
     return {key: cls for key, cls in _registered.items() if key not in _written()}
 
@@ -147,7 +148,7 @@ def system_label(key: str) -> str:
     return info.name if info else key
 
 
-def load_system(key: str) -> type:
+def load_system(key: str) -> type[Any]:
     """The class of a system, imported now if it was not before.
 
     Raises `VlmlabError` for an unknown key, with the closest ones.

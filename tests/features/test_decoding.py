@@ -50,6 +50,7 @@ def worker(monkeypatch):
     return started
 
 
+@pytest.mark.slow
 def test_a_worker_gives_the_same_bits_in_the_same_order(backbone, photographs, worker):
     shown, crop = as_evaluated(backbone), Cropped(32, 5, 1)
     whole = backbone.preprocess([Image.fromarray(photographs.images(i)) for i in (8, 0, 4)]).numpy()
@@ -98,6 +99,7 @@ def die(names, images):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_in_one_line(photographs, worker):
     with pytest.raises(VlmlabError, match="a process that decodes images was killed") as told:
         list(prepared(photographs, [([0, 1], die), ([2], die)]))
@@ -131,6 +133,7 @@ print(sum(len(array) for array in decoding.prepared(images, [([0, 1], crop), ([2
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_has_workers(photographs, tmp_path):
     """Without `if __name__ == "__main__":`, which Python's "spawn" otherwise asks for."""
     (tmp_path / "plain.py").write_text(SCRIPT)

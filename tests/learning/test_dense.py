@@ -140,6 +140,7 @@ def task(backbone):
     return Task(backbone, dataclasses.replace(tableau, **few), shots=0)
 
 
+@pytest.mark.slow
 def test_an_open_vocabulary_system_sees_base_boxes_and_pixels_alone(task):
     seen, new = task.seen_by("open-vocabulary"), set(task.new)
     assert 0 < len(new) < len(task.classes) and sorted([*new, *task.base]) == list(range(len(task.classes)))

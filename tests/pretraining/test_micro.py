@@ -30,6 +30,7 @@ def parameters(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.parameters])
 
 
+@pytest.mark.slow
 def test_a_resumed_build_equals_an_unbroken_one(workshop, tmp_path):
     recipe, pool = workshop
     unbroken, first = (pretrain.Trainer("micro-vit", recipe, pool, tmp_path) for _ in range(2))
@@ -41,6 +42,7 @@ def test_a_resumed_build_equals_an_unbroken_one(workshop, tmp_path):
     assert torch.equal(parameters(unbroken), parameters(second))
 
 
+@pytest.mark.slow
 def test_a_build_writes_what_the_loader_takes(workshop, tmp_path, monkeypatch):
     pretrain.build("micro-vit", workers=1, out=tmp_path, echo=lambda _: None)
     manifest = json.loads((tmp_path / "manifest.json").read_text())

@@ -51,6 +51,7 @@ def test_chance_counts_every_order_of_few_systems():
     assert chance(np.arange(9.0), np.arange(9.0)) < 0.001
 
 
+@pytest.mark.slow
 def test_agreement_has_a_line_per_protocol_and_an_interval_only_where_one_can_be_had():
     found = agreement(read_table()).set_index(["protocol", "figure", "published on"])
     assert {"few-shot all classes", "base-to-new", "domain shift"} == set(found.index.get_level_values(0))
@@ -62,6 +63,7 @@ def test_agreement_has_a_line_per_protocol_and_an_interval_only_where_one_can_be
     assert (found.low.dropna() <= found.spearman[found.low.notna()]).all()
 
 
+@pytest.mark.slow
 def test_from_the_command_line(capsys, tmp_path):
     assert main(["table", "--against", "published"]) == 2
     assert "follow different protocols" in capsys.readouterr().err

@@ -146,7 +146,7 @@ def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
 # --- killed ------------------------------------------------------------------------------------------------------------
 
 EXPERIMENTS = [
-    Experiment(system, "digits", shots=2, seed=seed, config=config)
+    Experiment(system, "digits", shots=2, seed=seed, config=config, test_pictures=100)
     for seed in range(3)
     for system, config in (("coop", (("epochs", "4"), ("n_ctx", "4"))), ("tip_adapter", ()), ("zero_shot", ()))
 ]

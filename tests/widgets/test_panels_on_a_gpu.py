@@ -42,6 +42,7 @@ def gpu():
         cache_over.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PANELS if LONG or name not in SLOW])
 def test_a_panel_draws_from_a_gpu(name, gpu, monkeypatch):
     encoded, real = [], Backbone.encode_image
@@ -61,6 +62,7 @@ def test_a_panel_draws_from_a_gpu(name, gpu, monkeypatch):
     assert set(encoded) <= {torch.device("cuda:0")} and (backbones or name in WITHOUT_A_BACKBONE)
 
 
+@pytest.mark.slow
 def test_the_report_draws_from_a_gpu(gpu, tmp_path):
     """What its notebook computes and draws, in this process."""
     settings = ["coop.epochs=1", "coop.n_ctx=2"]

@@ -44,6 +44,7 @@ def cell() -> list[torch.Tensor]:
     return [*drawn, *(p.detach().clone() for p in method.parameters()), torch.rand(4)]
 
 
+@pytest.mark.slow
 def test_two_panels_and_a_cell_at_once():
     alone = []
     for panel in panels():

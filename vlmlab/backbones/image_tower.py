@@ -10,6 +10,7 @@ Legend: B batch, H x W image, h x w grid of locations, T tokens, n prompt tokens
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 from vlmlab.backbones.blocks import attention_map, check_blocks, finish, output, project, run_block
 from vlmlab.errors import VlmlabError
 
-Prompts = Tensor | Callable[[Tensor], Tensor]
+Prompts: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 """Prompts of a block: [n, d] or [B, n, d], or what makes [B, n, d] of the class and patch tokens there."""
-Deep = Sequence[Prompts]
+Deep: TypeAlias = Sequence[Prompts]
 """Prompts of the blocks behind the first."""
 
 WITH_TOKENS = "micro-vit, or a ViT of open_clip such as ViT-B-16/openai"
@@ -295,10 +296,7 @@ class TimmTower(ImageTower):
         super().__init__(visual, name)
         self.width = visual.trunk.num_features
         self.depth = len(visual.trunk.feature_info)
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        return (self.visual.trunk.feature_info[-1]["reduction"],) * 2
+        self.stride = (visual.trunk.feature_info[-1]["reduction"],) * 2
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """timm's networks pad their maps, so that a rest has a location of its own."""
@@ -335,7 +333,7 @@ class TimmTower(ImageTower):
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], mode: str = "bicubic") -> Tensor:
     """Position embeddings [1 + h*w, d] of an `old` grid for a `new` one: the first row kept, the others interpolated."""
-    old, new = tuple(old), tuple(new)
+    old, new = (old[0], old[1]), (new[0], new[1])  # as tuples
     if old == new:
         return positions
     grid = positions[1:].float().T.unflatten(1, old)[None]

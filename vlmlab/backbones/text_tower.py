@@ -14,7 +14,6 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -299,7 +298,8 @@ def _attend_after_prefix(
 
 
 class _Deep(threading.local):
-    rows: ClassVar[dict[int, tuple[int, Tensor]]] = {}
+    def __init__(self) -> None:  # once in every thread that looks
+        self.rows: dict[int, tuple[int, Tensor]] = {}
 
 
 _deep = _Deep()

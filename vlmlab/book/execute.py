@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,7 +119,7 @@ def at_once(
         return
     # "spawn": a fork would take over the threads of whoever calls.
     with without_main_module(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        running = set()
+        running: set[Future] = set()
         while True:
             for path in itertools.islice(todo, workers - len(running)):
                 start(spelled(path.stem))

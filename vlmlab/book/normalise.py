@@ -92,7 +92,7 @@ def smaller(png: bytes) -> tuple[str, bytes]:
     """(kind, bytes) of an image: itself if it is small, else with a palette, or as a JPEG if that is smaller still."""
     if len(png) <= SMALL_PNG:
         return "image/png", png
-    picture = Image.open(io.BytesIO(png))
+    picture: Image.Image = Image.open(io.BytesIO(png))
     if picture.mode == "P":  # was made smaller before
         return "image/png", png
     picture = picture.convert("RGB")

@@ -143,5 +143,6 @@ def _refused(message: str, code: int = 2) -> int:
 
 
 def _command_of(error: Exception) -> str:
-    path = error.ctx.command_path.split()[1:] if getattr(error, "ctx", None) else []
+    context = getattr(error, "ctx", None)
+    path = context.command_path.split()[1:] if context else []
     return "".join(part + " " for part in path)

@@ -186,7 +186,7 @@ def sweep(
     tested = targets_in(targets, *(named or ()))
     for tower in towers:
         check_names({"datasets": [*(named or ()), *tested], "backbone": tower})
-    others = {
+    others: dict[str, Any] = {
         "views": views,
         "root": root and str(root),
         "skip_broken": skip_broken,
@@ -309,7 +309,7 @@ def tune(
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks training to end, the second one ends the program."""
-    asked = []
+    asked: list[bool] = []
 
     def ask(number: int, frame: object) -> None:
         if asked:

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @contextlib.contextmanager
@@ -22,11 +22,18 @@ def work() -> Iterator[None]:
 
     ordinary = warnings.showwarning
 
-    def tell(message: Warning | str, category: type[Warning], file: str, line: int, *rest: Any) -> None:
-        if Path(__file__).parents[1] in Path(file).parents:
+    def tell(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if Path(__file__).parents[1] in Path(filename).parents:
             say(f"vlmlab: {message}")
         else:
-            ordinary(message, category, file, line, *rest)
+            ordinary(message, category, filename, lineno, file, line)
 
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.showwarning = tell

@@ -134,7 +134,8 @@ def read_class_folders(folder: Path, ignore: Sequence[str] = ()) -> list[Entry]:
 
 def _classes_in(root: Path, folders: Mapping[Path, str | None], ignore: Sequence[str]) -> list[Entry]:
     """Entries of the class sub-folders of `folders` (-> their split), named relative to `root`; images may lie deeper."""
-    entries, no_class, no_pictures = [], [], []
+    entries: list[Entry] = []
+    no_class, no_pictures = [], []
     for folder, split in folders.items():
         first = len(entries)
         for place in listed(folder):
@@ -159,8 +160,8 @@ def _classes_in(root: Path, folders: Mapping[Path, str | None], ignore: Sequence
     if no_class:
         _warn(f"left out of {root} what lies in no class folder ({counted(len(no_class), 'file')}): {some(no_class)}")
     if no_pictures:
-        kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in no_pictures)
-        counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+        suffixes = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in no_pictures)
+        counts = ", ".join(f"{suffix}: {count}" for suffix, count in suffixes.most_common())
         _warn(
             f"left out {counted(len(no_pictures), 'file')} of {root} that Pillow does not open as images ({counts}): {some(no_pictures)}"
         )
@@ -190,7 +191,8 @@ def read_table(path: Path) -> list[Entry]:
     which is wrong.
     """
     table = read_rows(path)
-    entries, lines = [], {}
+    entries: list[Entry] = []
+    lines: dict[str, int] = {}
     for line, cells in table.rows:
         file, where = table.value(cells, "file"), f"{path}, line {line}"
         label = " ".join(table.value(cells, "label").split())

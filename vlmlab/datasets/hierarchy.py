@@ -156,7 +156,8 @@ class Hierarchy:
     def cuts(self, seed: int = 0) -> list[LabelSet]:
         """The cuts of mean treecut accuracy: CUTS_PER_RATE new ones at each of DROP_RATES, from the highest on; fewer if
         the tree has no more."""
-        generator, found = torch.Generator().manual_seed(seed), {}
+        generator = torch.Generator().manual_seed(seed)
+        found: dict[tuple[str, ...], LabelSet] = {}
         for rate in reversed(DROP_RATES):
             wanted = len(found) + CUTS_PER_RATE
             for _ in range(TRIES):

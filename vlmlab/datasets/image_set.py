@@ -94,8 +94,8 @@ def read_picture(source: Path | BinaryIO, longest: int | None = None) -> Pixels:
         VlmlabError: that names the file if it cannot be decoded.
     """
     try:
-        with Image.open(source) as picture:
-            picture = on_white(upright(decoded(picture)))
+        with Image.open(source) as file:
+            picture = on_white(upright(decoded(file)))
             if longest is not None:
                 picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
             return np.array(picture)  # a copy that may be written, as PyTorch wants it

@@ -11,6 +11,7 @@ Letters: N images, T tasks.
 from __future__ import annotations
 
 import hashlib
+import typing
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -123,7 +124,7 @@ class MultiTask(Task):
 
     def seen_by(self, setup: str) -> MultiTask:
         """As for `Task`; the companions are restricted alike."""
-        seen = super().seen_by(setup)
+        seen = typing.cast(MultiTask, super().seen_by(setup))  # a copy of itself
         seen.companions = [task.seen_by(setup) for task in self.companions]
         return seen
 

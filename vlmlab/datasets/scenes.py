@@ -30,6 +30,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -423,7 +424,7 @@ def _categories(train: _Instances, val: _Instances) -> list[str]:
     return list(train.categories.values())
 
 
-def _check_segmentation(segmentation: object, image: dict, name: str) -> None:
+def _check_segmentation(segmentation: Any, image: dict, name: str) -> None:
     """Raise `VlmlabError` if a mask is neither polygons nor run lengths of this image."""
     if isinstance(segmentation, dict):
         if list(segmentation["size"]) != [image["height"], image["width"]]:
@@ -461,7 +462,7 @@ def _runs(counts: Sequence[int] | str | bytes) -> list[int]:
     return runs
 
 
-def _mask(segmentation: object, width: int, height: int) -> np.ndarray:
+def _mask(segmentation: Any, width: int, height: int) -> np.ndarray:
     """Mask [H, W] of one object, from run lengths down the columns or from polygons."""
     if isinstance(segmentation, dict):
         runs = _runs(segmentation["counts"])

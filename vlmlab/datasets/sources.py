@@ -68,7 +68,7 @@ def files_of_folder(folder: Path) -> dict[str, Path]:
 def files_of_standard(name: str, root: Path) -> dict[str, Path]:
     """Name -> file of everything that decides a standard dataset below `root`: images, lists, annotations."""
     places = [root / place for place in (*PLACES.get(name, ()), name, "train", "val", "test")]
-    files = {}
+    files: dict[str, Path] = {}
     for place in filter(os.path.isdir, places):
         files |= {f.relative_to(root).as_posix(): f for f in files_below(place) if f.suffix.lower() not in ARCHIVES}
     if os.path.isdir(root):

@@ -99,7 +99,7 @@ def seeded_split(ids: Sequence[str], labels: Sequence[int], seed: int) -> dict[s
     Every class keeps at least one image to learn from and one to be tested on; a class of four or more has one to
     validate on. Raises `ValueError` if a class has fewer than two images (callers name it first).
     """
-    by_class = _by_class(ids, labels, seed)
+    by_class: dict = _by_class(ids, labels, seed)  # labels of one kind, which can be sorted
     split: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for label in sorted(by_class):
         members = by_class[label]

@@ -254,11 +254,11 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[list[Entry], li
     if name == "fgvc-aircraft":
         return _aircraft(root / how.layout)
     if not how.official and name != "sun397":
-        entries = read_class_folders(root / how.layout, CALTECH_IGNORED)
-        return entries, sorted({e.label for e in entries})
+        found = read_class_folders(root / how.layout, CALTECH_IGNORED)
+        return found, sorted({entry.label for entry in found})
     entries: list[Entry] = []
     classes: list[str] = []
-    for split, arguments in (how.official or {None: {}}).items():
+    for split, arguments in how.official.items() or [(None, {})]:
         opened = _opened(name, root, arguments)
         classes = list(opened.classes)
         for path, label in _files(opened):

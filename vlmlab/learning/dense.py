@@ -9,6 +9,7 @@ Dimensions: B images, C classes, H x W an image, n boxes, K classes that occur.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -37,7 +38,7 @@ def harmonic_mean(base: float, new: float) -> float:
 
 
 @torch.no_grad()
-def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, float | dict]:
+def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, Any]:
     """{"miou", "miou_<group>", "harmonic_mean", "pixel_accuracy", "per_class": {class: IoU}} at the size of the images.
 
     Only pixels whose class is known and among the method's count. The mean is over the classes that the ground truth shows;
@@ -66,7 +67,7 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, float
     if not shown.sum():
         raise VlmlabError("no pixel of these images has a known class; choose a dataset with masks, such as tableau")
     iou = 100 * counts.diag() / (shown + counts.sum(0) - counts.diag()).clamp_min(1)
-    found: dict[str, float | dict] = {"miou": float(iou[shown > 0].mean())}
+    found: dict[str, Any] = {"miou": float(iou[shown > 0].mean())}
     found |= _by_group("miou", iou, shown > 0, groups)
     found["pixel_accuracy"] = 100 * float(counts.diag().sum() / shown.sum())
     found["per_class"] = {method.classes[c]: float(iou[c]) for c in shown.nonzero().flatten().tolist()}
@@ -74,7 +75,7 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, float
 
 
 @torch.no_grad()
-def detection(method: Detector, pictures, groups: Groups) -> dict[str, float | dict]:
+def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
     """{"ap50", "ap50_<group>", "ap", "ap_<group>", "harmonic_mean" (of AP50), "per_class": {class: AP50}}.
 
     AP is COCO's, the mean over intersections over union from 0.5 to 0.95, with at most 100 detections of an image. Beside it
@@ -105,7 +106,7 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, float | d
     ap = torch.full((2, len(method.classes)), torch.nan)
     ap[:, classes] = 100 * torch.stack([precision[0], precision.mean(0)]).float()
     there = ceilings.objects > 0
-    numbers: dict[str, float | dict] = {}
+    numbers: dict[str, Any] = {}
     for name, values in (("ap50", ap[0]), ("ap", ap[1])):
         numbers[name] = float(values[there].mean())
         by_group = _by_group(name, values, there, groups)

@@ -8,6 +8,8 @@ Dimensions: N images, B batch, C classes, S image side, H x W a mask.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Netw
 
 def evaluate(
     method: Method, pictures, bank: FeatureBank | None = None, seed: int = 0, groups: Groups | None = None
-) -> dict[str, float | dict]:
+) -> dict[str, Any]:
     """Measure `method` on an ImageSet whose labels count its classes; everything in percent.
 
     One label per image: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
@@ -80,8 +82,8 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
     doing = f"{method.info.key}: evaluating"
     with contextlib.ExitStack() as until, LocalRandom(seed):
         if method.eats == "images" and not isinstance(method, Dense):
-            shown = encodable(method.backbone, pictures, most, as_evaluated(method.backbone), doing)
-            shown = until.enter_context(contextlib.closing(shown))
+            encoded = encodable(method.backbone, pictures, most, as_evaluated(method.backbone), doing)
+            shown: Iterator[Any] = until.enter_context(contextlib.closing(encoded))
         elif features is None:
             shown = until.enter_context(contextlib.closing(as_read(pictures, most, doing)))
         else:
@@ -109,7 +111,7 @@ def predict(method: Method, pictures, bank: FeatureBank | None = None, seed: int
 
 def evaluate_hierarchy(
     method: Method, pictures, tree: Hierarchy, bank: FeatureBank | None = None, seed: int = 0
-) -> dict[str, float | dict]:
+) -> dict[str, Any]:
     """Whether answers at the levels of a class tree are right, and agree (ProTeCt, arXiv 2306.02240); in percent.
 
     {"accuracy" (among all leaves), "hca" (hierarchical consistency: right among the leaves and, at every node above the
@@ -158,7 +160,7 @@ def evaluate_hierarchy(
     }
 
 
-def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, float | dict]:
+def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, Any]:
     classes = logits.shape[1]
     matrix = MulticlassConfusionMatrix(classes)(logits.argmax(1), labels).double()  # [C true, C predicted]
     right, shown = matrix.diag(), matrix.sum(1)
@@ -172,7 +174,7 @@ def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, floa
     }
 
 
-def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, float | dict]:
+def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
     shown = [c for c in range(labels.shape[1]) if (labels[:, c] == 1).any()]
     if not shown:
         raise VlmlabError("none of these images shows any of the classes; mean average precision is not defined")

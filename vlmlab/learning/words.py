@@ -69,7 +69,7 @@ def nearest_words(tower, vectors: Tensor, count: int = 3, seed: int = 0) -> list
     rows[hubs(F.normalize(probes - mean, dim=-1), rows)] = 0  # no direction: near to nothing
     near, far = (_nearest(rows, F.normalize(v - mean, dim=-1), words, count) for v in (vectors, random))
     norms = vectors.norm(dim=1).tolist()
-    return [NearWords(*a, *b, norm) for a, b, norm in zip(near, far, norms, strict=True)]
+    return [NearWords(a[0], a[1], b[0], b[1], norm) for a, b, norm in zip(near, far, norms, strict=True)]
 
 
 def hubs(probes: Tensor, rows: Tensor, count: int = 10) -> Tensor:
@@ -78,7 +78,9 @@ def hubs(probes: Tensor, rows: Tensor, count: int = 10) -> Tensor:
     return often > HUB * max(1.0, len(probes) * count / len(rows))
 
 
-def _nearest(rows: Tensor, vectors: Tensor, words: Sequence[str], count: int) -> list[tuple]:
+def _nearest(
+    rows: Tensor, vectors: Tensor, words: Sequence[str], count: int
+) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
     cosine, index = (vectors @ rows.T).topk(count)
     return [
         (tuple(words[i] for i in row), tuple(round(c, 4) for c in cs))

@@ -92,7 +92,10 @@ class Recipe:
 class RecipeByShots(Recipe):
     """CoOp's own recipe, and that of those who took it over whole: the more shots, the more passes."""
 
-    epochs: int | None = option(None, "passes over the images; none: 50, 100 or 200 by shots", 1, 10000)
+    # Wider than the recipe's: left open, `passes` below decides.
+    epochs: int | None = option(  # type: ignore[assignment]
+        None, "epochs over the images; none: 50, 100 or 200 by shots", 1, 10000
+    )
 
     def passes(self, shots: int) -> int:
         """The `epochs`, or what CoOp takes for 1, up to 4, and more images per class."""
@@ -139,12 +142,12 @@ class Method(nn.Module):
     eats: str = "features"
     batches: int = 1  # of an epoch: `fit` sets it
     stage: int = 0  # which of the `stages` is learned from: `fit` sets it
-    bank = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of an image
+    bank: typing.Any = None  # the FeatureBank that `fit` hands over: it keeps what the frozen encoder said of an image
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "set_classes" in cls.__dict__:
-            cls.set_classes = _all_or_nothing(cls.set_classes)
+            cls.set_classes = _all_or_nothing(cls.set_classes)  # type: ignore[method-assign]  # its own, wrapped
 
     def __init__(self, backbone, config=None):
         """`config` defaults to the official one, with the `embedded` overrides if the backbone is an embedded one.

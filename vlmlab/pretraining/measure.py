@@ -168,7 +168,8 @@ def crops(backbone: Backbone, categories: Sequence[str], count: int = 300) -> fl
     """Top-1 in % over the known names of crops around one object of a scene with two or three, box enlarged 1 to 1.5 times."""
     rng, size = np.random.default_rng(507), backbone.image_size
     known = names("known")
-    pictures, labels = [], []
+    pictures: list[np.ndarray] = []
+    labels: list[int] = []
     while len(labels) < count:
         scene = sample_scene(rng, count=2 + int(rng.integers(2)), pool=categories, style="photo")
         picture = render(scene, size)

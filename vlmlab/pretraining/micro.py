@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +121,9 @@ def _shown(entry: dict) -> Scene | tuple[str, int]:
 
 def describe(shown: Scene | tuple[str, int], rng: np.random.Generator) -> str:
     """A fresh caption of what an image shows: a scene, or a class of a domain."""
-    return caption(shown, rng) if isinstance(shown, Scene) else DOMAINS[shown[0]].caption(shown[1], rng)
+    said = caption(shown, rng) if isinstance(shown, Scene) else DOMAINS[shown[0]].caption(shown[1], rng)
+    assert said is not None, "the pool holds no class that is withheld"
+    return said
 
 
 def zoom(images: Tensor, shown: list, share: float, rng: np.random.Generator) -> tuple[Tensor, list, np.ndarray]:
@@ -442,7 +445,7 @@ class Trainer:
         if not self.is_vit:
             self.model.visual.to(memory_format=torch.channels_last)
             self.tower = ResNetTower(self.model.visual, name)
-        self.teacher = None
+        self.teacher: Any = None
         if self.recipe.locked_text:
             self._lock(out)
         else:

@@ -172,7 +172,8 @@ def _means(rows: pd.DataFrame, dataset: str | None) -> tuple[dict[str, float], d
         table = rows.pivot_table(index="key", columns="dataset", values="value")
         met = table.notna().sum()
         grid = table[met.index[met >= 0.75 * met.max()]].dropna().mean(axis=1)
-    return grid.to_dict(), rows.groupby("key")["source"].nunique().to_dict()
+    sources = rows.groupby("key")["source"].nunique()
+    return {str(key): mean for key, mean in grid.items()}, {str(key): n for key, n in sources.items()}
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
@@ -187,7 +188,8 @@ def interval(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 2000) -> 
     """The middle 95 percent of the rank correlation over systems [n] drawn with replacement."""
     generator = np.random.default_rng(seed)
     picks = generator.integers(len(a), size=(draws, len(a)))
-    return tuple(float(q) for q in np.nanquantile([spearman(a[pick], b[pick]) for pick in picks], [0.025, 0.975]))
+    low, high = np.nanquantile([spearman(a[pick], b[pick]) for pick in picks], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def chance(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 5000) -> float:

@@ -7,6 +7,7 @@ suspected error stays a question: it marks a cell and is never put right.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pandas as pd
 
@@ -78,7 +79,9 @@ def cells(table: str) -> pd.DataFrame:
         for place in found.index[places]:
             if order.index(word) > order.index(found.at[place, "status"]):
                 continue
-            found.loc[place, ["status", "sure", "kind", "source_of"]] = [word, error.sure, error.kind, error.source]
+            said: dict[str, Any] = {"status": word, "sure": error.sure, "kind": error.kind, "source_of": error.source}
+            for name, value in said.items():
+                found.at[place, name] = value
             if word == "differs" and re.fullmatch(r"\d+(\.\d+)?", str(error.original)) and places.sum() == 1:
                 found.at[place, "original"] = float(error.original)
     return found

@@ -101,7 +101,7 @@ class Experiment:
 
         Tried are the spelling of this question, and settings as the command line handed them over, which was text.
         """
-        content, asked = self.as_json(), self._asked
+        content, asked = self.as_json(), vars(self)["_asked"]
         texts = {name: value if isinstance(value, str) else _as_text(value) for name, value in self.config}
         whole = {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in self.config}
         configs = [dict(asked["config"]), texts, whole, {n: _as_text(v) for n, v in whole.items()}, content["config"]]

@@ -82,4 +82,5 @@ def _pixels(image: np.ndarray, named: np.ndarray, words: Sequence[str]) -> tuple
 
 def _colours(count: int) -> list[tuple[int, int, int]]:
     """As many colours as words, told apart by their hue."""
-    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(k / count, 0.9, 1.0)) for k in range(count)]
+    hues = (colorsys.hsv_to_rgb(k / count, 0.9, 1.0) for k in range(count))
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]

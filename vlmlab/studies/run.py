@@ -53,7 +53,8 @@ class _Latest:
     """The latest few things that were costly to make, each made once: panels are threads, and who comes second waits."""
 
     def __init__(self, most: int) -> None:
-        self.most, self._lock, self._made = most, threading.RLock(), {}
+        self.most, self._lock = most, threading.RLock()
+        self._made: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         with self._lock:
@@ -80,7 +81,7 @@ def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:
     return _banks.get((backbone, device), lambda: FeatureBank(load_backbone(backbone, device)))
 
 
-shared_bank.cache_clear = _banks.clear
+shared_bank.cache_clear = _banks.clear  # type: ignore[attr-defined]  # as functools.cache has it
 
 
 FIGURES = (
@@ -124,7 +125,7 @@ def shared_dataset(
     return _datasets.get((*key, "with stuff"), lambda: _datasets.get(key, read).with_stuff())
 
 
-shared_dataset.cache_clear = _datasets.clear
+shared_dataset.cache_clear = _datasets.clear  # type: ignore[attr-defined]  # as functools.cache has it
 
 
 def dataset_for(bank: FeatureBank, name: str, **how) -> Dataset:

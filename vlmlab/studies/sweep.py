@@ -22,7 +22,8 @@ import secrets
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from distributed import Client, KilledWorker
 
@@ -212,7 +213,9 @@ def _must_be_seen(experiment: Experiment) -> None:
         )
 
 
-def _one_by_one(experiments: Sequence[Experiment], store: ResultStore, download: bool) -> Iterator[Outcome]:
+def _one_by_one(
+    experiments: Sequence[Experiment], store: ResultStore, download: bool
+) -> Generator[Outcome, None, None]:
     """The outcomes of work in this process."""
     folder = str(store.folder.resolve())
     for experiment in experiments:
@@ -225,10 +228,12 @@ def _one_by_one(experiments: Sequence[Experiment], store: ResultStore, download:
 
 def _by_workers(
     experiments: Sequence[Experiment], store: ResultStore, download: bool, workers: int, scheduler: str | None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """The outcomes of work in other processes, as they end; a result that a worker could not keep is kept here."""
     folder, mark = str(store.folder.resolve()), f".sweep-{secrets.token_hex(8)}.tmp"
-    todo, running, ended = iter(experiments), {}, queue.SimpleQueue()
+    todo = iter(experiments)
+    running: dict[Any, Experiment] = {}
+    ended: queue.SimpleQueue = queue.SimpleQueue()
     with without_main_module(), _client(workers, scheduler) as client, client.get_executor(pure=False) as executor:
 
         def hand_out() -> None:

@@ -47,8 +47,8 @@ by the clock would depend on what else the machine did during the sweep); `peak_
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (of the sample, 0 for a single value) over seeds."""
-    values = np.asarray(values, float)
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    numbers = np.asarray(values, float)
+    return float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
 
 
 def table(results: Sequence[dict]) -> list[dict]:

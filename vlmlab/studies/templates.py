@@ -47,8 +47,9 @@ def parameters_of(template: Path) -> dict[str, Any]:
     defaults = {}
     for statement in ast.parse("".join(cells[0]["source"])).body:
         try:
-            (target,) = statement.targets
-            defaults[target.id] = ast.literal_eval(statement.value)
+            assigned: Any = statement  # anything else has no targets
+            (target,) = assigned.targets
+            defaults[target.id] = ast.literal_eval(assigned.value)
         except (AttributeError, ValueError) as error:
             raise VlmlabError(
                 f"{template.name}: line {statement.lineno} of the parameters cell is no 'name = literal'; move it below"

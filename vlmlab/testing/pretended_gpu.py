@@ -268,9 +268,9 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     """
     global _now
     gpu = PretendedGpu()
-    autocast, run = torch.autocast, threading.Thread.run
+    run = threading.Thread.run
 
-    class Autocast(autocast):
+    class Autocast(torch.autocast):
         """Notes what it was asked for, and computes in float32."""
 
         def __init__(self, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True, **more: Any):

@@ -38,7 +38,7 @@ class ToyDetector(Detector):
     info = SystemInfo(
         "toy_detector", "Toy detector", "", 2026, "7.2", "detection", "open-vocabulary", "a matrix", ("detection",)
     )
-    Config = ColourRecipe
+    Config = ColourRecipe  # type: ignore[assignment]  # both toys have the same
 
     def prepare(self, task) -> None:
         self.weight = nn.Parameter(_start(self.backbone.embed_dim))
@@ -91,7 +91,7 @@ class ToySegmenter(Segmenter):
         "a matrix",
         ("segmentation",),
     )
-    Config = ColourRecipe
+    Config = ColourRecipe  # type: ignore[assignment]  # both toys have the same
 
     def prepare(self, task) -> None:
         self.weight = nn.Parameter(_start(self.backbone.embed_dim))

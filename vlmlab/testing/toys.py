@@ -135,7 +135,9 @@ def fitted(key: Named, shots: int = 2, checkpoint: Path | None = None, most: int
     fields = {field.name for field in dataclasses.fields(system.Config)}
     config = system.configure(backbone(), **{name: value for name, value in QUICK.items() if name in fields})
     task = with_companions(task_for(key, shots), config, dataset)
-    method, reached, steps_done = system(backbone(), config), set(), []
+    method = system(backbone(), config)
+    reached: set[str] = set()
+    steps_done: list[int] = []
 
     def look(done: int, steps: int, loss: float) -> None:
         steps_done.append(done)

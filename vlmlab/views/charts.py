@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from vlmlab.learning.metrics import TITLES, main_metric, of_group
 from vlmlab.studies.table import spread
-from vlmlab.views.style import INK, LOSS, MUTED, SPLITS, figure, system_label, system_style, tidy
+from vlmlab.views.style import INK, LOSS, MUTED, SPLITS, Still, figure, system_label, system_style, tidy
 
 
-def few_shot_curves(results: Sequence[dict]) -> Figure:
+def few_shot_curves(results: Sequence[dict]) -> Still:
     """The main metric over shots, one panel per dataset and metric, one line per system, a band of one standard deviation
     over seeds.
 
@@ -65,7 +64,7 @@ def few_shot_curves(results: Sequence[dict]) -> Figure:
     return fig
 
 
-def base_new_bars(results: Sequence[dict]) -> Figure:
+def base_new_bars(results: Sequence[dict]) -> Still:
     """Base, new and harmonic mean of the main metric per system, one standard deviation over seeds; ticks mark zero-shot
     prediction, where it was measured on both."""
     datasets = list(dict.fromkeys(r["dataset"] for r in results))
@@ -104,7 +103,7 @@ def base_new_bars(results: Sequence[dict]) -> Figure:
     return fig
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "", most: int = 20) -> Figure:
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "", most: int = 20) -> Still:
     """Which class (row) is taken for which (column), in percent of the row.
 
     With more than `most` classes, those with the largest confusions are shown.
@@ -130,17 +129,17 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "", most:
     return fig
 
 
-def learning_curve(losses: Sequence[float], title: str = "") -> Figure:
+def learning_curve(losses: Sequence[float], title: str = "") -> Still:
     """Loss per step, raw (light) and as a running mean over a twentieth of the steps."""
     fig = figure(5.4, 2.8)
     axes = fig.subplots()
-    losses = np.asarray(losses, float)
-    width = max(1, len(losses) // 20)
-    axes.plot(losses, color=LOSS, alpha=0.35, linewidth=1)
-    if len(losses) >= width:
+    loss = np.asarray(losses, float)
+    width = max(1, len(loss) // 20)
+    axes.plot(loss, color=LOSS, alpha=0.35, linewidth=1)
+    if len(loss) >= width:
         axes.plot(
-            np.arange(width - 1, len(losses)),
-            np.convolve(losses, np.ones(width) / width, "valid"),
+            np.arange(width - 1, len(loss)),
+            np.convolve(loss, np.ones(width) / width, "valid"),
             color=LOSS,
         )
     tidy(axes, title, "step", "loss")

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vlmlab.views.style import CLASSES, GRID, INK, LOSS, SPLITS, figure, system_label, tidy
+from vlmlab.views.style import CLASSES, GRID, INK, LOSS, SPLITS, Still, figure, system_label, tidy
 
 FEWEST_BARS = 4  # places for bars, so that one alone is no block
 
 
 def fit_progress(
     losses: Sequence[float], steps: int, accuracies: Sequence[tuple[int, float]], runs: Sequence[dict], title: str = ""
-) -> Figure:
+) -> Still:
     """Left: loss over steps, and validation accuracy where it was measured. Right: what each finished run reached.
 
     A side without anything to show is left out.

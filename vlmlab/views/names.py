@@ -18,7 +18,7 @@ SHIFTS = (0, 11, -11, 22, -22, 33, -33, 44, -44, 55, -55)
 def write_names(
     axes: Axes,
     points: Sequence[tuple[str, float, float]],
-    strong: Sequence[bool] | None = None,
+    strong: Sequence[bool] | np.ndarray | None = None,
     whiskers: Sequence[tuple[float, float]] = (),
 ) -> None:
     """A name beside each point (name, x, y); `strong` ones are placed first and in dark, the others in grey.
@@ -32,7 +32,7 @@ def write_names(
         figure.draw_without_rendering()  # the layout is known only then
     else:
         axes.apply_aspect()
-    strong = np.ones(len(points), bool) if strong is None else np.asarray(strong, bool)
+    dark = np.ones(len(points), bool) if strong is None else np.asarray(strong, bool)
     scale = 72 / figure.dpi
     places = axes.transData.transform(np.array([(x, y) for _, x, y in points], float))
     # Left, right and height of what must stay legible, in pixels.
@@ -42,7 +42,7 @@ def write_names(
         taken.append((2 * x - far_x - 1, far_x + 1, y))
         taken += [(x - 2, x + 2, y + step) for step in np.arange(-(far_y - y), far_y - y, 8)]
     end = min(axes.bbox.x1 + 60, figure.bbox.x1 - 3)
-    for k in np.argsort(~strong, kind="stable"):
+    for k in np.argsort(~dark, kind="stable"):
         (x, y), (name, across, up) = places[k], points[k]
         if not name:
             continue
@@ -65,7 +65,7 @@ def write_names(
             ha={1: "left", -1: "right", 0: "center"}[side],
             va="center",
             fontsize=SIZE,
-            color=INK if strong[k] else MUTED,
+            color=INK if dark[k] else MUTED,
             path_effects=[withStroke(linewidth=2, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4} if abs(shift) > SHIFTS[1] else None,
             zorder=3,

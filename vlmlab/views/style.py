@@ -149,8 +149,9 @@ def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(colors=INK, labelsize=9)
     for axis in (axes.xaxis, axes.yaxis):
-        if isinstance(axis.get_major_locator(), AutoLocator):
-            axis.get_major_locator().set_params(steps=[1, 2, 5, 10])  # ticks that a person would write: no 2.5, no 7.5
+        ticks = axis.get_major_locator()
+        if isinstance(ticks, AutoLocator):
+            ticks.set_params(steps=[1, 2, 5, 10])  # ticks that a person would write: no 2.5, no 7.5
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     return axes

@@ -142,7 +142,8 @@ class EquationLens(Panel):
         dataset, backbone, shots, seed = self.names
         bank = shared_bank(backbone)
         if key not in self._prepared:
-            began, taken = time.monotonic(), []
+            began = time.monotonic()
+            taken: list[int] = []
 
             def enough() -> bool:
                 late = len(taken) > 0 and not static_only() and time.monotonic() - began > SECONDS

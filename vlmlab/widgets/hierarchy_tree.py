@@ -93,7 +93,8 @@ class HierarchyTree(Panel):
             p = method.logits(batch)[0].softmax(0).tolist()
             return names[int(np.argmax(p))], dict(zip(names, p, strict=True))
 
-        nodes, share = {}, {}
+        nodes: dict[str, str] = {}
+        share: dict[str, float] = {}
         for node in tree.inner:
             nodes[node], own = asked(tree.children[node])
             share |= own

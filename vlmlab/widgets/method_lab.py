@@ -43,7 +43,8 @@ class MethodLab(Panel):
         """The first choice of everything; `systems` limits the list (all that classify, if empty)."""
         self.runs: list[dict] = []
         self.losses: list[float] = []
-        self.steps, self.accuracies, self._drawn_at = 1, [], 0.0
+        self.accuracies: list[tuple[int, float]] = []
+        self.steps, self._drawn_at = 1, 0.0
         offered = systems or classifying()
         self.system = system_menu(offered, system)
         self.dataset = menu("dataset", drawn_datasets(systems), dataset)

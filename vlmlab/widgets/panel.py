@@ -78,6 +78,8 @@ class Panel:
     """
 
     title = ""
+    controls: list[Any]
+    views: list[Any]
 
     def __init__(self) -> None:
         self._requests = 0  # the number of the latest request

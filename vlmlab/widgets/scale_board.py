@@ -60,7 +60,8 @@ class ScaleBoard(Panel):
         self.note = widgets.HTML()
         self.controls = [self.x, self.y, self.alone, self.without]
         self.views = [self.chart, self.note]
-        self.points, self.pairs = pd.DataFrame(), []
+        self.points = pd.DataFrame()
+        self.pairs: list[tuple[Any, Any]] = []
         self.lines = np.zeros((0, 2))
         super().__init__()
         for control in self.controls:

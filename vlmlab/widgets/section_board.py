@@ -74,7 +74,7 @@ def board(
     info = registry()
     both["family"] = [info[key].family if key in info else "other" for key in both.index]
     both["name"] = [system_label(key).partition(" (")[0] for key in both.index]  # short, many stand side by side
-    both.attrs = used
+    both.attrs |= used
     return both
 
 
@@ -105,7 +105,7 @@ def frontier(x: np.ndarray, y: np.ndarray, smaller_x: bool) -> np.ndarray:
     """Which points no other point beats in both: x small (or large), y large."""
     x = x if smaller_x else -x
     better = (x[None] <= x[:, None]) & (y[None] >= y[:, None]) & ((x[None] < x[:, None]) | (y[None] > y[:, None]))
-    return ~better.any(1)
+    return np.logical_not(better.any(1))
 
 
 def far_out(values: np.ndarray) -> np.ndarray:
@@ -226,7 +226,7 @@ class SectionBoard(Panel):
 
     def _told(self) -> str:
         p, (x, y) = self.points, self.points.attrs["axes"]
-        best = p.loc[p.y.idxmax()]
+        best = p.iloc[p.y.argmax()]
         over = {name: ", ".join(p.attrs[axis]) for axis, name in (("x", x), ("y", y))}
         same = len(set(over.values())) == 1
         means = (

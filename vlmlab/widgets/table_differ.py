@@ -113,7 +113,7 @@ class TableDiffer(Panel):
         kept = [row for row in before["row"] if row in places]
         moved = sum(places[row] != k for k, row in enumerate(kept))
         return {
-            **self.found["status"].value_counts().sort_index().to_dict(),
+            **{str(status): count for status, count in self.found["status"].value_counts().sort_index().items()},
             "moved": moved,
             "left out": len(before) - len(kept),
         }

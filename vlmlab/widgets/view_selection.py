@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vlmlab.views.style import picture
+from vlmlab.views.style import Still, picture
 from vlmlab.views.without_labels import view_entropies
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view, jpeg, sample_pictures
 
@@ -130,7 +130,7 @@ class ViewSelection(Panel):
             f"{html.escape(answer['picture'])}.</small>"
         )
 
-    def _chart(self) -> Figure:
+    def _chart(self) -> Still:
         a = self.answer
         truth = a["picture"] if a["right"] is not None else ""
         return view_entropies(

@@ -30,8 +30,8 @@ class Sample:
     domain: str = ""
     index: int = -1
 
-    def caption(self, rng: np.random.Generator) -> str:
-        """A fresh caption of the image."""
+    def caption(self, rng: np.random.Generator) -> str | None:
+        """A fresh caption of the image; None for a class that is withheld from pretraining."""
         if self.scene is not None:
             return caption(self.scene, rng)
         return DOMAINS[self.domain].caption(self.index, rng)

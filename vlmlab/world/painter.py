@@ -106,7 +106,7 @@ def _cubic(size: int, n: int) -> Field:
 def smooth_noise(rng: np.random.Generator, size: int, nx: int, ny: int | None = None) -> Field:
     """A random field [S, S] in about [-1, 1] that runs smoothly between nx by ny random values."""
     lattice = rng.random((ny or nx, nx), dtype=np.float32) * 2 - 1
-    return _cubic(size, ny or nx) @ lattice @ _cubic(size, nx).T
+    return (_cubic(size, ny or nx) @ lattice @ _cubic(size, nx).T).astype(np.float32, copy=False)
 
 
 def _between(ramp: Sequence[Field], t: Field) -> Field:

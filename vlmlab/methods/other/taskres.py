@@ -53,7 +53,10 @@ class TaskRes(Method):
         batch_size: int = option(256, "training images a step", 1, 4096)
         optimizer: str = option("adam", "optimiser", choices=("adam",))
         templates: str = option("dataset", HELP)
-        epochs: int | None = option(None, "passes over the images; none: 100 up to 4 shots, else 200", 1, 10000)
+        # Wider than the recipe's: left open, `planned_epochs` decides.
+        epochs: int | None = option(  # type: ignore[assignment]
+            None, "epochs over the images; none: 100 up to 4 shots, else 200", 1, 10000
+        )
 
     embedded: ClassVar[dict] = {"lr": 0.05}
     eats = "features"

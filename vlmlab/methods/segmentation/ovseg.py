@@ -141,8 +141,8 @@ class OVSeg(CosineNames):
         if not found:
             side = self.backbone.image_size
             return torch.zeros(0, 3, side, side), torch.zeros(0, side, side), torch.zeros(0, dtype=torch.long)
-        crops, shown, nouns = zip(*found, strict=True)
-        return torch.cat(crops), torch.cat(shown), torch.cat(nouns)
+        all_crops, all_shown, all_nouns = zip(*found, strict=True)
+        return torch.cat(all_crops), torch.cat(all_shown), torch.cat(all_nouns)
 
     def nouns(self, caption: str) -> list[int]:
         """The classes that a caption says."""

@@ -95,7 +95,8 @@ class ProDA(Method):
     def weights(self, chosen: Tensor) -> Tensor:
         """w [k, C, e] of (1) for the prompts `chosen` [k], in this order."""
         text, prompts = self.backbone.text, self.prompts
-        places, found = self.places[chosen], {}
+        places = self.places[chosen]
+        found: dict[int, Tensor] = {}
         for place in places.unique().tolist():
             own = chosen[places == place]
             context = self.context[own]  # [k', M, d]

@@ -167,7 +167,8 @@ class TaIDP(Method):
         return z_g, scale * (looks.softmax(1) * c).sum(1)
 
     def logits(self, batch: Batch) -> Tensor:
-        z_g, z_l = self.scores(*self.look(batch.images), self.config.place_scale)
+        whole, places = self.look(batch.images)
+        z_g, z_l = self.scores(whole, places, self.config.place_scale)
         return (z_g + z_l) / 2
 
     def loss(self, batch: Batch) -> Tensor:

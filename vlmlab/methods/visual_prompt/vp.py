@@ -94,6 +94,7 @@ class VP(Method):
             }
         )
         # Where the next random patch of training goes: a buffer, so that a run that is resumed goes on with it.
+        self.places: Tensor
         self.register_buffer("places", torch.Generator().manual_seed(task.seed).get_state())
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:

@@ -38,7 +38,8 @@ def photographs(
     backbone = shared_bank(backbone_name).backbone
     shown = [(name, image.copy()) for name, image in load_photographs()[:most]]  # Pillow's own memory is read-only
     text = backbone.class_embeddings(list(words), [TEMPLATE])
-    pixels, names, probabilities, maps = [], [], [], []
+    pixels, names, probabilities = [], [], []
+    maps: list[np.ndarray] = []
     for name, image in shown:
         ready = backbone.preprocess(torch.as_tensor(image)[None]).to(backbone.device)
         feature = F.normalize(backbone.encode_image(ready), dim=-1)

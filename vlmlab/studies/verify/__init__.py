@@ -19,6 +19,7 @@ import importlib
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import own_systems, registry, unknown_system
@@ -31,7 +32,7 @@ class Verdict:
 
     system: str
     claim: str
-    measured: dict[str, float | int | str | list]
+    measured: dict[str, Any]
     holds: bool
     cause: str = ""
     inconclusive: str = ""

@@ -44,7 +44,7 @@ def base_to_new(system: str, seeds: Sequence[int] = SEEDS, **config) -> dict[str
     deviation over seeds (of the mean over datasets).
     """
     runs = [results(system, name, 16, "base", seeds, **config) for name in BASE_TO_NEW]
-    measured = {}
+    measured: dict[str, float] = {}
     for part in ("base", "new", "harmonic_mean"):
         per_seed = [sum(rows[s]["metrics"][part] for rows in runs) / len(runs) for s in range(len(seeds))]
         zero = [sum(rows[s]["zero_shot"][part] for rows in runs) / len(runs) for s in range(len(seeds))]

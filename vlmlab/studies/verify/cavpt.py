@@ -12,7 +12,8 @@ DATASETS = ("aerial", "textures")
 
 def measure() -> Verdict:
     """aerial and textures, 16 shots, two seeds; holds if the mean over datasets and seeds is higher."""
-    measured, means = {}, []
+    measured: dict[str, float] = {}
+    means = []
     for name, aware in (("class_aware", True), ("plain", False)):
         accuracies = [over_seeds(results("cavpt", d, 16, seeds=(1, 2), class_aware=aware)) for d in DATASETS]
         for dataset, (mean, deviation) in zip(DATASETS, accuracies, strict=True):

@@ -15,7 +15,8 @@ def measure() -> Verdict:
 
     Holds if the gain by score maps, seed by seed, is larger in the mean than its own deviation over the seeds.
     """
-    found, holds = {}, True
+    found: dict[str, float] = {}
+    holds = True
     for name, rate in (("frozen", 0.0), ("tuned", 0.1)):
         runs = {
             kind: results("denseclip", "tableau", 4, seeds=SEEDS, encoder_rate=rate, guided=guided)

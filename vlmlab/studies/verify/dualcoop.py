@@ -18,7 +18,8 @@ def measure() -> Verdict:
 
     The setup is supervised, so the training set is large: 16 images per class, where few-shot checks have four.
     """
-    measured, means = {}, []
+    measured: dict[str, float] = {}
+    means = []
     for known in (0.1, 0.5, 0.9):
         rows = results("dualcoop", "tableau", 16, seeds=(1, 2), known=known)
         mean, deviation = over_seeds(rows, "map")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import run_experiment
 from vlmlab.studies.verify import Verdict
@@ -20,7 +22,8 @@ def measure() -> Verdict:
 
 def gain_of_views(system: str, claim: str) -> Verdict:
     """The gain of a system that looks at many views, on 200 test images of three sets; a seed draws the views."""
-    measured, gains = {}, []
+    measured: dict[str, Any] = {}
+    gains = []
     for name in DATASETS:
         rows = [run_experiment(Experiment(system, name, BACKBONE, 0, s, test_pictures=IMAGES)) for s in SEEDS]
         gains.append([row["metrics"]["accuracy"] - row["zero_shot"]["accuracy"] for row in rows])

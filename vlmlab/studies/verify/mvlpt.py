@@ -14,7 +14,7 @@ TARGETS, SEEDS = ("aerial", "textures"), (1, 2)
 def measure() -> Verdict:
     """aerial and textures at one shot, the others of their group as sources; holds if the mean over both targets and
     two seeds is above that of the same prompts without a source stage."""
-    measured = {}
+    measured: dict[str, float] = {}
     for name in TARGETS:
         for word, companions in (("sources", "related"), ("alone", "alone")):
             mean, deviation = over_seeds(results("mvlpt", name, 1, seeds=SEEDS, companions=companions))

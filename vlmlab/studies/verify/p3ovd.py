@@ -24,7 +24,7 @@ def measure() -> Verdict:
     The head that learns from the labels has one epoch here: it is not what is measured. Holds if the gain in right labels is
     larger in the mean than its own deviation over the seeds, and recall does not fall.
     """
-    rows = {}
+    rows: dict[str, list] = {}
     for name, settings, seeds in (("before", {"adapt_epochs": 0}, SEEDS[:1]), ("after", {}, SEEDS)):
         rows[name] = []
         for seed in seeds:

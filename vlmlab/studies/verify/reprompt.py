@@ -12,7 +12,8 @@ DATASETS = ("textures", "digits")
 
 def measure() -> Verdict:
     """textures and digits, 16 shots, two seeds; holds if the mean over datasets and seeds is higher with the store."""
-    measured, means = {}, []
+    measured: dict[str, float] = {}
+    means = []
     for name, retrieval in (("with", True), ("without", False)):
         accuracies = [over_seeds(results("reprompt", d, 16, seeds=(1, 2), retrieval=retrieval)) for d in DATASETS]
         for dataset, (mean, deviation) in zip(DATASETS, accuracies, strict=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
+from vlmlab.datasets.multi_task import MultiTask
 from vlmlab.methods.method import Batch
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
@@ -25,7 +28,7 @@ def _accuracies(seed: int) -> dict[str, float]:
     settings = {"companions": ",".join(others)}
     with torch.enable_grad():
         adapted = adapt(Experiment("softcpt", first, BACKBONE, SHOTS, seed, config=settings))
-    method, task, bank = adapted.method, adapted.task, adapted.bank
+    method, task, bank = adapted.method, cast(MultiTask, adapted.task), adapted.bank
     found = {}
     for one, prompts, context in zip(task.tasks, [method.prompts, *method.others], method.contexts(), strict=True):
         f = method.image_features(Batch(features=bank.features(one.test)))
@@ -39,7 +42,7 @@ def measure() -> Verdict:
     seed) is larger in the mean than its own deviation over the seeds."""
     joint = [_accuracies(seed) for seed in SEEDS]
     apart = {name: results("coop", name, SHOTS, seeds=SEEDS) for name in TASKS}
-    measured = {}
+    measured: dict[str, float] = {}
     for name in TASKS:
         measured |= {
             name: round(sum(one[name] for one in joint) / len(joint), 2),

@@ -27,7 +27,8 @@ def measure() -> Verdict:
     in the mean."""
     rows = results("taskres", MOVED)
     own, zero = over_seeds(rows)[0], over_seeds(rows, of="zero_shot")[0]
-    ranks, kept = [], {"taskres": [], "coop": []}
+    ranks: list[float] = []
+    kept: dict[str, list[float]] = {"taskres": [], "coop": []}
     for seed in SEEDS:
         adapted = adapt(Experiment("taskres", MOVED, BACKBONE, 16, seed))
         method = adapted.method

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import over_seeds, results
 
@@ -12,7 +14,8 @@ SHIFTED = ("objects-sketch", "objects-v2", "objects-silhouette", "objects-mosaic
 def measure() -> Verdict:
     """The mean gain over the shifted versions of objects; a seed is an order of the stream. Holds if it is above zero for
     every seed."""
-    measured, gains = {}, []
+    measured: dict[str, Any] = {}
+    gains = []
     for name in SHIFTED:
         rows = results("tda", name, 0)
         gains.append([row["metrics"]["accuracy"] - row["zero_shot"]["accuracy"] for row in rows])

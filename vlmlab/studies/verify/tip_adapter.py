@@ -10,7 +10,8 @@ claim = "a cache of the shots, without any training, lifts zero-shot accuracy, a
 
 def measure() -> Verdict:
     """digits at 1, 4 and 16 shots, three seeds; holds if the curve rises and ends above zero-shot."""
-    measured, means = {}, []
+    measured: dict[str, float] = {}
+    means = []
     for shots in (1, 4, 16):
         rows = results("tip_adapter", "digits", shots)
         mean, deviation = over_seeds(rows)

@@ -17,7 +17,8 @@ def measure() -> Verdict:
 
     Holds if the mean over the datasets is higher than that of either half.
     """
-    measured, means = {}, {}
+    measured: dict[str, float] = {}
+    means = {}
     for towers in ("both", "text", "image"):
         rows = {name: results("upt", name, 16, seeds=(1, 2), towers=towers, n_ctx=4 if towers == "both" else 8)
                 for name in DATASETS}  # fmt: skip
