@@ -39,6 +39,7 @@ QUICK = {
     "warmup_epochs": 0,
     "prompt_steps": 2,
     "mined": 4,
+    "keep": 0.0,  # what a detector that has hardly learned does not exceed
 }
 """Settings of whichever system has them: contracts need no long training."""
 

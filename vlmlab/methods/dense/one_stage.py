@@ -52,10 +52,15 @@ class OneStageRecipe(Recipe):
 
 @dataclasses.dataclass
 class Places:
-    """What a detector says of every place of B images: boxes [B, A, 4] in pixels of the input, scores [B, A, C] in 0 to 1."""
+    """What a detector says of every place of B images.
+
+    boxes [B, A, 4] in pixels of the input; scores [B, A, C] in 0 to 1, 0 where a name is ruled out; promise [B, A], by which
+    the places are chosen that the suppression of doubles looks at.
+    """
 
     boxes: Tensor
     scores: Tensor
+    promise: Tensor
 
 
 class Tower(nn.Sequential):
@@ -154,13 +159,12 @@ class OneStage(Detector):
 
     @torch.no_grad()
     def best_places(self, batch: Batch) -> Places:
-        """The places of every image with the largest scores."""
+        """The most promising places of every image, their boxes cut at the input."""
         found = self.at_places(self.standardised(self.tested.find(batch.images).maps))
-        most = min(self.config.places, found.boxes.shape[1])
-        best = found.scores.amax(-1).topk(most, 1).indices[..., None]
-        side = float(self.backbone.image_size)
-        boxes = found.boxes.gather(1, best.expand(-1, -1, 4)).clamp(0, side)
-        return Places(boxes, found.scores.gather(1, best.expand(-1, -1, found.scores.shape[-1])))
+        promise, best = found.promise.topk(min(self.config.places, found.boxes.shape[1]), 1)
+        boxes = found.boxes.gather(1, best[..., None].expand(-1, -1, 4)).clamp(0, float(self.backbone.image_size))
+        scores = found.scores.gather(1, best[..., None].expand(-1, -1, found.scores.shape[-1]))
+        return Places(boxes, scores, promise)
 
     def detect(self, batch: Batch) -> list[Detections]:
         places = self.best_places(batch)

@@ -168,7 +168,8 @@ class HierKD(OneStage):
     def at_places(self, maps: Tensor) -> Places:
         embeddings, boxes, quality = self.heads(maps)
         probabilities = self.class_logits(embeddings, self.text).softmax(-1)[..., :-1]
-        return Places(boxes, probabilities * quality.sigmoid()[..., None])
+        scores = probabilities * quality.sigmoid()[..., None]
+        return Places(boxes, scores, scores.amax(-1))
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
