@@ -37,8 +37,10 @@ class Named:
     both: Tensor
 
 
-class MaskFirst(Segmenter):
-    """A system gives `names` of segments, and `logits`; matching, losses and schedule are MaskFormer's."""
+class Proposing(Segmenter):
+    """What proposes segments, and how it is trained; a system gives `loss` and `logits`."""
+
+    pooled = True  # whether segments are described by the frozen tokens under them, too (see `MaskFormer`)
 
     @dataclasses.dataclass
     class Config(Recipe):
@@ -51,9 +53,6 @@ class MaskFirst(Segmenter):
         queries: int = option(100, "queries N", 1, 1000)
         layers: int = option(6, "decoder layers; each is taught", 1, 12)
         width: int = option(256, "width d of a query", 32, 2048)
-        null_weight: float = option(0.1, "weight of 'no object' in the cross-entropy", 0.0, 1.0)
-        mask_weight: float = option(20.0, "weight of the focal loss of masks", 0.0, 1000.0)
-        dice_weight: float = option(1.0, "weight of the dice loss of masks", 0.0, 1000.0)
 
     embedded: ClassVar[dict] = {
         "epochs": 7,
@@ -75,8 +74,42 @@ class MaskFirst(Segmenter):
         self.frozen = Frozen(self, self.pictures, self.read)
         grid = tower.grid(self.backbone.image_size, self.backbone.image_size)
         config, token_width = self.config, len(self.after) * tower.width
-        self.network = MaskFormer(token_width, grid, config.queries, config.layers, config.width)
+        self.network = MaskFormer(token_width, grid, config.queries, config.layers, config.width, self.pooled)
         self.network.to(self.backbone.device)
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """A straight rise over the warm-up, then lr (1 - t / T)^0.9, step by step."""
+        warm = self.config.warmup_epochs * self.batches
+        if step < warm:
+            return self.config.lr * (step + 1) / warm
+        return self.config.lr * (1 - step / max(1, steps)) ** 0.9
+
+    def before_step(self) -> None:
+        nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
+
+    def read(self, images: Tensor) -> Tensor:
+        """Frozen tokens [B, L d', h, w] of images [B, 3, S, S]."""
+        return tokens(self.backbone.image, images, self.after)
+
+    def propose(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(mask logits [B, N, S, S], segments z [B, N, d]) of images [B, 3, S, S], from the last layer."""
+        masks, z = self.network(images, self.read(images))[-1]
+        return enlarged(masks, images), z
+
+
+def enlarged(masks: Tensor, images: Tensor) -> Tensor:
+    """Mask logits at the size of the images [B, 3, S, S]."""
+    return F.interpolate(masks.float(), size=images.shape[-2:], mode="bilinear")
+
+
+class MaskFirst(Proposing):
+    """A system gives `names` of segments, and `logits`; matching and losses are MaskFormer's."""
+
+    @dataclasses.dataclass
+    class Config(Proposing.Config):
+        null_weight: float = option(0.1, "weight of 'no object' in the cross-entropy", 0.0, 1.0)
+        mask_weight: float = option(20.0, "weight of the focal loss of masks", 0.0, 1000.0)
+        dice_weight: float = option(1.0, "weight of the dice loss of masks", 0.0, 1000.0)
 
     # --- what a system gives -----------------------------------------------------------------------------------------
 
@@ -94,16 +127,6 @@ class MaskFirst(Segmenter):
 
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def learning_rate(self, step: int, steps: int) -> float:
-        """A straight rise over the warm-up, then lr (1 - t / T)^0.9, step by step."""
-        warm = self.config.warmup_epochs * self.batches
-        if step < warm:
-            return self.config.lr * (step + 1) / warm
-        return self.config.lr * (1 - step / max(1, steps)) ** 0.9
-
-    def before_step(self) -> None:
-        nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
-
     def loss(self, batch: Batch) -> Tensor:
         truths = [self.truth(semantic) for semantic in halved(batch.masks)]
         words, total = self.taught_words(), 0.0
@@ -120,17 +143,6 @@ class MaskFirst(Segmenter):
         place = torch.full((max(self.seen) + 1,), -1, device=semantic.device)
         place[self.seen] = torch.arange(len(self.seen), device=semantic.device)
         return place[labels], masks, counted
-
-    def read(self, images: Tensor) -> Tensor:
-        """Frozen tokens [B, L d', h, w] of images [B, 3, S, S]."""
-        return tokens(self.backbone.image, images, self.after)
-
-    # --- what it proposes --------------------------------------------------------------------------------------------
-
-    def propose(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(mask logits [B, N, S, S], segments z [B, N, d]) of images [B, 3, S, S], from the last layer."""
-        masks, z = self.network(images, self.read(images))[-1]
-        return F.interpolate(masks.float(), size=images.shape[-2:], mode="bilinear"), z
 
 
 class CosineNames(MaskFirst):

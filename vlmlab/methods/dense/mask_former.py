@@ -15,16 +15,17 @@ Dimensions: B images, N queries, d width, m pixel channels, L d' token channels,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.datasets.truth import UNLABELLED
+from vlmlab.datasets.truth import UNLABELLED, Truth
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_queries import dice_loss, focal_loss, match_all, stacked
 from vlmlab.methods.dense.naming import mask_pooled
-from vlmlab.methods.dense.pixels import TokenNet
+from vlmlab.methods.dense.pixels import TokenNet, halved
 
 PIXEL_CHANNELS = 48
 MIXED = 128  # channels of TokenNet's mixed tokens
@@ -63,9 +64,14 @@ class DecoderLayer(nn.Module):
 
 
 class MaskFormer(nn.Module):
-    """(images [B, 3, S, S], tokens [B, L d', h, w]) -> per layer (mask logits [B, N, S/2, S/2], z [B, N, d])."""
+    """(images [B, 3, S, S], tokens [B, L d', h, w]) -> per layer (mask logits [B, N, S/2, S/2], z [B, N, d]).
 
-    def __init__(self, token_width: int, grid: tuple[int, int], queries: int, layers: int, width: int) -> None:
+    Without `pooled`, z = Q_l: for a system that looks at its segments in another way than (5).
+    """
+
+    def __init__(
+        self, token_width: int, grid: tuple[int, int], queries: int, layers: int, width: int, pooled: bool = True
+    ) -> None:
         super().__init__()
         self.net = TokenNet(token_width, PIXEL_CHANNELS)
         self.into = nn.Linear(MIXED, width) if width != MIXED else nn.Identity()
@@ -76,11 +82,16 @@ class MaskFormer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PIXEL_CHANNELS)
         )
         self.bias = nn.Linear(width, 1)
-        self.pooled = nn.Linear(token_width, width)
+        self.pooled = nn.Linear(token_width, width) if pooled else None
 
-    def forward(self, images: Tensor, places: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def forward(
+        self, images: Tensor, places: Tensor, told: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """`told` changes (E [B, m, S/2, S/2], M [B, d, h, w]) before the queries see them."""
         pixels, mixed = self.net(images, places)  # (1)
         mixed = self.into(mixed.movedim(1, -1)).movedim(-1, 1)  # [B, d, h, w]
+        if told is not None:
+            pixels, mixed = told(pixels, mixed)
         queries = self.query + self._cells(mixed)  # (2)
         position = self.position
         if position.shape[-2:] != mixed.shape[-2:]:
@@ -91,8 +102,11 @@ class MaskFormer(nn.Module):
             queries = layer(queries, memory)  # (3)
             masks = torch.einsum("bnm,bmhw->bnhw", self.mask(queries), pixels) / math.sqrt(PIXEL_CHANNELS)
             masks = masks + self.bias(queries)[..., None]  # (4)
-            under = F.adaptive_avg_pool2d(masks.detach().float().sigmoid(), places.shape[-2:])
-            found.append((masks, queries + self.pooled(mask_pooled(places, under))))  # (5)
+            z = queries
+            if self.pooled is not None:
+                under = F.adaptive_avg_pool2d(masks.detach().float().sigmoid(), places.shape[-2:])
+                z = queries + self.pooled(mask_pooled(places, under))  # (5)
+            found.append((masks, z))
         return found
 
     def _cells(self, mixed: Tensor) -> Tensor:
@@ -111,6 +125,28 @@ def segments(semantic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     flat = semantic.flatten().long()
     labels = flat[flat >= 0].unique()
     return labels, (flat == labels[:, None]).float(), flat != UNLABELLED
+
+
+def panoptic_segments(truth: Truth, grounds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """As `segments`, of a ground truth at half the size: each instance by itself, then what shows each of the classes `grounds`.
+
+    Raises `VlmlabError` if it has no instances.
+    """
+    things, shown, counted = instance_segments(truth)
+    labels, masks, _ = segments(halved(truth.semantic))
+    stuff = torch.isin(labels, torch.tensor(list(grounds), dtype=torch.long, device=labels.device))
+    return torch.cat([things, labels[stuff]]), torch.cat([shown, masks[stuff]]), counted
+
+
+def instance_segments(truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
+    """As `panoptic_segments`, of the instances alone."""
+    if truth.instances is None or truth.semantic is None:
+        raise VlmlabError(
+            "these images have no masks of single objects; choose a dataset with instances, such as tableau"
+        )
+    masks = halved(truth.instances).flatten(1).float()
+    there = masks.any(1)
+    return truth.labels[there], masks[there], halved(truth.semantic).flatten() != UNLABELLED
 
 
 def set_loss(

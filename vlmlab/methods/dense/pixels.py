@@ -109,7 +109,7 @@ class TextPixels(nn.Module):
 
 
 def halved(masks: Tensor) -> Tensor:
-    """Class indices [B, S, S] at half the size, [B, S/2, S/2]: every second pixel."""
+    """Class indices or masks [..., S, S] at half the size, [..., S/2, S/2]: every second pixel."""
     return masks[..., ::2, ::2]
 
 
