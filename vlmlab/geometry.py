@@ -119,8 +119,8 @@ class Frame:
         shown = F.pad(shown[None].float(), padding, mode="replicate") if any(padding) else shown[None].float()
         return F.interpolate(shown, size=self.image, mode="bilinear", align_corners=False)[0]
 
-    def masks_back(self, masks: Tensor) -> Tensor:
-        """Masks [n, side, side] of the input as masks [n, H, W] of the image; what the input does not show is False."""
+    def masks_back(self, masks: Tensor, fill: int | bool = False) -> Tensor:
+        """Masks or numbers [n, side, side] of the input as [n, H, W] of the image; what the input does not show is `fill`."""
         if self.whole or not len(masks):
             return masks if self.whole else masks.new_zeros((0, *self.image))
         rows, columns = (
@@ -128,7 +128,7 @@ class Frame:
         )
         inside = ((rows >= 0) & (rows < self.side))[:, None] & ((columns >= 0) & (columns < self.side))
         found = masks[:, rows.clamp(0, self.side - 1)][..., columns.clamp(0, self.side - 1)]
-        return found & inside.to(found.device)
+        return found.masked_fill(~inside.to(found.device), fill)
 
     def _nearest(self, d: int) -> tuple[Tensor, Tensor]:
         """For every row (d = 0) or column of the input: the image's nearest one, and whether there is one."""

@@ -15,11 +15,12 @@ import torch
 import torchvision
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
-from torchmetrics.detection import MeanAveragePrecision
+from torchmetrics.detection import MeanAveragePrecision, PanopticQuality
 
 from vlmlab.datasets.truth import Truth
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import as_read
+from vlmlab.geometry import Frame
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
@@ -45,13 +46,20 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, Any]:
     one that is predicted without being there costs the classes that its pixels are taken from (mmsegmentation counts its IoU as
     0).
 
+    Of a system that gives segments and objects (`Segmenter.panoptic`, `Segmenter.instances`), where the images have instances,
+    also "pq" (panoptic quality, arXiv 1801.00868) and "mask_ap50", "mask_ap" (COCO's of masks), each also "_<group>"; the means are
+    over the classes that the ground truth shows.
+
     Raises `VlmlabError` if the images have no masks, or if no pixel has a known class.
     """
     classes = len(method.classes)
     matrix = MulticlassConfusionMatrix(classes, ignore_index=-1)
+    single = _Single(classes)
     for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating"):
         images, frames = method.framed(raw)
-        scores = method.logits(Batch(images=images, index=torch.tensor(positions))).float().cpu()
+        batch = Batch(images=images, index=torch.tensor(positions))
+        scores = method.logits(batch).float().cpu()
+        single.update(method, batch, [pictures.truth(i) for i in positions], frames)
         for i, own, frame in zip(positions, scores, frames, strict=True):
             semantic = pictures.truth(i).semantic
             if semantic is None:
@@ -70,8 +78,66 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, Any]:
     found: dict[str, Any] = {"miou": float(iou[shown > 0].mean())}
     found |= _by_group("miou", iou, shown > 0, groups)
     found["pixel_accuracy"] = 100 * float(counts.diag().sum() / shown.sum())
+    found |= single.metrics(groups)
     found["per_class"] = {method.classes[c]: float(iou[c]) for c in shown.nonzero().flatten().tolist()}
     return found
+
+
+class _Single:
+    """Panoptic quality, and average precision of masks, of a system that tells objects apart."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.quality: PanopticQuality | None = None
+        self.precision: MeanAveragePrecision | None = None
+        self.shown = torch.zeros(2, classes, dtype=torch.bool)  # which classes are there: among segments, among objects
+
+    def update(self, method: Segmenter, batch: Batch, truths: Sequence[Truth], frames: Sequence[Frame]) -> None:
+        """`truths` are in pixels of the images, what the method says of `batch` in those of the network's input."""
+        if any(truth.instances is None or truth.semantic is None for truth in truths):
+            return
+        panoptic, objects = method.panoptic(batch), method.instances(batch)
+        if panoptic is not None:
+            if self.quality is None:
+                # Nothing depends on which classes are things: a ground has one segment in the ground truth.
+                every = range(self.classes)
+                self.quality = PanopticQuality(every, [], allow_unknown_preds_category=True, return_per_class=True)
+            for own, truth, frame in zip(panoptic.cpu(), truths, frames, strict=True):
+                found, true = frame.masks_back(own.movedim(-1, 0), -1), _panoptic(truth)
+                there = true[..., 0].unique()
+                self.shown[0, there[there >= 0]] = True
+                self.quality.update(found.movedim(0, -1)[None], true[None])
+        if objects is not None:
+            if self.precision is None:
+                # With boxes beside the masks: of masks alone, torchmetrics forgets images that show no object.
+                self.precision = _average_precision(("bbox", "segm"))
+            self.precision.update(
+                [
+                    {"boxes": one.boxes, "masks": one.masks, "scores": one.scores, "labels": one.labels}
+                    for one in (own.cpu().back(frame).surest(MOST) for own, frame in zip(objects, frames, strict=True))
+                ],
+                [{"boxes": truth.boxes, "masks": truth.instances, "labels": truth.labels} for truth in truths],
+            )
+            self.shown[1, torch.cat([truth.labels for truth in truths])] = True
+
+    def metrics(self, groups: Groups) -> dict[str, float]:
+        found = {}
+        if self.quality is not None:
+            found |= _mean_and_groups("pq", 100 * self.quality.compute().reshape(-1).float(), self.shown[0], groups)
+        if self.precision is not None and self.shown[1].any():
+            for name, values in zip(
+                ("mask_ap50", "mask_ap"), _by_class(self.precision, self.classes, "segm_"), strict=True
+            ):
+                found |= _mean_and_groups(name, values, self.shown[1], groups)
+        return found
+
+
+def _panoptic(truth: Truth) -> Tensor:
+    """Class and segment of every pixel, int64 [H, W, 2]; the class is negative where none is known."""
+    kind, number = truth.semantic.long(), torch.zeros(truth.semantic.shape, dtype=torch.long)
+    for n, mask in enumerate(truth.instances, 1):
+        number[mask] = n
+    return torch.stack([kind, number], -1)
 
 
 @torch.no_grad()
@@ -84,8 +150,7 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
 
     Raises `VlmlabError` if the images have no boxes.
     """
-    average = MeanAveragePrecision(iou_type="bbox", extended_summary=True, class_metrics=True)
-    average.warn_on_many_detections = False
+    average = _average_precision("bbox")
     ceilings = _Ceilings(len(method.classes))
     for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating"):
         images, frames = method.framed(raw)
@@ -99,23 +164,33 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
         ceilings.update(method, batch, [frame.truth(truth) for frame, truth in zip(frames, truths, strict=True)])
     if not ceilings.objects.sum():
         raise VlmlabError("these images show no object of the classes; choose a dataset with boxes, such as tableau")
-    # precision [10 thresholds, 101 recalls, K classes, 4 areas, 3 limits of detections]; -1 for a class without an object
-    result = average.compute()
-    precision = result["precision"][:, :, :, 0, -1].mean(1)  # [10, K]
-    classes = result["classes"].reshape(-1).long()
-    ap = torch.full((2, len(method.classes)), torch.nan)
-    ap[:, classes] = 100 * torch.stack([precision[0], precision.mean(0)]).float()
+    ap = _by_class(average, len(method.classes))
     there = ceilings.objects > 0
     numbers: dict[str, Any] = {}
-    for name, values in (("ap50", ap[0]), ("ap", ap[1])):
-        numbers[name] = float(values[there].mean())
-        by_group = _by_group(name, values, there, groups)
-        if name == "ap":
-            by_group.pop("harmonic_mean", None)
-        numbers |= by_group
+    numbers |= _mean_and_groups("ap", ap[1], there, groups)
+    numbers["ap50"] = float(ap[0][there].mean())
+    numbers |= _by_group("ap50", ap[0], there, groups)
     numbers |= ceilings.metrics(groups)
     numbers["per_class"] = {method.classes[c]: float(ap[0, c]) for c in there.nonzero().flatten().tolist()}
     return numbers
+
+
+def _average_precision(kinds: str | tuple[str, ...]) -> MeanAveragePrecision:
+    """COCO's average precision of boxes ("bbox"), masks ("segm") or both."""
+    average = MeanAveragePrecision(iou_type=kinds, extended_summary=True)
+    average.warn_on_many_detections = False
+    return average
+
+
+def _by_class(average: MeanAveragePrecision, classes: int, prefix: str = "") -> Tensor:
+    """AP50 and AP in percent, [2, C]; not a number for a class that neither is there nor is found. `prefix` says of what, if the
+    average is of boxes and masks."""
+    # precision [10 thresholds, 101 recalls, K classes, 4 areas, 3 limits of detections]; -1 for a class without an object
+    result = average.compute()
+    precision = result[f"{prefix}precision"][:, :, :, 0, -1].mean(1)  # [10, K]
+    ap = torch.full((2, classes), torch.nan)
+    ap[:, result["classes"].reshape(-1).long()] = 100 * torch.stack([precision[0], precision.mean(0)]).float()
+    return ap
 
 
 class _Ceilings:
@@ -159,6 +234,13 @@ def _met(objects: Tensor, proposals: Tensor) -> Tensor:
     if not len(objects) or not len(proposals):
         return torch.zeros(len(objects), dtype=torch.bool, device=objects.device)
     return (torchvision.ops.box_iou(objects, proposals) >= HIT).any(1)
+
+
+def _mean_and_groups(name: str, values: Tensor, there: Tensor, groups: Groups) -> dict[str, float]:
+    """The mean over the classes that are there, and `_by_group` without the harmonic mean, which is that of the main metric."""
+    found = {name: float(values[there].mean())} | _by_group(name, values, there, groups)
+    found.pop("harmonic_mean", None)
+    return found
 
 
 def _by_group(name: str, values: Tensor, there: Tensor, groups: Groups) -> dict[str, float]:

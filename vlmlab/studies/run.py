@@ -86,7 +86,11 @@ shared_bank.cache_clear = _banks.clear  # type: ignore[attr-defined]  # as funct
 
 FIGURES = (
     "accuracy", "ece", "map", "miou", "pixel_accuracy", "base", "new", "harmonic_mean", "shift", "hca", "mta", "targets",
-    *(f"{name}{group}" for name in ("ap50", "ap", "miou", "recall", "teacher") for group in ("", "_base", "_new")),
+    *(
+        f"{name}{group}"
+        for name in ("ap50", "ap", "miou", "pq", "mask_ap50", "mask_ap", "recall", "teacher")
+        for group in ("", "_base", "_new")
+    ),
 )  # fmt: skip
 """Names that a result's `metrics` may have; the others are those of datasets."""
 

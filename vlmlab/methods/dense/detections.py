@@ -5,6 +5,7 @@ Letters: n detections, H x W the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,10 +31,11 @@ class Detections:
     masks: Tensor | None = None
 
     @classmethod
-    def none(cls, device: torch.device | str = "cpu") -> Detections:
-        """No object."""
+    def none(cls, device: torch.device | str = "cpu", size: Sequence[int] = ()) -> Detections:
+        """No object; with masks of a `size` (H, W) if there is one."""
         empty = torch.zeros(0, device=device)
-        return cls(empty.reshape(0, 4), empty, empty.long())
+        masks = torch.zeros(0, *size, dtype=torch.bool, device=device) if size else None
+        return cls(empty.reshape(0, 4), empty, empty.long(), masks)
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -170,8 +170,9 @@ class CosineNames(MaskFirst):
         """The words that CLIP names segments with: here those of the segmenter."""
         return self.words
 
-    def clip_names(self, images: Tensor, masks: Tensor) -> Tensor:
-        """q [B, N, C] of mask logits [B, N, S, S]: softmax of CLIP's cosines, 1 for all classes where a mask is empty."""
+    def clip_names(self, images: Tensor, masks: Tensor, words: Tensor) -> Tensor:
+        """q [B, N, C] of mask logits [B, N, S, S] and unit words [C, e]: softmax of CLIP's cosines, 1 for all classes where a
+        mask is empty."""
         features, valid = self.encoded(images, masks > 0)
-        q = (self.backbone.logit_scale * features @ self.clip_words.T).softmax(-1)
+        q = (self.backbone.logit_scale * features @ words.T).softmax(-1)
         return torch.where(valid[..., None], q, 1.0)

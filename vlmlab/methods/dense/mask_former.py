@@ -127,26 +127,28 @@ def segments(semantic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return labels, (flat == labels[:, None]).float(), flat != UNLABELLED
 
 
-def panoptic_segments(truth: Truth, grounds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """As `segments`, of a ground truth at half the size: each instance by itself, then what shows each of the classes `grounds`.
+def panoptic_segments(
+    truth: Truth, grounds: Sequence[int], half: Callable[[Tensor], Tensor] = halved
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `segments`, of a ground truth: each instance by itself, then what shows each of the classes `grounds`.
 
-    Raises `VlmlabError` if it has no instances.
+    `half` says how masks are made smaller. Raises `VlmlabError` if there are no instances.
     """
-    things, shown, counted = instance_segments(truth)
-    labels, masks, _ = segments(halved(truth.semantic))
+    things, shown, counted = instance_segments(truth, half)
+    labels, masks, _ = segments(half(truth.semantic))
     stuff = torch.isin(labels, torch.tensor(list(grounds), dtype=torch.long, device=labels.device))
     return torch.cat([things, labels[stuff]]), torch.cat([shown, masks[stuff]]), counted
 
 
-def instance_segments(truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
+def instance_segments(truth: Truth, half: Callable[[Tensor], Tensor] = halved) -> tuple[Tensor, Tensor, Tensor]:
     """As `panoptic_segments`, of the instances alone."""
     if truth.instances is None or truth.semantic is None:
         raise VlmlabError(
             "these images have no masks of single objects; choose a dataset with instances, such as tableau"
         )
-    masks = halved(truth.instances).flatten(1).float()
+    masks = half(truth.instances).flatten(1).float()
     there = masks.any(1)
-    return truth.labels[there], masks[there], halved(truth.semantic).flatten() != UNLABELLED
+    return truth.labels[there], masks[there], half(truth.semantic).flatten() != UNLABELLED
 
 
 def set_loss(

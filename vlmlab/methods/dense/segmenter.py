@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmlab.methods.dense.dense import Dense, read
+from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.method import Batch
 
 
@@ -18,6 +19,17 @@ class Segmenter(Dense):
     """A name for every pixel. A system gives `logits`, [B, C, S, S] at the size of `batch.images`, and `loss` if it learns."""
 
     grounded = "masks"
+
+    def instances(self, batch: Batch) -> list[Detections] | None:
+        """Per image of `batch`, objects one by one with their masks [n, S, S]; None if the system does not tell them apart."""
+        return None
+
+    def panoptic(self, batch: Batch) -> Tensor | None:
+        """Class and segment of every pixel, int64 [B, S, S, 2], -1 where there is none; None if the system has no segments.
+
+        Two pixels of an image are of one segment where both numbers agree.
+        """
+        return None
 
     @torch.no_grad()
     def maps(self, pictures: Sequence) -> list[Tensor]:

@@ -11,13 +11,13 @@ from captions without their places: every word of a caption looks for the segmen
     L = L_mask + ground_weight L_ground
     S_c(x) = sum_q softmax_c(cos(z_q, t_c) / tau) m_q(x)                                                              (6)
 
-A class with synonyms (`predict` takes them as classes of their own) would be named by the best of them. A segment is an object or
-all that is seen of a ground; where images have no instances, it is all that is seen of a class.
+A true segment is an object or all that is seen of a ground; where images have no instances, it is all that is seen of a class.
 
 There is no training code, so (2) to (5) are written after the paper's description, and all settings are ours, not the paper's. What
 differs from it besides `dense.mask_first`: F is CLIP's local features (MaskCLIP's), unit, plus two layers on its frozen tokens that begin
 at zero, in place of a pyramid that learns from scratch; words are the class names that a caption says, in templates, where the paper
-takes its nouns and adjectives; masks are those of base classes. A caption that says no class is left out of (4).
+takes its nouns and adjectives; a class has one word, where the release's demo takes the best of its synonyms; masks are those of base
+classes. A caption that says no class is left out of (4).
 
 Dimensions: B images, N segments, C classes, e joint width, S image side, L d' token channels, h x w places, P pixels.
 """

@@ -204,7 +204,7 @@ class OVSeg(CosineNames):
     def named(self, images: Tensor) -> Named:
         masks, z = self.propose(images)
         p = self.names(z, self.words).float().softmax(-1)
-        q = self.clip_names(images, masks)
+        q = self.clip_names(images, masks, self.words)
         w = self.config.weight
         return Named(masks, p, q, p[..., :-1] ** (1 - w) * q**w)  # (5)
 

@@ -161,7 +161,7 @@ class ZSSeg(CosineNames):
         p = every[..., :-1]  # (1)
         if not self.config.ensemble:
             return Named(masks, every, None, p)
-        q = self.clip_names(images, masks)  # (2)
+        q = self.clip_names(images, masks, self.words)  # (2)
         w = self.config.weight
         of_clip = torch.tensor([1 - w if name in self.taught else w for name in self.classes], device=p.device)
         return Named(masks, every, q, fused(p, q, of_clip))  # (3)

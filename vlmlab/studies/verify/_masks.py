@@ -28,15 +28,27 @@ def fitted(system: str, seed: int, config: tuple[tuple[str, object], ...] = ()) 
 def figures(adapted: Adapted, **settings) -> dict[str, float]:
     """Mean intersection over union in percent of base and new classes and their harmonic mean, of a fitted system that
     answers with other `settings`."""
-    method, task = adapted.method, adapted.task
+    method = adapted.method
     before = method.config
     method.config = dataclasses.replace(before, **settings)
     try:
-        groups = {"base": task.base, "new": task.new}
-        found = evaluate(method, some(task.test, PICTURES), adapted.bank, groups=groups)
+        found = measured(adapted)
     finally:
         method.config = before
     return {"base": found["miou_base"], "new": found["miou_new"], "harmonic_mean": found["harmonic_mean"]}
+
+
+def segment_figures(adapted: Adapted) -> dict[str, float]:
+    """What a system that tells objects apart is measured by, in percent: "miou", "pq" and "mask_ap50", also of new classes."""
+    found = measured(adapted)
+    return {f"{name}{group}": found[f"{name}{group}"] for name in ("miou", "pq", "mask_ap50") for group in ("", "_new")}
+
+
+def measured(adapted: Adapted) -> dict[str, float | dict]:
+    """`evaluate` on the test images of the check."""
+    task = adapted.task
+    groups = {"base": task.base, "new": task.new}
+    return evaluate(adapted.method, some(task.test, PICTURES), adapted.bank, groups=groups)
 
 
 @torch.no_grad()
@@ -44,28 +56,58 @@ def ceilings(adapted: Adapted, **settings) -> dict[str, float]:
     """What no naming and no proposal can go beyond, in percent of the true segments of a group (base and new things, stuff):
     those that a proposal meets with an intersection over union of one half ("recall_"), and those that CLIP names right when
     it gets the true mask ("teacher_"). `settings` as for `figures`."""
-    method, task = adapted.method, adapted.task
+    method = adapted.method
     before, method.config = method.config, dataclasses.replace(method.config, **settings)
-    pictures, counts = some(task.test, PICTURES), {group: torch.zeros(3) for group in ("base", "new", "stuff")}
-    new = set(task.new)
+    counts = _counts()
+    for images, labels, masks, groups in true_segments(adapted):
+        features, _ = method.encoded(images, masks.unflatten(1, images.shape[-2:])[None].bool())
+        named = (features[0] @ method.clip_words.T).argmax(1) == labels
+        _count(counts, groups, torch.stack([met(method, images, masks), named], 1))
+    method.config = before
+    return _shares(counts, ("recall", "teacher"))
+
+
+@torch.no_grad()
+def proposed(adapted: Adapted) -> dict[str, float]:
+    """The first of the `ceilings` ("recall_") alone, for a system that does not show segments to CLIP."""
+    counts = _counts()
+    for images, _, masks, groups in true_segments(adapted):
+        _count(counts, groups, met(adapted.method, images, masks)[:, None])
+    return _shares(counts, ("recall",))
+
+
+def true_segments(adapted: Adapted):
+    """Per test image of the check that shows any class: (the image [1, 3, S, S], labels [G], masks [G, P] of what it shows of each, the
+    group of each)."""
+    method, task = adapted.method, adapted.task
+    pictures, new = some(task.test, PICTURES), set(task.new)
     for i in range(len(pictures)):
         images, frames = method.framed([pictures.images(i)])
         labels, masks, _ = segments(frames[0].truth(pictures.truth(i)).semantic.to(images.device))
-        if not len(labels):
-            continue
-        proposed = (method.propose(images)[0][0] > 0).flatten(1).float()  # [N, P]
-        common = masks @ proposed.T
-        best = (common / (masks.sum(1)[:, None] + proposed.sum(1) - common).clamp_min(1)).amax(1)
-        features, _ = method.encoded(images, masks.unflatten(1, images.shape[-2:])[None].bool())
-        named = (features[0] @ method.clip_words.T).argmax(1)
-        for c, own, name in zip(labels.tolist(), best.tolist(), named.tolist(), strict=True):
-            group = "stuff" if method.classes[c] in STUFF else "new" if c in new else "base"
-            counts[group] += torch.tensor([own >= 0.5, name == c, True])
-    method.config = before
-    found = {f"recall_{group}": 100 * float(met / total) for group, (met, _, total) in counts.items() if total}
-    return found | {
-        f"teacher_{group}": 100 * float(right / total) for group, (_, right, total) in counts.items() if total
-    }
+        if len(labels):
+            names = [(c, method.classes[c]) for c in labels.tolist()]
+            yield images, labels, masks, ["stuff" if n in STUFF else "new" if c in new else "base" for c, n in names]
+
+
+def met(method, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Whether a proposal meets each true mask [G, P] of an image [1, 3, S, S] with an intersection over union of one half."""
+    own = (method.propose(images)[0][0] > 0).flatten(1).float()  # [N, P]
+    common = masks @ own.T
+    return (common / (masks.sum(1)[:, None] + own.sum(1) - common).clamp_min(1)).amax(1) >= 0.5
+
+
+def _counts() -> dict[str, list[torch.Tensor]]:
+    return {group: [] for group in ("base", "new", "stuff")}
+
+
+def _count(counts: dict[str, list[torch.Tensor]], groups: list[str], right: torch.Tensor) -> None:
+    for group, row in zip(groups, right.cpu(), strict=True):
+        counts[group].append(row)
+
+
+def _shares(counts: dict[str, list[torch.Tensor]], names: tuple[str, ...]) -> dict[str, float]:
+    shares = {group: 100 * torch.stack(rows).float().mean(0) for group, rows in counts.items() if rows}
+    return {f"{name}_{group}": float(share[k]) for k, name in enumerate(names) for group, share in shares.items()}
 
 
 def rounded(rows: list[dict[str, float]], prefix: str = "") -> dict[str, float]:
