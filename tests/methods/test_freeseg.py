@@ -1,7 +1,5 @@
 """FreeSeg: the official numbers, what the task changes, what learns when."""
 
-import math
-
 import pytest
 import torch
 
@@ -15,7 +13,6 @@ from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.mask_former import instance_segments, panoptic_segments
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import fused
-from vlmlab.methods.method import Batch
 from vlmlab.methods.segmentation.freeseg import (
     TASKS,
     FreeSeg,
@@ -180,10 +177,3 @@ def test_it_is_measured_on_segments_and_objects():
 def test_a_width_that_does_not_split_into_heads_is_refused():
     with pytest.raises(VlmlabError, match="multiple of 8"):
         run(inner=36)
-
-
-def test_a_batch_needs_no_index():
-    method = run(prompt_steps=0, epochs=1)
-    images = method.framed([toys.dense_dataset().test.images(0)])[0]
-    assert method.panoptic(Batch(images=images)).shape == (1, toys.SIDE, toys.SIDE, 2)
-    assert math.isfinite(float(method.logits(Batch(images=images)).sum()))

@@ -25,7 +25,9 @@ The start token stands behind the task in (1), as in the release. What differs f
 a MaskFormer in place of a Mask2Former, so that (2) has two maps of unlike width, with weights of their own, in place of four with the
 same; no dropout in A. In (9) the release never answers the last class, takes all things for one class, and leaves the largest out where
 the others are large, wherever they lie: with two objects, the larger one. Embedded settings cut squares a quarter larger than the
-segment; h has hidden width 2 d. The paper tunes prompts at test, its code does not. With `tasks` "semantic", semantic segmentation alone is taught, in the prompts too.
+segment; h has hidden width 2 d. The paper tunes prompts at test, its code does not.
+
+With `tasks` "semantic", semantic segmentation alone is taught, in the prompts too.
 
 Dimensions: B images, N segments, C classes, K words, e joint width, d query width, S image side, R crops, G segments.
 """
