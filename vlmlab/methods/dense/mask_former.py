@@ -170,21 +170,32 @@ def set_loss(
     are sums over the segments of the batch over their number.
     """
     labels = [own for own, _, _ in truths]
-    true = stacked([own for _, own, _ in truths])  # [B, G, P]
-    counted = torch.stack([own for _, _, own in truths]).to(masks.dtype)  # [B, P]
-    pairs = match_all(names, masks, labels, true, counted, 1.0, mask_weight, dice_weight)
-    image = torch.cat([torch.full_like(rows, b) for b, (rows, _) in enumerate(pairs)]).to(masks.device)
-    query, segment = (torch.cat(side).to(masks.device) for side in zip(*pairs, strict=True))
+    pairs, matched = matched_masks(names, masks, truths, 1.0, mask_weight, dice_weight)
     target = torch.full(names.shape[:2], names.shape[-1] - 1, device=names.device)
-    target[image, query] = torch.cat(
-        [own[columns.to(own.device)] for own, (_, columns) in zip(labels, pairs, strict=True)]
-    )
+    for b, (own, (queries, columns)) in enumerate(zip(labels, pairs, strict=True)):
+        target[b, queries.to(target.device)] = own[columns.to(own.device)]
     weights = torch.ones(names.shape[-1], device=names.device)
     weights[-1] = null_weight
+    return F.cross_entropy(names.flatten(0, 1), target.flatten(), weights) + matched
+
+
+def matched_masks(
+    names: Tensor,
+    masks: Tensor,
+    truths: Sequence[tuple[Tensor, Tensor, Tensor]],
+    class_cost: float,
+    mask_weight: float,
+    dice_weight: float,
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """(pairs of queries and segments of each image, mask_weight focal + dice_weight dice of the pairs); arguments as for
+    `set_loss`. With a `class_cost` of 0, names do not count in matching."""
+    labels = [own for own, _, _ in truths]
+    true = stacked([own for _, own, _ in truths])  # [B, G, P]
+    counted = torch.stack([own for _, _, own in truths]).to(masks.dtype)  # [B, P]
+    pairs = match_all(names, masks, labels, true, counted, class_cost, mask_weight, dice_weight)
+    image = torch.cat([torch.full_like(rows, b) for b, (rows, _) in enumerate(pairs)]).to(masks.device)
+    query, segment = (torch.cat(side).to(masks.device) for side in zip(*pairs, strict=True))
     own, true, counted = masks[image, query], true[image, segment], counted[image]
     count = max(1, sum(len(some) for some in labels))
-    return (
-        F.cross_entropy(names.flatten(0, 1), target.flatten(), weights)
-        + mask_weight * focal_loss(own, true, count, counted=counted)
-        + dice_weight * dice_loss(own, true, count, counted)
-    )
+    focal = focal_loss(own, true, count, counted=counted)
+    return pairs, mask_weight * focal + dice_weight * dice_loss(own, true, count, counted)

@@ -7,17 +7,18 @@ from captions without their places: every word of a caption looks for the segmen
     g(I, w) = sum_q a_q cos(z_q, w),   a = softmax_q(cos(z_q, w) / tau)           how well a word is grounded         (2)
     G(I, T) = mean of g(I, w) over the words w of the caption T                                                       (3)
     L_ground = the mean of CE(G / tau) over rows and over columns, [images, captions] of a batch                      (4)
-    L_mask = mean over true segments of 1 - max_q dice(m_q, segment)              no class is told                    (5)
+    L_mask = 20 focal + dice of true segments and the masks matched with them     no class is told                    (5)
     L = L_mask + ground_weight L_ground
     S_c(x) = sum_q softmax_c(cos(z_q, t_c) / tau) m_q(x)                                                              (6)
 
 A true segment is an object or all that is seen of a ground; where images have no instances, it is all that is seen of a class.
 
-There is no training code, so (2) to (5) are written after the paper's description, and all settings are ours, not the paper's. What
-differs from it besides `dense.mask_first`: F is CLIP's local features (MaskCLIP's), unit, plus two layers on its frozen tokens that begin
-at zero, in place of a pyramid that learns from scratch; words are the class names that a caption says, in templates, where the paper
-takes its nouns and adjectives; a class has one word, where the release's demo takes the best of its synonyms; masks are those of base
-classes. A caption that says no class is left out of (4).
+There is no training code, so (2) to (5) are written after the paper's description, and all settings are ours, not the paper's. (5) is
+MaskFormer's, matched by masks alone: with the dice of the best mask of every segment, which the description suggests, one mask wins
+them all and nothing is learned here. What differs besides `dense.mask_first`: F is CLIP's local features (MaskCLIP's), unit, plus
+two layers on its frozen tokens that begin at zero, in place of a pyramid that learns from scratch; words are the class names that a
+caption says, in templates, where the paper takes its nouns and adjectives; a class has one word, where the release's demo takes the
+best of its synonyms; masks are those of base classes. A caption that says no class is left out of (4).
 
 Dimensions: B images, N segments, C classes, e joint width, S image side, L d' token channels, h x w places, P pixels.
 """
@@ -35,8 +36,8 @@ from torch import Tensor, nn
 from vlmlab.datasets.captions import said
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_first import Proposing, enlarged
-from vlmlab.methods.dense.mask_former import panoptic_segments, segments
-from vlmlab.methods.dense.mask_queries import dice_costs, segments_to_pixels, stacked
+from vlmlab.methods.dense.mask_former import matched_masks, panoptic_segments, segments
+from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import mask_pooled
 from vlmlab.methods.dense.pixels import halved
 from vlmlab.methods.method import Batch, option
@@ -66,6 +67,8 @@ class OpenSeg(Proposing):
     class Config(Proposing.Config):
         tau: float = option(0.05, "temperature tau of all softmaxes", 1e-3, 10.0)
         ground_weight: float = option(1.0, "weight of the captions; 0: none is read", 0.0, 1000.0)
+        mask_weight: float = option(20.0, "weight of the focal loss of masks", 0.0, 1000.0)
+        dice_weight: float = option(1.0, "weight of the dice loss of masks", 0.0, 1000.0)
         hidden: int = option(256, "width of the map from tokens to words", 1, 4096)
         templates: str = option("photo", HELP)
 
@@ -114,7 +117,7 @@ class OpenSeg(Proposing):
     def loss(self, batch: Batch) -> Tensor:
         masks, z = self.described(batch.images, self.frozen.of(batch))
         truths = [self.true_segments(truth) for truth in batch.truths]
-        total = sum(mask_loss(own.flatten(2).float(), truths) for own in masks)
+        total = sum(self.mask_loss(own.flatten(2).float(), truths) for own in masks)
         if self.config.ground_weight:
             words = self.said[batch.index.cpu()].to(z.device)
             told = words.any(1)
@@ -122,11 +125,18 @@ class OpenSeg(Proposing):
             total = total + self.config.ground_weight * contrast(similarity, self.config.tau)
         return total
 
-    def true_segments(self, truth) -> tuple[Tensor, Tensor]:
-        """(masks [G, P] of 0 and 1, which pixels count [P]) of one image, at half its size."""
+    def mask_loss(self, masks: Tensor, truths: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """(5) of mask logits [B, N, P] and the `true_segments` of each image."""
+        nameless = masks.new_zeros(*masks.shape[:2], 2)
+        return matched_masks(nameless, masks, truths, 0.0, self.config.mask_weight, self.config.dice_weight)[1]
+
+    def true_segments(self, truth) -> tuple[Tensor, Tensor, Tensor]:
+        """(zeros [G] for labels, masks [G, P] of 0 and 1, which pixels count [P]) of one image, at half its size."""
         if truth.instances is None:
-            return segments(halved(truth.semantic))[1:]
-        return panoptic_segments(truth, self.grounds)[1:]
+            labels, masks, counted = segments(halved(truth.semantic))
+        else:
+            labels, masks, counted = panoptic_segments(truth, self.grounds)
+        return torch.zeros_like(labels), masks, counted
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -153,16 +163,3 @@ def contrast(similarity: Tensor, tau: float) -> Tensor:
         return similarity.sum() * 0
     logits, own = similarity / tau, torch.arange(len(similarity), device=similarity.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-
-
-def mask_loss(masks: Tensor, truths: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """(5) of mask logits [B, N, P] and, per image, true masks [G, P] of 0 and 1 and which pixels count [P].
-
-    The mean is over the segments of the batch; 0 where there is none.
-    """
-    true = stacked([own for own, _ in truths])  # [B, G, P]
-    counted = torch.stack([own for _, own in truths]).to(masks.dtype)
-    best = dice_costs(masks, true.to(masks.dtype), counted).amin(1)  # 1 - max_q dice [B, G]
-    number = torch.tensor([len(own) for own, _ in truths], device=masks.device)
-    there = torch.arange(true.shape[1], device=masks.device) < number[:, None]
-    return (best * there).sum() / there.sum().clamp_min(1)
