@@ -27,10 +27,12 @@ from tqdm import tqdm
 from vlmlab.clock import Clock
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
+from vlmlab.datasets.truth import Truth
 from vlmlab.errors import ForeignCheckpoint, VlmlabError
 from vlmlab.features.bank import FeatureBank, as_evaluated, on_device
 from vlmlab.features.decoding import Chunk, Cropped, prepared
 from vlmlab.files import write_atomically
+from vlmlab.geometry import Frame
 from vlmlab.learning.memory import PeakMemory
 from vlmlab.methods.dense.dense import Dense
 from vlmlab.methods.method import Batch, Method
@@ -38,6 +40,7 @@ from vlmlab.randomness import LocalRandom
 from vlmlab.watch import told
 
 SAVE_EVERY = 30.0  # seconds between checkpoints: what a kill can cost
+MOST_TOLD = 2**28  # bytes of ground truth that stay in memory, so that it is not drawn or read again at every epoch
 LOOK_EVERY = 32  # steps between looks at the losses on a GPU, which would have to be waited for at every step
 
 
@@ -136,6 +139,8 @@ class _Stage:
             None  # of the steps from `_next` on, decoded ahead where that is worth it
         )
         self._next = 0
+        self._kept: dict[int, tuple[Truth | None, str | None]] = {}  # ground truth and caption, by position
+        self._room = MOST_TOLD
         self.features: Tensor | None = None  # [V, N, e], or [1, N, e] without views
         if method.eats == "features":
             kept = bank.views(pictures, views, seed) if views else bank.features(pictures)[None]
@@ -196,16 +201,34 @@ class _Stage:
     def _dense(self, batch: Batch, positions: list[int]) -> Batch:
         """With the ground truth that the setup grants, in pixels of the batch's images: those of the network's input, or of the
         images themselves for a system that eats regions."""
-        device, pictures = self.method.backbone.device, self.pictures
-        truths = [pictures.truth(i) for i in positions] if pictures.dense else None
-        if self.method.eats != "regions":
-            batch.images, frames = self.method.framed([pictures.images(i) for i in positions])
-            truths = truths and [frame.truth(truth) for frame, truth in zip(frames, truths, strict=True)]
-        batch.truths = truths and [truth.to(device) for truth in truths]
-        if truths and self.method.eats != "regions" and all(truth.semantic is not None for truth in truths):
-            batch.masks = torch.stack([truth.semantic for truth in batch.truths]).long()
-        batch.captions = [pictures.caption(i) for i in positions] if pictures.captioned else None
+        method, pictures = self.method, self.pictures
+        device = method.backbone.device
+        frames: list[Frame | None] = [None] * len(positions)
+        if method.eats != "regions":
+            batch.images, frames = method.framed([pictures.images(i) for i in positions])
+        said = [self._told(i, frame) for i, frame in zip(positions, frames, strict=True)]
+        if pictures.dense:
+            batch.truths = [truth.to(device) for truth, _ in said]
+            if method.eats != "regions" and all(truth.semantic is not None for truth in batch.truths):
+                batch.masks = torch.stack([truth.semantic for truth in batch.truths]).long()
+        batch.captions = [caption for _, caption in said] if pictures.captioned else None
         return batch
+
+    def _told(self, i: int, frame: Frame | None) -> tuple[Truth | None, str | None]:
+        """What is granted of image `i`, in its `frame` if there is one, and its caption; what has been read stays in memory, as far as
+        `MOST_TOLD` goes."""
+        if i in self._kept:
+            return self._kept[i]
+        truth = self.pictures.truth(i) if self.pictures.dense else None
+        if truth is not None and frame is not None:
+            truth = frame.truth(truth)
+        found = truth, self.pictures.caption(i) if self.pictures.captioned else None
+        parts = (truth.boxes, truth.labels, truth.instances, truth.semantic) if truth is not None else ()
+        size = sum(part.numel() * part.element_size() for part in parts if part is not None)
+        if size <= self._room:
+            self._room -= size
+            self._kept[i] = found
+        return found
 
 
 class _Run:
