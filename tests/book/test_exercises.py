@@ -11,6 +11,7 @@ from vlmlab.book.exercises import (
     better_prompts,
     beyond_one_label,
     discussion,
+    distillation_discussion,
     distillation_figures,
     feature_adapters,
     motivation,
@@ -391,6 +392,27 @@ MISTAKES = {
         (lambda z, f, a: other_methods.merged(f, z, a), "ends are swapped"),
         (lambda z, f, a: {k: (1 - a) * z[k] + a * f[k] for k in z}, "whole number"),
         (lambda z, f, a: [], "a dictionary"),
+    ],
+    "07_4.gain_by_kind": [
+        (lambda k, v, b: distillation_discussion.gain_by_kind(k, v, [0.0] * len(v)), "mean figures"),
+        (lambda k, v, b: distillation_discussion.gain_by_kind(k, b, v), "the sign"),
+        (
+            lambda k, v, b: {
+                one: g * k.count(one) for one, g in distillation_discussion.gain_by_kind(k, v, b).items()
+            },
+            "the sum of the gains",
+        ),
+        (lambda k, v, b: {"features": 8.0}, "one entry per kind"),
+    ],
+    "07_4.of_the_room": [
+        (lambda v, f, c: (v - f) / (c - f), "between 0 and 1"),
+        (lambda v, f, c: 100 * v / c, "already was counted"),
+        (lambda v, f, c: 100 * (v - f) / c, "not from zero"),
+    ],
+    "07_4.sure_labels": [
+        (lambda x, t: x.argmax(-1), "every region got a label"),
+        (lambda x, t: torch.where(x.amax(-1) >= t, x.argmax(-1), -1), "take the softmax"),
+        (lambda x, t: torch.where(x.softmax(-1).amax(-1) >= t, -1, x.argmax(-1)), "lost their labels"),
     ],
     "08_1.slope": [
         (lambda x, y: pretraining_scale.slope(x, y) / 2.302585, "points per factor e"),
