@@ -17,6 +17,9 @@ INSTEAD = {
     r"anew": "again",
     r"learned numbers|numbers learned|numbers? that (?:it|they|the system) learns?": "parameters",
     r"pass(?:es)? (?:over|through) the (?:images|data|set|training)": "epoch",
+    r"(?:\d+|as many|more|fewer|rate and|the|for|three|four) passes|passes over|batch of a pass": "epochs",
+    r"kept in (?:the user's cache|memory)|kept features|features (?:of \w+ )?are kept|encoded once and kept": "cached",
+    r"(?:unknown|another) figure|(?:any|same|name of a) figure (?:of|on|in)|the figure (?:of|on) (?:each|every)": "metric",
 }
 """What prose does not say -> what it says."""
 
@@ -28,8 +31,18 @@ ALLOWED = (
 )
 
 
+SPEAKERS = {"option", "Option", "Argument", "say", "warn", "_warn"}
+"""What is called with a text that a user reads: settings, the command line, messages and warnings."""
+
+
+def _speaks(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    return (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in SPEAKERS
+
+
 def sentences(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of the comments and docstrings of a file, and of the messages of its errors."""
+    """(line, text) of the comments and docstrings of a file, of the messages of its errors, and of what `SPEAKERS` say."""
     source = path.read_text(encoding="utf-8")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -37,8 +50,8 @@ def sentences(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.lineno, node.value.value
-        elif isinstance(node, ast.Raise) and node.exc is not None:
-            for part in ast.walk(node.exc):
+        elif (isinstance(node, ast.Raise) and node.exc is not None) or _speaks(node):
+            for part in ast.walk(node):
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     yield part.lineno, part.value
 
@@ -95,6 +108,11 @@ def test_prose_says_the_fields_words(part):
         ("a picture of a {}", 0),
         ("`pictures` is an ImageSet of images", 0),
         ("--test-pictures", 0),
+        ("20 passes over the training images", 2),
+        ("one forward pass through the tower, and what is kept of it", 0),
+        ("the features are kept in memory", 1),
+        ("an unknown figure", 1),
+        ("a figure with one line per system", 0),
     ],
 )
 def test_the_glossary_finds_what_it_is_for(text, found):

@@ -98,7 +98,7 @@ def test_targets_are_measured_by_their_own_classes_and_the_method_comes_back(toy
 
 
 @pytest.mark.parametrize(
-    ("second", "why"), [("paints", "what another target is called"), ("new", "the name of a figure")]
+    ("second", "why"), [("paints", "what another target is called"), ("new", "the name of a metric")]
 )
 def test_targets_that_cannot_be_told_apart_are_refused(toys, monkeypatch, second, why):
     from vlmlab.studies import run

@@ -9,6 +9,7 @@ Legend: B batch, H x W image, h x w grid of locations, T tokens, n prompt tokens
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -180,18 +181,25 @@ class VitTower(ImageTower):
             maps.append(weights.float())
         return maps
 
+    def patches(self, images: Tensor) -> Tensor:
+        """Patch embeddings [B, h*w, d] of images, without positions."""
+        return self.visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
+
+    def placed(self, patches: Tensor, grid: tuple[int, int], mode: str = "bicubic", times: int = 1) -> Tensor:
+        """The class token and patch embeddings [B, h*w, d] of a `grid` (h, w), with positions and before the first norm,
+        [B, 1 + h*w, d].
+
+        `mode`: how positions are interpolated; `times`: the class embedding is added so often (DenseCLIP's release does it twice).
+        """
+        first = times * self.visual.class_embedding.to(patches.dtype)
+        x = torch.cat([first.expand(len(patches), 1, -1), patches], dim=1)
+        return x + resized_positions(self.visual.positional_embedding, self.visual.grid_size, grid, mode).to(x.dtype)
+
     def _tokens(self, images: Tensor, prompts: Prompts | None = None, behind_norm: bool = False) -> tuple[Tensor, int]:
         """The input of the first block, [B, 1 + h*w + n, d], and how many of its tokens are no prompts, 1 + h*w."""
-        visual = self.visual
-        x = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-        x = x + resized_positions(visual.positional_embedding, visual.grid_size, self.grid(*images.shape[-2:])).to(
-            x.dtype
-        )
-        own = x.shape[1]
-        if behind_norm:
-            return _joined(visual.ln_pre(x), prompts), own
-        return visual.ln_pre(_joined(x, prompts)), own
+        x = self.placed(self.patches(images), self.grid(*images.shape[-2:]))
+        own, norm = x.shape[1], self.visual.ln_pre
+        return _joined(norm(x), prompts) if behind_norm else norm(_joined(x, prompts)), own
 
     def _project(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else x @ self.visual.proj
@@ -248,12 +256,12 @@ class ResNetTower(ImageTower):
 
     def local_features(self, images: Tensor, kind: str = "value") -> Tensor:
         """As for `ImageTower`; "value" and "key" are the pool's projections as 1x1 convolutions, without positions."""
-        pool, x = self.visual.attnpool, self.last_map(images)
+        x = self.last_map(images)
         size, tokens = x.shape[-2:], x.flatten(2).transpose(1, 2)
         if kind == "value":
-            y = pool.c_proj(pool.v_proj(tokens))
+            y = self.values(tokens)
         elif kind == "key":
-            y = pool.k_proj(tokens)
+            y = self.visual.attnpool.k_proj(tokens)
         elif kind in ("plain", "pooled"):
             y = self.pool(x, positions=kind == "pooled")[0][:, 1:]
         else:
@@ -271,18 +279,33 @@ class ResNetTower(ImageTower):
     def pool(self, x: Tensor, positions: bool, queries: int | None = None) -> tuple[Tensor, Tensor]:
         """The attention pool on a map [B, d, h, w]: its output [B, q, e] for the first `queries` tokens (the mean of
         the map, then its locations; None is all), and its weights [B, heads, q, 1 + h*w]."""
-        pool, size = self.visual.attnpool, x.shape[-2:]
+        q, k, v = self.projected(self.pool_tokens(x, positions), queries)
+        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+        return self.visual.attnpool.c_proj((weights @ v).transpose(1, 2).flatten(2)), weights
+
+    def pool_tokens(self, x: Tensor, positions: bool = True, mode: str = "bicubic") -> Tensor:
+        """What the attention pool reads of a map [B, d, h, w]: its mean, then its locations, [B, 1 + h*w, d], with `positions`
+        that are interpolated by `mode`, or without."""
         tokens = x.flatten(2).transpose(1, 2)
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
-        if positions:
-            side = round((len(pool.positional_embedding) - 1) ** 0.5)
-            tokens = tokens + resized_positions(pool.positional_embedding, (side, side), size).to(x.dtype)
+        if not positions:
+            return tokens
+        table = self.visual.attnpool.positional_embedding
+        side = round((len(table) - 1) ** 0.5)
+        return tokens + resized_positions(table, (side, side), x.shape[-2:], mode).to(x.dtype)
+
+    def projected(self, tokens: Tensor, queries: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The pool's q, of the first `queries` tokens (None is all), k and v of tokens [B, T, d]: each [B, heads, T, d / heads]."""
+        pool = self.visual.attnpool
         q, k, v = (
             linear(rows).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
             for linear, rows in ((pool.q_proj, tokens[:, :queries]), (pool.k_proj, tokens), (pool.v_proj, tokens))
         )
-        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
-        return pool.c_proj((weights @ v).transpose(1, 2).flatten(2)), weights
+        return q, k, v
+
+    def values(self, tokens: Tensor) -> Tensor:
+        """The pool's value path [B, T, e] of tokens [B, T, d]: every token as if the pool looked at it alone."""
+        return self.visual.attnpool.c_proj(self.visual.attnpool.v_proj(tokens))
 
 
 class TimmTower(ImageTower):
@@ -356,3 +379,8 @@ def open_image_tower(visual: nn.Module, name: str) -> ImageTower:
 
 def _unknown_kind(kind: str) -> ValueError:
     return ValueError(f"local features are 'value', 'plain', 'pooled' or 'key', not '{kind}'")
+
+
+def copied_tower(tower: ImageTower) -> ImageTower:
+    """The same tower over a copy of its weights, which may learn: the backbone stays as it is for everything else that uses it."""
+    return open_image_tower(copy.deepcopy(tower.visual), tower.name)

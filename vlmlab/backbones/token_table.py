@@ -82,7 +82,7 @@ def principal_directions(x: Tensor, keep: int) -> Tensor:
 
 
 def token_vectors(keep: int = 256) -> Tensor:
-    """Vectors [V, keep] for all tokens, made once (73 seconds on two cores) and kept in the user's cache."""
+    """Vectors [V, keep] for all tokens, made once (73 seconds on two cores) and cached on the user's disk."""
     path = cache_path("backbones", f"token_vectors_{keep}.safetensors")
     if not path.is_file():
         vectors = principal_directions(sentence_embeddings(token_texts(SimpleTokenizer())), keep)

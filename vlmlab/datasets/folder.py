@@ -301,7 +301,7 @@ def assemble(
 def readable(name: str, entries: Sequence[Entry], skip_broken: bool) -> tuple[list[Entry], list[str]]:
     """(entries whose image decodes, ids of the others).
 
-    The verdicts are kept in the user's cache under the files' sizes and times, so that a folder is decoded once; only
+    The verdicts are cached on the user's disk under the files' sizes and times, so that a folder is decoded once; only
     what could not be read is tried again, since a right to read can be given later.
     Raises `VlmlabError` that names broken images, unless `skip_broken`; then a warning does.
     """

@@ -64,7 +64,7 @@ class ArrayPictures:
 
 
 class FilePictures:
-    """Image files, decoded whenever they are asked for; only the paths are kept in memory."""
+    """Image files, decoded whenever they are asked for; only the paths are in memory."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)

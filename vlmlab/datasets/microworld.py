@@ -4,7 +4,7 @@ An image is drawn from a generator whose seed is a hash of the image's own name 
 splits share no image, none is shared with pretraining (whose seeds are counted numbers), and an image stays the same
 whatever else is drawn. The sketches, silhouettes and mosaics show the very scenes of `objects` in another style.
 
-A split is drawn when its pixels are first asked for, and then kept in the user's cache, under a hash of the program
+A split is drawn when its pixels are first asked for, and then cached on the user's disk, under a hash of the program
 that drew it.
 
 Letters: N images, C classes, S side, n objects in a scene.

@@ -290,7 +290,8 @@ def _coco(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, 
             f"get them from {'lvisdataset.org and ' if lvis else ''}cocodataset.org"
         )
     contents = {part: _instances(folder / "annotations" / file) for part, file in files.items()}
-    classes, novel = _categories(contents["train"], contents["val"]), COCO_NOVEL
+    classes = _categories(contents["train"], contents["val"])
+    novel: tuple[str, ...] = COCO_NOVEL
     if name == "coco":
         classes = [c for c in classes if c in {*COCO_BASE, *COCO_NOVEL}]
     if lvis:

@@ -85,7 +85,7 @@ def contents_of(files: Mapping[str, Path]) -> dict[str, str]:
 
     `WHOLE` covers everything. The others tell where a change lies, with a number before the hash where they are many:
     "class folders" (those that hold images), "images", "lists", and up to `LISTS_BY_NAME` lists by their names. The answer
-    is kept in the user's cache under the files' sizes and times, so that the bytes are read once: copies have other times
+    is cached on the user's disk under the files' sizes and times, so that the bytes are read once: copies have other times
     and the same hashes.
     """
     names = sorted(files)

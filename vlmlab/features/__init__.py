@@ -1,1 +1,1 @@
-"""Expensive once, cheap often: what a frozen encoder said of images is kept here, in memory and on disk."""
+"""Expensive once, cheap often: what a frozen encoder said of images is cached here, in memory and on disk."""

@@ -40,7 +40,7 @@ FIT = "resize, centre crop"  # the transform of evaluation, by name
 class FeatureBank:
     """Image features of one backbone.
 
-    `disk` says whether they are also kept in the user's cache, where later runs find them.
+    `disk` says whether they are also in the user's cache, where later runs find them.
     """
 
     def __init__(self, backbone, disk: bool = True) -> None:
@@ -121,7 +121,7 @@ class FeatureBank:
                 facts = dict(zip(("seconds", "cpu_seconds"), cost, strict=True))
                 write_atomically(self._folder / f"{key}.json", json.dumps(facts))
         except VlmlabError as error:
-            warnings.warn(f"features are kept in memory only: {error}", stacklevel=2)
+            warnings.warn(f"features are cached in memory only: {error}", stacklevel=2)
             self._folder = None
 
 

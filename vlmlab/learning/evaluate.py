@@ -50,7 +50,7 @@ def evaluate(
     A label of -1 is unknown and takes no part in the precision of its class.
 
     Args:
-        bank: where frozen features are kept; one in memory if None.
+        bank: the cache of frozen features; one in memory if None.
         seed: of the random views of a test-time system.
         groups: "base" and "new" class indices, for a system that detects or segments.
 

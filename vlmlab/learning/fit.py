@@ -85,7 +85,7 @@ def fit(
         should_stop: asked before every step; once it says True, training ends and the method is ready for use.
         checkpoint: file to resume from if it exists, and to write to; it holds the method's parameters, optimiser,
             schedule and random generator.
-        bank: where frozen image features are kept; one in memory if None.
+        bank: the cache of frozen image features; one in memory if None.
         views: random crops per image, shown in turn epoch by epoch (encoded once, for a system that eats features);
             0 shows every image as in evaluation.
 

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,12 +71,12 @@ class Recipe:
     """How CoOp and its descendants train (the Dassl framework); a Config inherits it and states what differs.
 
     `most_steps` is ours. Embedded settings were chosen on sets of ten to twelve classes; where five times as many images
-    and names make a pass five times and each step several times as long, fewer passes do (CoOp, too, makes fewer on ImageNet).
+    and names make an epoch five times and each step several times as long, fewer epochs do (CoOp, too, has fewer on ImageNet).
     """
 
-    epochs: int = option(50, "passes over the training images", 1, 10000)
+    epochs: int = option(50, "epochs of training", 1, 10000)
     most_steps: int = option(
-        0, "steps at most: passes that go beyond are left out, but for the first; 0: no limit", 0, 10**9
+        0, "steps at most: epochs that go beyond are left out, but for the first; 0: no limit", 0, 10**9
     )
     batch_size: int = option(32, "training images a step", 1, 4096)
     optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
@@ -90,16 +90,26 @@ class Recipe:
 
 @dataclasses.dataclass
 class RecipeByShots(Recipe):
-    """CoOp's own recipe, and that of those who took it over whole: the more shots, the more passes."""
+    """CoOp's own recipe, and that of those who took it over whole: the more shots, the more epochs."""
 
     # Wider than the recipe's: left open, `passes` below decides.
     epochs: int | None = option(  # type: ignore[assignment]
-        None, "epochs over the images; none: 50, 100 or 200 by shots", 1, 10000
+        None, "epochs of training; none: 50, 100 or 200 by shots", 1, 10000
     )
 
     def passes(self, shots: int) -> int:
         """The `epochs`, or what CoOp takes for 1, up to 4, and more images per class."""
         return self.epochs or (50 if shots <= 1 else 100 if shots <= 4 else 200)
+
+
+def optimizer_of(config: Recipe, parameters: Iterable) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names, for parameters or groups of them; a group may have its own weight decay.
+
+    Its own rate is 1, so that the schedule's factor is the learning rate itself.
+    """
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, 1.0, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, 1.0, weight_decay=config.weight_decay, eps=config.eps)
 
 
 def rate_by_step(step: int, steps: int, lr: float, warmup_steps: int) -> float:
@@ -160,6 +170,7 @@ class Method(nn.Module):
         self.config = self.configure(backbone) if config is None else config
         refuse_backbone(type(self), self.config, backbone)
         self.classes: list[str] = []
+        self.learned_on: list[str] = []  # the classes of the task, where a system has something of its own for each
         self.templates: list[str] = []
 
     @classmethod
@@ -170,7 +181,7 @@ class Method(nn.Module):
         """
         values = dict(cls.embedded) if backbone.embedded else {}
         if "epochs" in settings:
-            values.pop("most_steps", None)  # who asks for passes gets them
+            values.pop("most_steps", None)  # who asks for epochs gets them
         values |= {name: cls.read_setting(name, value) for name, value in settings.items()}
         return cls.Config(**values)
 
@@ -254,11 +265,7 @@ class Method(nn.Module):
         parameters, config = list(self.parameters()), self.config
         if not parameters:
             raise VlmlabError(f"{type(self).__name__} has nothing to train; prepare() made it ready")
-        # The optimiser's own rate is 1, so that the schedule's factor is the learning rate itself.
-        if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, 1.0, momentum=config.momentum, weight_decay=config.weight_decay)
-        else:
-            optimizer = torch.optim.AdamW(parameters, 1.0, weight_decay=config.weight_decay, eps=config.eps)
+        optimizer = optimizer_of(config, parameters)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate(step, steps))
         return optimizer, schedule
 
@@ -274,6 +281,12 @@ class Method(nn.Module):
         return config.lr / 2 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / self.epochs))
 
     # --- what systems share ------------------------------------------------------------------------------------------
+
+    def refuse_other_classes(self, classes: Sequence[str], why: str) -> None:
+        """For `set_classes` of a system with something of its own for every class of `learned_on`: raises `VlmlabError`, which
+        says `why` and what to do, if these are other classes."""
+        if list(classes) != self.learned_on:
+            raise VlmlabError(why)
 
     def image_features(self, batch: Batch) -> Tensor:
         """Unit image features [B, e]: those that the batch carries, else its images through the frozen encoder."""

@@ -182,7 +182,7 @@ def _paint_chunk(seed: int, count: int, size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def make_pool(count: int, size: int = 64, workers: int = 1, chunk: int = 1000, echo: Callable = print) -> Pool:
-    """The first `count` images of the mixture at `size`, painted once and kept in the user's cache."""
+    """The first `count` images of the mixture at `size`, painted once and cached on the user's disk."""
     folder = cache_path("pretraining", f"pool-{size}-{count}-{POOL_SEED}")
     if not (folder / "shown.jsonl").is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -310,9 +310,9 @@ def vit_features(visual: nn.Module, images: Tensor, dropout: float = 0.0) -> tup
 def resnet_features(tower: ResNetTower, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `vit_features` of a ModifiedResNet whose attention pool gives the local features; `images` may have any size."""
     x = tower.last_map(images.to(memory_format=torch.channels_last))
-    pool, tokens = tower.visual.attnpool, x.flatten(2).transpose(1, 2)
+    tokens = x.flatten(2).transpose(1, 2)
     pooled = tower.pool(x, positions=True, queries=1)[0][:, 0]
-    local = pool.c_proj(pool.v_proj(tokens))
+    local = tower.values(tokens)
     kept = torch.arange(tokens.shape[1]).expand(len(x), -1)
     return F.normalize(pooled.float(), dim=-1), F.normalize(local.float(), dim=-1), kept
 

@@ -38,7 +38,7 @@ from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
 from vlmlab.methods.text_prompt.cocoop import CoCoOp
 from vlmlab.methods.text_prompt.coop import CoOp
-from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble, placeholders
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import registry
 from vlmlab.studies.bench_device import images, on_device
@@ -146,7 +146,7 @@ def _step() -> _Step:
         features = F.normalize(torch.randn(BATCH, 512), dim=-1)
         labels = torch.randint(CLASSES, (BATCH,))
     names = [*OBJECTS, *(c.name for domain in ("creatures", "vehicles", "food") for c in DOMAINS[domain].classes)]
-    return _Step(text, assemble(text, names[:CLASSES], " ".join(["X"] * CONTEXT)), features, labels)
+    return _Step(text, assemble(text, names[:CLASSES], placeholders(CONTEXT)), features, labels)
 
 
 def _shared_prefix() -> Measurement:
@@ -293,7 +293,7 @@ def fitted_on(key: str) -> str:
 
 
 def _fit(key: str) -> dict[str, Measurement]:
-    """Seconds and memory of one system's fit with its settings for embedded backbones; features of images are kept."""
+    """Seconds and memory of one system's fit with its settings for embedded backbones; features of images are cached."""
     name = fitted_on(key)
     shots = 0 if registry()[key].setup in DENSE else FIT_SHOTS
     adapted = adapt(Experiment(key, name, "micro-vit", shots=shots, seed=0))

@@ -235,9 +235,9 @@ def run_experiment(
     "ece", or "map", or "miou" and "pixel_accuracy". There are more of them for
     - split "base" or "new": "base", "new" and "harmonic_mean"; "accuracy" is that of the split asked for. A system that
       cannot carry over what it learned has no "new"; to ask it for that split is an error;
-    - split "shift": the figure on every shifted version of the dataset, by its name, and their mean as "shift";
+    - split "shift": the main metric on every shifted version of the dataset, by its name, and their mean as "shift";
     - split "hierarchy", and a system of hierarchical classification: "hca" and "mta" of `evaluate_hierarchy`;
-    - `targets`: the figure on each of them, by its name, and their mean as "targets".
+    - `targets`: the main metric on each of them, by its name, and their mean as "targets".
     `zero_shot` holds the metrics of zero-shot prediction with the same backbone, templates and images (see `baseline_of`).
     `seconds` is adaptation plus evaluation of the system by the clock, `cpu_seconds`
     the same of the processor, `peak_mb` the process' largest memory within.
@@ -355,20 +355,20 @@ def _tested(task: Task, experiment: Experiment) -> ImageSet:
 
 
 def _targets(experiment: Experiment, bank: FeatureBank, download: bool = False) -> list[Dataset]:
-    """The datasets that an experiment reports on beside its own; `VlmlabError` if a name would stand for two figures."""
+    """The datasets that an experiment reports on beside its own; `VlmlabError` if a name would stand for two metrics."""
     how = {"root": experiment.root, "download": download, "skip_broken": experiment.skip_broken}
     targets = [dataset_for(bank, name, **how) for name in experiment.targets]
     taken = set(FIGURES)
     for target in targets:
         if target.name in taken:
-            what = "the name of a figure" if target.name in FIGURES else "what another target is called"
+            what = "the name of a metric" if target.name in FIGURES else "what another target is called"
             raise VlmlabError(f"the target '{target.name}' cannot be told apart: it is {what}; rename the folder")
         taken.add(target.name)
     return targets
 
 
 def _on_targets(method: Method, adapted: Adapted, experiment: Experiment, main: str) -> dict[str, float]:
-    """The figure `main` on every target, among its own classes, and the mean; the method is left on its classes."""
+    """The metric `main` on every target, among its own classes, and the mean; the method is left on its classes."""
     learned, found = adapted.task, {}
     for target in _targets(experiment, adapted.bank):
         task = Task(adapted.bank.backbone, target, 0, experiment.seed)

@@ -41,7 +41,7 @@ COLUMNS = (
     "peak_mb",
 )
 """`seeds`: how many; `metric`: what `mean` and `sd` are of, on the split (accuracy, map, miou or ap50, in percent); `zero_shot`:
-the same figure of zero-shot prediction; `seconds`: of the processor, for adaptation and evaluation, their mean (seconds
+the same metric of zero-shot prediction; `seconds`: of the processor, for adaptation and evaluation, their mean (seconds
 by the clock would depend on what else the machine did during the sweep); `peak_mb`: the largest."""
 
 
@@ -101,8 +101,8 @@ def _line(names: tuple, rows: Sequence[dict], called: Mapping[str, str]) -> dict
     }
     for name in SPREAD:
         own = [value for row in rows if (value := of_group(row["metrics"], name)) is not None]
-        figures = [round(value, 2) for value in spread(own)] if own else ["", ""]
-        line |= dict(zip((name, f"{name}_sd"), figures, strict=True))
+        both = [round(value, 2) for value in spread(own)] if own else ["", ""]
+        line |= dict(zip((name, f"{name}_sd"), both, strict=True))
     return line | {
         "trainable_parameters": rows[0]["trainable_parameters"],
         "seconds": round(spread([row["cpu_seconds"] for row in rows])[0], 2),
@@ -137,7 +137,7 @@ def write_table(lines: Sequence[dict], path: Path | str) -> Path:
 
 
 GAIN_IN = {"all": "mean", "base": "new", "shift": "shift"}
-"""The figure of each split that is compared with zero-shot prediction: all classes, new classes, other styles."""
+"""The metric of each split that is compared with zero-shot prediction: all classes, new classes, other styles."""
 
 
 def gains(found: pd.DataFrame, split: str = "all") -> pd.DataFrame:

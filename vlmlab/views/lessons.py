@@ -161,9 +161,9 @@ def matrix(
     unit: str = "",
     signed: bool = False,
 ) -> Still:
-    """Figures [rows, columns], written into their cells; what was not measured (NaN) stays empty.
+    """Numbers [rows, columns], written into their cells; what was not measured (NaN) stays empty.
 
-    `signed` figures are white at zero and take a colour to either side.
+    `signed` numbers are white at zero and take a colour to either side.
     """
     width = max(2.6 + 0.55 * len(columns), 0.085 * len(title))  # of one column, too, the title is read whole
     fig = figure(width, 1.9 + 0.21 * len(rows))

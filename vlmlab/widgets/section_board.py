@@ -1,4 +1,4 @@
-"""Section board: every system of a section at once, any figure of the table against any other."""
+"""Section board: every system of a section at once, any metric of the table against any other."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def board(
 ) -> pd.DataFrame:
     """One row per system: x, y, their deviations x_sd and y_sd (over seeds, averaged over datasets), family, name.
 
-    A figure is the mean over those datasets for which every system has it, so that none is compared on easier ones; a
+    A point is the mean over those datasets for which every system has it, so that none is compared on easier ones; a
     system that was measured on half of the datasets or fewer is left out. Systems that take no shots are always there,
     the others with `shots` (base, new and shift: with the most that were measured, if these were not). `attrs` of the
     result holds the names of the datasets.
-    Raises `VlmlabError` for an unknown figure, and if no row is left.
+    Raises `VlmlabError` for an unknown metric, and if no row is left.
     """
     for name in (x, y):
         if name not in METRICS:
@@ -93,7 +93,7 @@ def _figure(
     have = rows.groupby("system").dataset.nunique()
     rows = rows[rows.system.isin(have.index[have * 2 > (have.max() if len(have) else 0)])]
     if rows.empty:
-        raise VlmlabError(f"the table has no {name} at {shots} shots with {backbone}; choose another figure")
+        raise VlmlabError(f"the table has no {name} at {shots} shots with {backbone}; choose another metric")
     counts = rows.groupby("dataset").system.nunique()
     shared = sorted(counts.index[counts == rows.system.nunique()]) or [counts.idxmax()]
     rows = rows[rows.dataset.isin(shared)]
@@ -159,7 +159,7 @@ class SectionBoard(Panel):
     ) -> None:
         """`table` as `read_table` gives it (that of section 6 by default); `shots` 0: the most that it has.
 
-        `dataset` empty: the mean over all. Raises `VlmlabError` for a figure, dataset or backbone that it has not.
+        `dataset` empty: the mean over all. Raises `VlmlabError` for a metric, dataset or backbone that it has not.
         """
         self.table = read_table() if table is None else table
         rows = self.table[self.table.metric == "accuracy"]

@@ -87,7 +87,7 @@ def pretrain(
     """Train `encoder` by (2) on images `pixels` [N, 3, H, W] in 0 to 1, and leave it in evaluation mode.
 
     SGD with momentum 0.9, weight decay 5e-4 and a cosine to zero at every step, from `lr` times batch over 256. Random
-    numbers come from `seed` alone (see `LocalRandom`). A bar on the terminal shows the passes. Gives the loss of every step.
+    numbers come from `seed` alone (see `LocalRandom`). A bar on the terminal shows the epochs. Gives the loss of every step.
 
     Raises `VlmlabError` for fewer than two images: there would be nothing to tell apart.
     """

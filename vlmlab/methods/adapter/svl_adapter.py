@@ -21,7 +21,7 @@ SimCLR sees the training images (the release adds those of validation); the seco
 that is never predicted keeps its number.
 On the embedded backbones the encoder is a small one that begins at random (the release: a ResNet-50 that ImageNet's labels have
 trained, so not wholly self-supervised). Both encoders see the square middle of an image (in the release, the second one sees all
-of it); an incomplete last batch of a pass is left out. SimCLR runs in `prepare`, before the first step that a checkpoint knows:
+of it); an incomplete last batch of an epoch is left out. SimCLR runs in `prepare`, before the first step that a checkpoint knows:
 broken off there, it begins again. All images are in memory then, 0.6 MB each at 224 pixels.
 
 Dimensions: B batch, C classes, S side that the backbone takes, D width of the encoder, h hidden width, e joint width, N images.
@@ -74,7 +74,7 @@ class SVLAdapter(Method):
         pretrained: bool = option(True, "whether resnet50 starts from ImageNet's labels (needs a network once)")
         side: int = option(112, "side in pixels of a view of SimCLR", 8, 1024)
         extract: int = option(224, "side in pixels at which features are taken", 8, 1024)
-        ssl_epochs: int = option(200, "passes of SimCLR over the unlabelled images", 0, 10000)
+        ssl_epochs: int = option(200, "epochs of SimCLR on the unlabelled images", 0, 10000)
         ssl_batch: int = option(256, "images a step of SimCLR", 2, 4096)
         ssl_lr: float = option(0.03, "learning rate of SimCLR per 256 images", 0.0, 10.0)
         ssl_seed: int = option(2001, "seed of SimCLR, the same for all shots and support sets", 0, 2**31)
@@ -83,12 +83,12 @@ class SVLAdapter(Method):
         top: int = option(16, "images of each class that CLIP labels", 1, 1024)
         rule: str = option("validation", "how a is set", choices=("validation", "confidence", "constant"))
         alpha: float = option(0.2, "a of the constant rule", 0.0, 1.0)
-        epochs: int = option(50, "passes of the classifier over its images", 1, 10000)
+        epochs: int = option(50, "epochs of the classifier on its images", 1, 10000)
         batch_size: int = option(32, "training images a step", 1, 4096)
         lr: float = option(0.001, "learning rate of Adam, constant", 0.0, 10.0)
         templates: str = option("dataset", HELP)
 
-    # SimCLR's passes and rate were chosen among three pairs on validation images of digits and aerial.
+    # SimCLR's epochs and rate were chosen among three pairs on validation images of digits and aerial.
     embedded: ClassVar[dict] = {
         "encoder": "small", "side": 32, "extract": 32, "ssl_epochs": 20, "ssl_batch": 128, "ssl_lr": 0.3,
     }  # fmt: skip
@@ -117,8 +117,9 @@ class SVLAdapter(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those of the classifier."""
-        if list(classes) != self.learned_on:
-            raise VlmlabError("the classifier of SVL-Adapter belongs to its classes; prepare it on the others")
+        self.refuse_other_classes(
+            classes, "the classifier of SVL-Adapter belongs to its classes; prepare it on the others"
+        )
         super().set_classes(classes, templates)
         sentences = choose(self.config.templates, templates)
         self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # W [C, e]

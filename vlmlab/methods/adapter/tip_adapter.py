@@ -168,7 +168,7 @@ class TipAdapterF(TipAdapter):
 
     @dataclasses.dataclass
     class Config(TipAdapter.Config):
-        epochs: int = option(20, "passes over the training images", 1, 10000)
+        epochs: int = option(20, "epochs of training", 1, 10000)
         batch_size: int = option(256, "training images a step", 1, 4096)
         lr: float = option(0.001, "learning rate of AdamW at the start", 0.0, 10.0)
         weight_decay: float = option(0.01, "weight decay", 0.0, 1.0)

@@ -61,7 +61,7 @@ class Regions:
 class RegionBank:
     """Images in, `Regions` out, for one backbone: `count` proposals, CLIP's crops of these `scales` and `shape`.
 
-    `disk` says whether the regions of whole image sets are also kept in the user's cache, where later runs find them.
+    `disk` says whether the regions of whole image sets are also in the user's cache, where later runs find them.
     """
 
     def __init__(
@@ -152,4 +152,4 @@ def _write(path, values: dict[str, Tensor]) -> None:
     try:
         write_atomically(path, save(values))
     except VlmlabError as error:
-        warnings.warn(f"regions are kept in memory only: {error}", stacklevel=3)
+        warnings.warn(f"regions are cached in memory only: {error}", stacklevel=3)

@@ -45,7 +45,7 @@ from vlmlab.methods.dense.pseudo_labels import as_labels
 from vlmlab.methods.dense.region_learner import EMBEDDED
 from vlmlab.methods.detection.vild import ViLD
 from vlmlab.methods.method import Batch, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 BACKGROUND = (0.1, 0.5)
@@ -106,7 +106,7 @@ class DetPro(ViLD):
             return
         shape = (len(self.bounds), self.config.n_ctx, self.backbone.text.width)
         noise = torch.Generator().manual_seed(task.seed)
-        self.context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(self.backbone.device))  # [G, M, d]
+        self.context = nn.Parameter(random_vectors(*shape, generator=noise).to(self.backbone.device))  # [G, M, d]
         self.base_prompts, self.spoken = assemble(self.backbone.text, self.base_names, self._room), None
         self._collect(self.learns_from(task), noise)
 
@@ -179,7 +179,7 @@ class DetPro(ViLD):
 
     @property
     def _room(self) -> str:
-        return " ".join(["X"] * self.config.n_ctx)
+        return placeholders(self.config.n_ctx)
 
     @property
     def text(self) -> Tensor:

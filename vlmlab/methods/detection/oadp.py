@@ -38,7 +38,6 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from vlmlab.backbones.blocks import finish, project, run_block
-from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.methods.dense.boxes import iou
 from vlmlab.methods.dense.crops import CROPS_AT_ONCE
 from vlmlab.methods.dense.detections import Detections
@@ -79,7 +78,7 @@ class OADP(RegionLearner):
         finer: int = option(2, "patches a side, in those of the backbone", 1, 4)
         tiles: int = option(2, "tiles of an image, a side, without the overlapping ones", 1, 16)
         soften: float = option(1.0, "factor on the logits of p in the fusion", 0.0, 1.0)
-        epochs: int = option(6, "epochs over the training images", 1, 10000)
+        epochs: int = option(6, "epochs of training", 1, 10000)
         batch_size: int = option(16, "images a step", 1, 4096)
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(2.5e-5, "weight decay", 0.0, 1.0)
@@ -207,8 +206,7 @@ def object_tokens(tower, images: Tensor, hidden: Tensor, finer: int) -> Tensor:
     x = F.conv2d(images, visual.conv1.weight, visual.conv1.bias, stride=step, padding=padding)
     grid = x.shape[-2:]
     x = x.flatten(2).transpose(1, 2)
-    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, visual.grid_size, tuple(grid)).to(x.dtype))
+    x = visual.ln_pre(tower.placed(x, tuple(grid)))
     y = x[:, :1]
     bias = torch.cat([OUTSIDE * hidden.flatten(1), hidden.new_zeros(len(x), 1)], 1).to(x.dtype)[
         :, None, None

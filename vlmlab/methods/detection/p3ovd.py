@@ -34,7 +34,7 @@ from vlmlab.methods.dense.pseudo_labels import PseudoLabels, chosen
 from vlmlab.methods.dense.region_learner import EMBEDDED
 from vlmlab.methods.dense.student import Student, StudentRecipe
 from vlmlab.methods.method import Batch, option, rate_by_step
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 GRID = 3  # places a side under a box that are averaged in (2)
@@ -79,7 +79,7 @@ class P3OVD(Student):
         self.place_labels = self.labels_of_places()  # [N, h, w] among base classes, -1 where nothing is known
         if self.adapts:
             noise = torch.Generator().manual_seed(task.seed)
-            start = 0.02 * torch.randn(self.config.n_ctx, self.backbone.text.width, generator=noise)
+            start = random_vectors(self.config.n_ctx, self.backbone.text.width, generator=noise)
             self.context = nn.Parameter(start.to(device))
             self.visual = VisualPrompt(self.text.shape[1]).to(device)
             self.base_prompts = self.prompts_of(self.base_names)
@@ -100,7 +100,7 @@ class P3OVD(Student):
         return self.config.adapt_epochs > 0
 
     def prompts_of(self, names: Sequence[str]):
-        return assemble(self.backbone.text, names, " ".join(["X"] * self.config.n_ctx))
+        return assemble(self.backbone.text, names, placeholders(self.config.n_ctx))
 
     def places_of(self, images) -> Tensor:
         """F of all images of a set, [N, e, h, w], from the disk if they are there."""

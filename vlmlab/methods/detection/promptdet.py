@@ -55,6 +55,7 @@ from vlmlab.methods.dense.region_learner import EMBEDDED, RegionLearner, RegionR
 from vlmlab.methods.dense.regions import Regions
 from vlmlab.methods.method import Batch, option
 from vlmlab.methods.templates import spoken
+from vlmlab.methods.text_prompt.prompts import random_vectors
 from vlmlab.registry import register
 
 PRIOR = -math.log((1 - 0.01) / 0.01)
@@ -114,7 +115,7 @@ class PromptDet(RegionLearner):
         device = self.backbone.device
         if self.config.prompt == "learned":
             noise = torch.Generator().manual_seed(task.seed)
-            self.vectors = nn.Parameter(0.02 * torch.randn(2, self.backbone.text.width, generator=noise).to(device))
+            self.vectors = nn.Parameter(random_vectors(2, self.backbone.text.width, generator=noise).to(device))
             self.asked = None
             self.base_tokens = self.tokens_of(self.base_names)
             self.crops, self.crop_labels, self.crop_images = self.collect(self.learns_from(task), noise)

@@ -9,7 +9,7 @@ averaging it with where it began (wise_ft).
 
 The scale s goes into W before anything is learned; the text encoder is not needed afterwards.
 
-What differs from the release: batch norms keep their statistics (the release updates them), an incomplete last batch of a pass
+What differs from the release: batch norms keep their statistics (the release updates them), an incomplete last batch of an epoch
 is left out, and images are not cropped unless training asks for views, whose crops are smaller than the release's.
 
 Dimensions: B batch, C classes, e joint width.
@@ -17,7 +17,6 @@ Dimensions: B batch, C classes, e joint width.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
@@ -25,8 +24,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.backbones.image_tower import open_image_tower
-from vlmlab.errors import VlmlabError
+from vlmlab.backbones.image_tower import copied_tower
 from vlmlab.methods.method import Batch, Method, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
@@ -48,7 +46,7 @@ class FineTuning(Method):
 
     @dataclasses.dataclass
     class Config(Recipe):
-        epochs: int = option(10, "passes over the training images", 1, 10000)
+        epochs: int = option(10, "epochs of training", 1, 10000)
         batch_size: int = option(512, "training images a step", 1, 4096)
         optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(3e-5, "learning rate after the warm-up", 0.0, 10.0)
@@ -63,10 +61,10 @@ class FineTuning(Method):
     def prepare(self, task) -> None:
         self.learned_on: list[str] = list(task.classes)
         self.set_classes(task.classes, task.templates)
-        # A copy: the backbone itself stays frozen, for everything else that uses it. In float32 whatever the backbone has:
-        # half precision would round most steps away.
-        self.visual = copy.deepcopy(self.backbone.model.visual).float().requires_grad_(True)
-        self.tower = [open_image_tower(self.visual, self.backbone.name)]  # in a list: it is a view of self.visual
+        tower = copied_tower(self.backbone.image)
+        # In float32 whatever the backbone has: half precision would round most steps away.
+        self.visual = tower.visual.float().requires_grad_(True)
+        self.tower = [tower]  # in a list: it is a view of self.visual
         sentences = choose(self.config.templates, task.templates)
         text = self.backbone.class_embeddings(spoken(task.classes), sentences)
         self.head = nn.Linear(*reversed(text.shape)).to(text.device)
@@ -79,8 +77,7 @@ class FineTuning(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those of the head."""
-        if list(classes) != self.learned_on:
-            raise VlmlabError("a fine-tuned head belongs to its classes; prepare the system on the others")
+        self.refuse_other_classes(classes, "a fine-tuned head belongs to its classes; prepare the system on the others")
         super().set_classes(classes, templates)
 
     def logits(self, batch: Batch) -> Tensor:

@@ -74,8 +74,9 @@ class LinearProbe(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those that it learned."""
-        if list(classes) != self.learned_on:
-            raise VlmlabError("a linear probe has no text and knows only its own classes; prepare it on the others")
+        self.refuse_other_classes(
+            classes, "a linear probe has no text and knows only its own classes; prepare it on the others"
+        )
         super().set_classes(classes, templates)
 
     def logits(self, batch: Batch) -> Tensor:

@@ -83,8 +83,7 @@ class LPPlusPlus(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those that it learned."""
-        if list(classes) != self.learned_on:
-            raise VlmlabError("the weights of LP++ belong to their classes; prepare it on the others")
+        self.refuse_other_classes(classes, "the weights of LP++ belong to their classes; prepare it on the others")
         super().set_classes(classes, templates)
         self.text = self.backbone.class_embeddings(
             spoken(classes), choose(self.config.templates, templates)

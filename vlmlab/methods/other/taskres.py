@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose
 from vlmlab.registry import register
@@ -55,7 +54,7 @@ class TaskRes(Method):
         templates: str = option("dataset", HELP)
         # Wider than the recipe's: left open, `planned_epochs` decides.
         epochs: int | None = option(  # type: ignore[assignment]
-            None, "epochs over the images; none: 100 up to 4 shots, else 200", 1, 10000
+            None, "epochs of training; none: 100 up to 4 shots, else 200", 1, 10000
         )
 
     embedded: ClassVar[dict] = {"lr": 0.05}
@@ -78,8 +77,9 @@ class TaskRes(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those that the residuals were learned on."""
-        if list(classes) != self.learned_on:
-            raise VlmlabError("a residual belongs to its class and says nothing about others; prepare TaskRes on them")
+        self.refuse_other_classes(
+            classes, "a residual belongs to its class and says nothing about others; prepare TaskRes on them"
+        )
         super().set_classes(classes, templates)
         sentences = choose(self.config.templates, templates)
         with torch.no_grad():

@@ -100,8 +100,10 @@ class TransCLIP(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those of the support images, if these take part."""
-        if getattr(self, "support", None) is not None and list(classes) != self.learned_on:
-            raise VlmlabError("labelled images say nothing about other classes; use TransCLIP with labelled=false")
+        if getattr(self, "support", None) is not None:
+            self.refuse_other_classes(
+                classes, "labelled images say nothing about other classes; use TransCLIP with labelled=false"
+            )
         super().set_classes(classes, templates)
         sentence = choose(self.config.templates, templates)[0]
         self.classifier = self.backbone.class_embeddings(spoken(classes), [sentence])  # T [C, e]

@@ -33,7 +33,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.blocks import run_block
-from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.datasets.captions import noun_filter
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_crops import AT_ONCE, SHAPES, crop_boxes, mask_boxes, resized
@@ -42,6 +41,7 @@ from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import painted
 from vlmlab.methods.method import Batch, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.methods.text_prompt.prompts import random_vectors
 from vlmlab.registry import register
 
 
@@ -99,7 +99,7 @@ class OVSeg(CosineNames):
         side = self.backbone.image_size
         height, width = tower.grid(side, side)
         self.drawing = torch.Generator().manual_seed(task.seed)
-        start = 0.02 * torch.randn(config.depth, height * width, tower.width, generator=self.drawing)
+        start = random_vectors(config.depth, height * width, tower.width, generator=self.drawing)
         self.register_buffer("mask_prompts", start)
         self.to(self.backbone.device)
 
@@ -214,12 +214,10 @@ def prompted_features(tower, crops: Tensor, masks: Tensor, prompts: Tensor) -> T
     [D, L, width] (1), (2), (3)."""
     visual = tower.visual
     shown = F.avg_pool2d(masks[:, None].float(), tower.stride).ceil().flatten(1)[..., None]  # m [R, L, 1]
-    x = visual.conv1(crops.to(tower.dtype)).flatten(2).transpose(1, 2)
+    x = tower.patches(crops)
     prompts, shown = prompts.to(x.dtype), shown.to(x.dtype)
     x = x * shown + prompts[0] * (1 - shown)
-    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-    grid = tower.grid(*crops.shape[-2:])
-    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, visual.grid_size, grid).to(x.dtype))
+    x = visual.ln_pre(tower.placed(x, tower.grid(*crops.shape[-2:])))
     for j, block in enumerate(visual.transformer.resblocks, 1):
         x = run_block(block, x)
         if j < len(prompts):

@@ -41,7 +41,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.blocks import run_block
-from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.mask_queries import dice_loss, focal_loss
 from vlmlab.methods.dense.pixels import halved
@@ -73,7 +72,7 @@ class ZegCLIP(Segmenter):
 
     @dataclasses.dataclass
     class Config(Recipe):
-        epochs: int = option(30, "epochs", 1, 10000)
+        epochs: int = option(30, "epochs of training", 1, 10000)
         batch_size: int = option(16, "training images a step", 1, 4096)
         optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(2e-4, "learning rate after the warm-up", 0.0, 10.0)
@@ -197,12 +196,8 @@ def prompted(tower, images: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
     """
     visual, own = tower.visual, prompts()
     with torch.no_grad():
-        x = visual.conv1(images.to(tower.dtype)).flatten(2).transpose(1, 2)
-        first = 2 * visual.class_embedding.to(x.dtype)  # twice, as in the release
-        x = torch.cat([first.expand(len(x), 1, -1), x], 1)
         grid = tower.grid(*images.shape[-2:])
-        x = x + resized_positions(visual.positional_embedding, visual.grid_size, grid, "bilinear").to(x.dtype)
-        x = visual.ln_pre(x)
+        x = visual.ln_pre(tower.placed(tower.patches(images), grid, "bilinear", times=2))  # twice, as in the release
     count = x.shape[1]
     for j, block in enumerate(visual.transformer.resblocks):
         if own is not None:

@@ -38,7 +38,7 @@ from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import fused
 from vlmlab.methods.method import Batch, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 
@@ -108,7 +108,7 @@ class ZSSeg(CosineNames):
         config, device = self.config, self.backbone.device
         drawing = torch.Generator().manual_seed(task.seed)
         features, labels = self.true_crops(task.train, drawing)
-        context = 0.02 * torch.randn(config.n_ctx, self.backbone.text.width, generator=drawing)
+        context = random_vectors(config.n_ctx, self.backbone.text.width, generator=drawing)
         context = nn.Parameter(context.to(device))
         optimizer = torch.optim.SGD([context], 1.0, momentum=0.9, weight_decay=5e-4)
         classes = [self.classes[c] for c in self.seen]
@@ -169,7 +169,7 @@ class ZSSeg(CosineNames):
 
 def prompts_of(text, classes: Sequence[str], count: int):
     """The class prompts [start | `count` vectors | name . end] without their vectors."""
-    return assemble(text, classes, " ".join(["X"] * count))
+    return assemble(text, classes, placeholders(count))
 
 
 def prompted(text, classes: Sequence[str], context: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, first_words, random_vectors
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -54,7 +54,7 @@ class CoCoOp(Method):
         n_ctx: int = option(4, "context vectors M, if no words are given", 1, 64)
         init: str = option("a photo of a", "words that the context starts from; they set M (empty: random)")
         batch_size: int = option(1, "training images a step", 1, 4096)
-        epochs: int = option(10, "passes over the training images", 1, 10000)
+        epochs: int = option(10, "epochs of training", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.02, "epochs": 10, "most_steps": 540, "batch_size": 8}
     eats = "features"
@@ -63,14 +63,14 @@ class CoCoOp(Method):
         self.set_classes(task.classes, task.templates)
         d, e = self.backbone.text.width, self.backbone.embed_dim
         with LocalRandom(task.seed):
-            start = self.prompts.words.float() if self.config.init else 0.02 * torch.randn(self.config.n_ctx, d)
+            start = self.prompts.words.float() if self.config.init else random_vectors(self.config.n_ctx, d)
             net = nn.Sequential(nn.Linear(e, e // 16), nn.ReLU(), nn.Linear(e // 16, d))
         self.context = nn.Parameter(start.clone().to(self.backbone.device))  # v [M, d]
         self.meta_net = net.to(self.backbone.device)  # (1)
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        words = first_words(self.config.init, self.config.n_ctx)
         self.prompts = assemble(self.backbone.text, classes, words)
 
     def class_features(self, f: Tensor) -> Tensor:

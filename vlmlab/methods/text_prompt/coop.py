@@ -12,7 +12,7 @@ The name may also stand in the middle of the context or in front of it. With the
 classes share is encoded once instead of C times: same numbers, same gradients.
 
 In the release the epochs follow the shots, but ImageNet has 50 always; and for base and new classes its
-authors start CoOp from "a photo of a" (`init`), with M = 4 and 200 passes.
+authors start CoOp from "a photo of a" (`init`), with M = 4 and 200 epochs.
 
 What differs from the release: float32 instead of half precision; no image is augmented unless training asks for
 views; if a word of `init` is several tokens, all of them learn (there, as many tokens as there are words).
@@ -30,9 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, RecipeByShots, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, first_words, random_vectors
 from vlmlab.registry import register
 
 
@@ -69,7 +68,7 @@ class CoOp(Method):
             start = self.prompts.words.float()  # as in the release, words are shared by the classes whatever csc says
         else:
             shape = (len(self.classes), config.n_ctx, d) if config.csc else (config.n_ctx, d)
-            start = 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(task.seed))
+            start = random_vectors(*shape, generator=torch.Generator().manual_seed(task.seed))
         self.context = nn.Parameter(start.to(self.backbone.device))  # [M, d], or [C, M, d] if class-specific
 
     @property
@@ -81,10 +80,12 @@ class CoOp(Method):
 
         Raises `VlmlabError` for class-specific contexts, which mean nothing for other classes.
         """
-        if self.config.csc and not self.config.init and list(classes) != self.learned_on:
-            raise VlmlabError("class-specific contexts cannot move to other classes; use CoOp with csc=false for them")
+        if self.config.csc and not self.config.init:
+            self.refuse_other_classes(
+                classes, "class-specific contexts cannot move to other classes; use CoOp with csc=false for them"
+            )
         super().set_classes(classes, templates)
-        words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        words = first_words(self.config.init, self.config.n_ctx)
         self.prompts = assemble(self.backbone.text, classes, words)
         m = len(self.prompts.words)
         before = {"end": m, "middle": m // 2, "front": 0}[self.config.position]  # context vectors ahead of the name

@@ -27,7 +27,6 @@ Dimensions: B batch, K classes, h x w places, S image side, M context vectors, d
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
@@ -37,11 +36,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.blocks import run_block
-from vlmlab.backbones.image_tower import open_image_tower, resized_positions
+from vlmlab.backbones.image_tower import copied_tower
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.segmenter import Segmenter
-from vlmlab.methods.method import Batch, Recipe, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.method import Batch, Recipe, optimizer_of, option
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders
 from vlmlab.registry import register
 
 UNKNOWN = 255
@@ -78,7 +77,7 @@ class DenseCLIP(Segmenter):
         channels: int = option(256, "channels c of the FPN", 8, 4096)
         score_weight: float = option(0.4, "weight of the score maps' own loss", 0.0, 1000.0)
         batch_size: int = option(32, "training images a step", 1, 4096)
-        epochs: int = option(127, "passes over the images (ADE20K: 80,000 steps)", 1, 10000)
+        epochs: int = option(127, "epochs of training (ADE20K: 80,000 steps)", 1, 10000)
         optimizer: str = option("adamw", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(1e-4, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(1e-4, "weight decay, none on the norms of the context decoder's layers", 0.0, 1.0)
@@ -107,8 +106,8 @@ class DenseCLIP(Segmenter):
         device, d, e = self.backbone.device, self.backbone.text.width, self.backbone.embed_dim
         if config.encoder_rate:
             # A copy: the backbone itself stays frozen, for everything else that uses it.
-            self.visual = copy.deepcopy(image.visual).requires_grad_(True)
-            self.tower = [open_image_tower(self.visual, self.backbone.name)]  # in a list: it is a view of self.visual
+            self.tower = [copied_tower(image)]  # in a list: it is a view of self.visual
+            self.visual = self.tower[0].visual.requires_grad_(True)
         else:
             self.tower = [image]
         with torch.no_grad():
@@ -131,10 +130,9 @@ class DenseCLIP(Segmenter):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those of the head."""
-        if list(classes) != self.learned_on:
-            raise VlmlabError("DenseCLIP's head belongs to its classes; use maskclip for other words")
+        self.refuse_other_classes(classes, "DenseCLIP's head belongs to its classes; use maskclip for other words")
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx), stop="")
+        self.prompts = assemble(self.backbone.text, classes, placeholders(self.config.n_ctx), stop="")
 
     @property
     def joined(self) -> int:
@@ -193,10 +191,7 @@ class DenseCLIP(Segmenter):
             decay = 0.0 if "norm" in name and not of_encoder else self.config.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
         listed = [{"params": params, "weight_decay": decay} for (_, decay), params in groups.items()]
-        if self.config.optimizer == "sgd":
-            optimizer: torch.optim.Optimizer = torch.optim.SGD(listed, 1.0, momentum=self.config.momentum)
-        else:
-            optimizer = torch.optim.AdamW(listed, 1.0, eps=self.config.eps)
+        optimizer = optimizer_of(self.config, listed)
         rates = [lambda step, rate=rate: self.learning_rate(step, steps, rate) for rate, _ in groups]
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
 
@@ -226,31 +221,18 @@ def _resnet(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
     for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         x = stage(x)
         maps.append(x)
-    pooled = _pool(visual.attnpool, x)  # [B, 1 + h w, e]
+    # CLIP's attention pool with all tokens for queries; positions resized bilinearly.
+    q, k, v = tower.projected(tower.pool_tokens(x, mode="bilinear"))
+    pooled = visual.attnpool.c_proj(
+        F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    )  # [B, 1 + h w, e]
     return maps, pooled[:, 0], pooled[:, 1:].transpose(1, 2).unflatten(2, x.shape[-2:])
-
-
-def _pool(pool: nn.Module, x: Tensor) -> Tensor:
-    """CLIP's attention pool on a map [B, d, h, w] with all tokens for queries; positions resized bilinearly."""
-    tokens = x.flatten(2).transpose(1, 2)
-    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
-    side = round((len(pool.positional_embedding) - 1) ** 0.5)
-    tokens = tokens + resized_positions(pool.positional_embedding, (side, side), x.shape[-2:], "bilinear").to(x.dtype)
-    q, k, v = (
-        linear(tokens).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
-        for linear in (pool.q_proj, pool.k_proj, pool.v_proj)
-    )
-    return pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 def _vit(tower, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
     """The patch tokens after a third, half, two thirds and all of the blocks (3, 5, 7, 11 of 12), at four sizes."""
     visual, size = tower.visual, tower.grid(*images.shape[-2:])
-    x = visual.conv1(images.to(tower.dtype)).flatten(2).transpose(1, 2)
-    first = 2 * visual.class_embedding.to(x.dtype)  # twice, as in the release
-    x = torch.cat([first.expand(len(x), 1, -1), x], 1)
-    x = x + resized_positions(visual.positional_embedding, visual.grid_size, size, "bilinear").to(x.dtype)
-    x = visual.ln_pre(x)
+    x = visual.ln_pre(tower.placed(tower.patches(images), size, "bilinear", times=2))  # twice, as in the release
     depth = len(visual.transformer.resblocks)
     taken = [max(0, round(depth * share) - 1) for share in (1 / 3, 1 / 2, 2 / 3, 1)]
     found = {}

@@ -34,11 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.backbones.image_tower import resized_positions
 from vlmlab.datasets.splits import partially_known
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble, first_words, random_vectors
 from vlmlab.registry import register
 
 SPATIAL, FINAL = 20.0, 5.0  # their product is CLIP's 100
@@ -97,7 +96,7 @@ class DualCoOp(Method):
                 first = first.expand(len(task.classes), -1, -1).clone() if config.csc else first.clone()
             else:
                 shape = (len(task.classes), length, d) if config.csc else (length, d)
-                first = 0.02 * torch.randn(shape, generator=noise)
+                first = random_vectors(*shape, generator=noise)
             return nn.Parameter(first.to(self.backbone.device))
 
         self.positive = start(config.init_pos, config.n_pos, self.prompts[0])  # [M, d], or [C, M, d]
@@ -115,12 +114,14 @@ class DualCoOp(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Other classes with the same contexts (zero-shot recognition); `VlmlabError` if each class has its own."""
-        if self.config.csc and list(classes) != self.learned_on:
-            raise VlmlabError("contexts of their own belong to their classes; use csc=false for new ones")
+        if self.config.csc:
+            self.refuse_other_classes(
+                classes, "contexts of their own belong to their classes; use csc=false for new ones"
+            )
         super().set_classes(classes, templates)
         config, text = self.config, self.backbone.text
         words = [
-            init.replace("_", " ") or " ".join(["X"] * length)
+            first_words(init, length)
             for init, length in ((config.init_pos, config.n_pos), (config.init_neg, config.n_neg))
         ]
         self.prompts = [assemble(text, classes, own) for own in words]
@@ -130,12 +131,7 @@ class DualCoOp(Method):
         """Unit F of (1), [B, P, e]."""
         image = self.backbone.image
         if image.kind == "resnet":
-            pool, x = image.visual.attnpool, image.last_map(images)
-            tokens = x.flatten(2).transpose(1, 2)
-            tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
-            side = round((len(pool.positional_embedding) - 1) ** 0.5)
-            tokens = tokens + resized_positions(pool.positional_embedding, (side, side), x.shape[-2:]).to(tokens)
-            return F.normalize(pool.c_proj(pool.v_proj(tokens)).float(), dim=-1)
+            return F.normalize(image.values(image.pool_tokens(image.last_map(images))).float(), dim=-1)
         local = image.local_features(images).flatten(2).transpose(1, 2)
         return F.normalize(torch.cat([self.backbone.encode_image(images)[:, None], local], 1), dim=-1)
 

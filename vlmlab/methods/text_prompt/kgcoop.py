@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, first_words, random_vectors
 from vlmlab.registry import register
 
 
@@ -51,7 +51,7 @@ class KgCoOp(Method):
         init: str = option("a photo of a", "words that the context starts from; they set M (empty: random)")
         weight: float = option(8.0, "lambda, the price of the distance", 0.0, 1000.0)
         batch_size: int = option(128, "training images a step", 1, 4096)
-        epochs: int = option(100, "passes over the training images", 1, 10000)
+        epochs: int = option(100, "epochs of training", 1, 10000)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.03, "epochs": 60, "batch_size": 32}
     eats = "features"
@@ -60,13 +60,13 @@ class KgCoOp(Method):
         self.set_classes(task.classes, task.templates)
         start = self.prompts.words.float()
         if not self.config.init:
-            start = 0.02 * torch.randn(start.shape, generator=torch.Generator().manual_seed(task.seed))
+            start = random_vectors(*start.shape, generator=torch.Generator().manual_seed(task.seed))
         self.context = nn.Parameter(start.clone().to(self.backbone.device))  # v [M, d]
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """The prompts and the hand-written features of these classes; the learned context stays."""
         super().set_classes(classes, templates)
-        words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        words = first_words(self.config.init, self.config.n_ctx)
         self.prompts = assemble(self.backbone.text, classes, words)
         self.written = self.backbone.class_embeddings(spoken(classes), [templates[0]])  # w0 [C, e] (2)
 

@@ -25,7 +25,6 @@ Dimensions: B batch, C classes, A classes of the whole dataset, L templates, M c
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
@@ -34,10 +33,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.backbones.image_tower import open_image_tower
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.backbones.image_tower import copied_tower
+from vlmlab.methods.method import Batch, Method, Recipe, optimizer_of, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, first_words, random_vectors
 from vlmlab.registry import register
 
 
@@ -68,7 +67,7 @@ class LASP(Method):
         templates: str = option("lasp35", HELP)
         clip: float = option(1.0, "largest norm of a step's gradient", 0.001, 1000.0)
         lr: float = option(0.032, "learning rate after the warm-up", 0.0, 10.0)
-        epochs: int = option(25, "passes over the training images", 1, 10000)
+        epochs: int = option(25, "epochs of training", 1, 10000)
         warmup_epochs: int = option(3, "first epochs, at the constant warm-up rate", 0, 100)
 
     embedded: ClassVar[dict] = {
@@ -85,15 +84,15 @@ class LASP(Method):
         text, config = self.backbone.text, self.config
         start = self.prompts.words.float()
         if not config.init:
-            start = 0.02 * torch.randn(start.shape, generator=torch.Generator().manual_seed(task.seed))
+            start = random_vectors(*start.shape, generator=torch.Generator().manual_seed(task.seed))
         self.context = nn.Parameter(start.clone().to(self.backbone.device))  # v [M, d]
         if config.bias:
             self.b = nn.Parameter(torch.zeros(1, self.backbone.embed_dim, device=self.backbone.device))  # [1, e]
         self.tower = [self.backbone.image]
         if config.tune_norms and self.backbone.image.kind == "vit":
             # A copy, because the backbone stays frozen for everything else that uses it; only its norms learn.
-            visual = copy.deepcopy(self.backbone.model.visual).requires_grad_(False)
-            self.tower = [open_image_tower(visual, self.backbone.name)]
+            self.tower = [copied_tower(self.backbone.image)]
+            visual = self.tower[0].visual.requires_grad_(False)
             blocks = visual.transformer.resblocks
             self.norms = nn.ModuleList(
                 [norm.requires_grad_(True) for block in blocks for norm in (block.ln_1, block.ln_2)]
@@ -114,10 +113,7 @@ class LASP(Method):
         norms = [p for name, p in self.named_parameters() if name.startswith("norms")]
         others = [p for name, p in self.named_parameters() if not name.startswith("norms")]
         groups = [{"params": others}, *([{"params": norms}] if norms else [])]
-        if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, 1.0, momentum=config.momentum, weight_decay=config.weight_decay)
-        else:
-            optimizer = torch.optim.AdamW(groups, 1.0, weight_decay=config.weight_decay, eps=config.eps)
+        optimizer = optimizer_of(config, groups)
 
         def norms_rate(step: int) -> float:
             warming_up = step * self.epochs // steps < config.warmup_epochs
@@ -136,7 +132,7 @@ class LASP(Method):
     @property
     def words(self) -> str:
         """What makes room for the context in (1)."""
-        return self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        return first_words(self.config.init, self.config.n_ctx)
 
     def class_features(self, prompts) -> Tensor:
         """Unit w of (1) for the classes of `prompts`."""

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 
@@ -66,7 +66,7 @@ class PLOT(Method):
         self.set_classes(task.classes, task.templates)
         noise = torch.Generator().manual_seed(task.seed)
         shape = (self.config.n_prompts, self.config.n_ctx, self.backbone.text.width)
-        self.context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(self.backbone.device))  # [N, M, d]
+        self.context = nn.Parameter(random_vectors(*shape, generator=noise).to(self.backbone.device))  # [N, M, d]
         self.kept: tuple[Tensor, Tensor] | None = None  # of the support images
         if len(task.support):
             chunks = [self.seen(images) for images in self.in_turn(task.support)]
@@ -74,7 +74,7 @@ class PLOT(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        self.prompts = assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
 
     @torch.no_grad()
     def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:

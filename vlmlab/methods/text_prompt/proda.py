@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 FRONT, MIDDLE, END = range(3)
@@ -69,7 +69,7 @@ class ProDA(Method):
         prompts_at_once: int = option(4, "prompts that a step looks at", 1, 128)
         orthogonality: float = option(0.1, "weight lambda of the prompts' likeness in meaning", 0.0, 100.0)
         batch_size: int = option(20, "training images a step", 1, 4096)
-        epochs: int = option(100, "passes over the training images", 1, 10000)
+        epochs: int = option(100, "epochs of training", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw", "lr": 0.02, "epochs": 30, "batch_size": 32, "n_prompts": 8, "n_ctx": 4, "prompts_at_once": 2
@@ -80,11 +80,11 @@ class ProDA(Method):
         self.set_classes(task.classes, task.templates)
         noise = torch.Generator().manual_seed(task.seed)
         shape = (self.config.n_prompts, self.config.n_ctx, self.backbone.text.width)
-        self.context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(self.backbone.device))  # [K, M, d]
+        self.context = nn.Parameter(random_vectors(*shape, generator=noise).to(self.backbone.device))  # [K, M, d]
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        words = " ".join(["X"] * self.config.n_ctx)
+        words = placeholders(self.config.n_ctx)
         self.prompts = assemble(self.backbone.text, classes, words)
         k = self.config.n_prompts
         places = [FRONT] * (k // 4) + [MIDDLE] * (k // 4) + [END] * (k - 2 * (k // 4))
@@ -126,7 +126,7 @@ class ProDA(Method):
         if len(chosen) < 2:
             return self.context.sum() * 0
         text, m = self.backbone.text, self.config.n_ctx
-        tokens = text.tokenize([" ".join(["X"] * m) + "."])
+        tokens = text.tokenize([placeholders(m) + "."])
         end = text.end_of_text(tokens)
         sentence = text.embed(tokens[:, : int(end) + 1])  # [1, L, d]
         start, rest = sentence[0, : text.special], sentence[:, text.special + m :]

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, random_vectors
 from vlmlab.registry import register
 
 
@@ -67,7 +67,7 @@ class ProGrad(Method):
         self.begins_with = self._words(task.templates[0]) if self.config.init == "template" else []
         self.set_classes(task.classes, task.templates)
         noise = torch.Generator().manual_seed(task.seed)
-        start = 0.02 * torch.randn(self.config.n_ctx, self.backbone.text.width, generator=noise)
+        start = random_vectors(self.config.n_ctx, self.backbone.text.width, generator=noise)
         if self.config.init == "template":
             start = self.prompts.words.float().clone()
             start[: self.config.n_ctx - len(self.begins_with)] = 0.0

@@ -67,6 +67,21 @@ class Prompts:
         return text.forward(sequence, self.end + start.shape[1] + context.shape[1])
 
 
+def placeholders(count: int) -> str:
+    """`count` words without a meaning, which hold the places of context vectors in the tokens of a prompt."""
+    return " ".join(["X"] * count)
+
+
+def first_words(init: str, count: int) -> str:
+    """The words that a context starts from, "a_photo_of_a" in the releases' spelling, or `count` placeholders if there are none."""
+    return init.replace("_", " ") or placeholders(count)
+
+
+def random_vectors(*shape: int, generator: torch.Generator | None = None) -> Tensor:
+    """Prompt vectors that start from no words: normal, with CoOp's standard deviation of 0.02."""
+    return 0.02 * torch.randn(*shape, generator=generator)
+
+
 @torch.no_grad()
 def assemble(text, classes: Sequence[str], words: str, learned: int | None = None, stop: str = ".") -> Prompts:
     """The prompts "{words} {class}." for the text tower `text`; the first `learned` tokens of `words` make room.

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from vlmlab.datasets.hierarchy import LabelSet
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 
@@ -64,14 +64,14 @@ class ProTeCt(Method):
         weight: float = option(0.5, "lambda, the weight of the nodes' loss", 0.0, 1000.0)
         schedule: str = option("step", "what the cosine's period counts against", choices=("step", "epoch"))
         batch_size: int = option(128, "training images a step", 1, 4096)
-        epochs: int = option(200, "passes over the images", 1, 10000)
+        epochs: int = option(200, "epochs of training", 1, 10000)
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         momentum: float = option(0.0, "momentum of SGD", 0.0, 1.0)
         weight_decay: float = option(0.0, "weight decay", 0.0, 1.0)
         warmup_lr: float = option(1e-3, "learning rate of the warm-up", 0.0, 1.0)
 
-    # Rate and passes were chosen on validation images of vehicles, scenes and objects (4 and 16 shots, two seeds), by
-    # consistency and accuracy on cuts, which went on rising after CoOp's 60 passes.
+    # Rate and epochs were chosen on validation images of vehicles, scenes and objects (4 and 16 shots, two seeds), by
+    # consistency and accuracy on cuts, which went on rising after CoOp's 60 epochs.
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",
         "lr": 0.01,
@@ -98,7 +98,7 @@ class ProTeCt(Method):
         )
         self.branch = torch.stack([one.of_class for one in sets]).to(device)
         noise = torch.Generator().manual_seed(task.seed)
-        start = 0.02 * torch.randn(self.config.n_ctx, self.backbone.text.width, generator=noise)
+        start = random_vectors(self.config.n_ctx, self.backbone.text.width, generator=noise)
         self.context = nn.Parameter(start.to(device))  # v [M, d]
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
@@ -107,7 +107,7 @@ class ProTeCt(Method):
         self.prompts = self.prompts_of(classes)
 
     def prompts_of(self, names: Sequence[str]) -> Prompts:
-        return assemble(self.backbone.text, names, " ".join(["X"] * self.config.n_ctx))
+        return assemble(self.backbone.text, names, placeholders(self.config.n_ctx))
 
     def scores(self, batch: Batch, prompts: Prompts) -> Tensor:
         """Logits [B, A] of (1)."""

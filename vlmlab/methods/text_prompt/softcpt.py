@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from vlmlab.datasets.multi_task import HELP, MultiTask
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 
@@ -71,12 +71,12 @@ class SoftCPT(Method):
         # The target's prompts follow `set_classes`; these are the companions', whose classes stay.
         self.others = [self.class_prompts(other.classes) for other in tasks[1:]]
         names = [other.dataset.name.replace("-", " ") for other in tasks]
-        self.task_prompts = assemble(text, names, " ".join(["X"] * self.config.task_n_ctx))
+        self.task_prompts = assemble(text, names, placeholders(self.config.task_n_ctx))
         noise = torch.Generator().manual_seed(task.seed)
         shape = (self.config.task_n_ctx, text.width)
-        self.task_context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(device))  # a
+        self.task_context = nn.Parameter(random_vectors(*shape, generator=noise).to(device))  # a
         shape = (self.backbone.embed_dim, self.config.n_ctx * text.width)
-        self.projection = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(device))  # P [e, M d]
+        self.projection = nn.Parameter(random_vectors(*shape, generator=noise).to(device))  # P [e, M d]
 
     def learns_from(self, task):
         return task.together() if isinstance(task, MultiTask) else task.support
@@ -87,7 +87,7 @@ class SoftCPT(Method):
         self.prompts = self.class_prompts(classes)
 
     def class_prompts(self, classes: Sequence[str]) -> Prompts:
-        return assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        return assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
 
     def contexts(self) -> Tensor:
         """v of (2), [T, M, d]; the target's is the first."""

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, RecipeByShots, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 BY_SHOTS = ((1, 10, 5), (2, 20, 10), (4, 30, 10), (8, 40, 10), (10**9, 50, 10))
@@ -82,7 +82,7 @@ class SubPT(Method):
                 spoken(names), choose(self.config.templates, task.templates)
             )  # w0
         noise = torch.Generator().manual_seed(task.seed)
-        start = 0.02 * torch.randn(self.config.n_ctx, self.backbone.text.width, generator=noise)
+        start = random_vectors(self.config.n_ctx, self.backbone.text.width, generator=noise)
         self.context = nn.Parameter(start.clone().to(self.backbone.device))  # [M, d]
         self.directions = principal_directions(self._early_path(task), self.rank)  # U
         self.context = nn.Parameter(start.to(self.backbone.device))  # from the start again, now inside of the path
@@ -106,7 +106,7 @@ class SubPT(Method):
         self.prompts = self._prompts(classes)
 
     def _prompts(self, classes: Sequence[str]):
-        return assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        return assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
 
     def logits(self, batch: Batch) -> Tensor:
         w = F.normalize(self.prompts.features(self.backbone.text, self.context), dim=-1)

@@ -39,11 +39,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.datasets.captions import template_captions
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose
 from vlmlab.methods.text_prompt.dualcoop import asymmetric_loss
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 PLAIN, COPIES = "a photo of a {}.", 9  # beside the captions, every class in so many copies of this sentence
@@ -82,10 +81,10 @@ class TaIDP(Method):
         learn_scale: bool = option(False, "learn the factor of all scores, from e^3 on, instead of `scale`")
         learn_t: bool = option(False, "learn one t, from e^3 on, instead of `word_scale` and `place_scale`")
         batch_size: int = option(512, "captions a step", 1, 4096)
-        epochs: int = option(20, "passes over the captions", 1, 10000)
+        epochs: int = option(20, "epochs over the captions", 1, 10000)
         lr: float = option(1e-4, "learning rate after the warm-up", 0.0, 10.0)
 
-    # Few captions, so that a fit takes some ten seconds of a core; rate and passes were chosen on tableau's validation images.
+    # Few captions, so that a fit takes some ten seconds of a core; rate and epochs were chosen on tableau's validation images.
     embedded: ClassVar[dict] = {
         "captions": 800,
         "templates": "dataset",
@@ -103,7 +102,7 @@ class TaIDP(Method):
         noise, device = torch.Generator().manual_seed(task.seed), self.backbone.device
         shape = (len(task.classes), config.n_ctx, d) if config.csc else (config.n_ctx, d)
         self.whole, self.parts = (
-            nn.Parameter((0.02 * torch.randn(shape, generator=noise)).to(device)) for _ in "gl"
+            nn.Parameter(random_vectors(*shape, generator=noise).to(device)) for _ in "gl"
         )  # the two contexts [M, d], or [C, M, d]
         self.log_scale = nn.Parameter(torch.tensor(FIRST_LOG, device=device)) if config.learn_scale else None
         self.log_t = nn.Parameter(torch.tensor(FIRST_LOG, device=device)) if config.learn_t else None
@@ -122,10 +121,12 @@ class TaIDP(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """Raises `VlmlabError` for other classes than those that class-specific contexts were learned for."""
-        if self.config.csc and list(classes) != self.learned_on:
-            raise VlmlabError("class-specific contexts cannot move to other classes; use csc=false for them")
+        if self.config.csc:
+            self.refuse_other_classes(
+                classes, "class-specific contexts cannot move to other classes; use csc=false for them"
+            )
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        self.prompts = assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
         self.order = self.prompts.order(self.config.n_ctx)
 
     def class_features(self, context: Tensor) -> Tensor:
@@ -149,9 +150,9 @@ class TaIDP(Method):
         """Unit global [B, e] and local [B, L, e] features of images."""
         image = self.backbone.image
         if image.kind == "resnet":
-            x, pool = image.last_map(images), image.visual.attnpool
+            x = image.last_map(images)
             whole = image.pool(x, positions=False, queries=1)[0][:, 0]
-            places = pool.c_proj(pool.v_proj(x.flatten(2).transpose(1, 2)))
+            places = image.values(x.flatten(2).transpose(1, 2))
         else:
             whole = self.backbone.encode_image(images)
             places = image.local_features(images).flatten(2).transpose(1, 2)

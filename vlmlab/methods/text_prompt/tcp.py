@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -63,7 +63,7 @@ class TCP(Method):
             None, "block l of the text tower, from 0, that the class's tokens enter; none: two thirds", 1, 100
         )
         weight: float = option(8.0, "lambda, the price of the distance", 0.0, 1000.0)
-        epochs: int = option(50, "epochs over the training images", 1, 10000)
+        epochs: int = option(50, "epochs of training", 1, 10000)
 
     embedded: ClassVar[dict] = {"lr": 0.003, "epochs": 40}
     eats = "features"
@@ -72,7 +72,7 @@ class TCP(Method):
         self.set_classes(task.classes, task.templates)
         d, e = self.backbone.text.width, self.backbone.embed_dim
         with LocalRandom(task.seed):
-            start = 0.02 * torch.randn(self.config.n_ctx, d)
+            start = random_vectors(self.config.n_ctx, d)
             inner, outer = nn.Linear(e, e // 4), nn.Linear(e // 4, self.config.n_ctx * d)
         device = self.backbone.device
         self.context = nn.Parameter(start.to(device))  # v [M, d]
@@ -84,7 +84,7 @@ class TCP(Method):
         if self.block >= depth:
             raise VlmlabError(f"TCP enters block {self.block}, and the text tower of {self.backbone.name} has {depth}")
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        self.prompts = assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
         self.written = self.backbone.class_embeddings(spoken(classes), [templates[0]])  # w0 [C, e] (1)
 
     @property

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 
@@ -62,11 +62,11 @@ class UPL(Method):
         self.set_classes(task.classes, task.templates)
         noise = torch.Generator().manual_seed(task.seed)
         shape = (self.config.ensemble, self.config.n_ctx, self.backbone.text.width)
-        self.context = nn.Parameter(0.02 * torch.randn(shape, generator=noise).to(self.backbone.device))  # [R, M, d]
+        self.context = nn.Parameter(random_vectors(*shape, generator=noise).to(self.backbone.device))  # [R, M, d]
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        self.prompts = assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
         self.zero_shot = self.backbone.class_embeddings(spoken(classes), [templates[0]])  # W0 [C, e]
 
     def learns_from(self, task):

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.methods.method import Batch, Method, Recipe, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, first_words, random_vectors
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -68,7 +68,7 @@ class VariationalPromptTuning(Method):
         samples: int = option(20, "prompts L drawn per image; the release takes 5 to 40, by dataset", 1, 1000)
         weight: float = option(0.001, "beta, weight of the divergence from the prior", 0.0, 1000.0)
         batch_size: int = option(1, "training images a step", 1, 4096)
-        epochs: int = option(20, "passes over the training images; the release takes 10 to 60, by dataset", 1, 10000)
+        epochs: int = option(20, "epochs of training; the release takes 10 to 60, by dataset", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",
@@ -84,7 +84,7 @@ class VariationalPromptTuning(Method):
         self.set_classes(task.classes, task.templates)
         d, e, device = self.backbone.text.width, self.backbone.embed_dim, self.backbone.device
         with LocalRandom(task.seed):
-            start = self.prompts.words.float() if self.config.init else 0.02 * torch.randn(self.config.n_ctx, d)
+            start = self.prompts.words.float() if self.config.init else random_vectors(self.config.n_ctx, d)
             self.context = nn.Parameter(start.clone().to(device))  # v [M, d]
             if self.config.conditional:
                 self.mean, self.log_variance = _mlp(e, d).to(device), _mlp(e, d).to(device)  # (1)
@@ -95,7 +95,7 @@ class VariationalPromptTuning(Method):
 
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         super().set_classes(classes, templates)
-        words = self.config.init.replace("_", " ") or " ".join(["X"] * self.config.n_ctx)
+        words = first_words(self.config.init, self.config.n_ctx)
         self.prompts = assemble(self.backbone.text, classes, words)
 
     def posterior(self, f: Tensor) -> tuple[Tensor, Tensor]:

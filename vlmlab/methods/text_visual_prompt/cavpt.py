@@ -40,9 +40,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.backbones.image_tower import Prompts
-from vlmlab.methods.method import Batch, Method, Recipe, option
+from vlmlab.methods.method import Batch, Method, Recipe, optimizer_of, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -76,7 +76,7 @@ class CAVPT(Method):
         warmup_epochs: int = option(10, "first epochs of all that is visual, at the constant warm-up rate", 0, 100)
         text_lr: float = option(0.002, "learning rate of the context vectors, after one epoch of warm-up", 0.0, 10.0)
         templates: str = option("dataset", f"sentences of W0; {HELP}")
-        epochs: int = option(60, "passes over the training images", 1, 10000)
+        epochs: int = option(60, "epochs of training", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "batch_size": 16,
@@ -99,8 +99,8 @@ class CAVPT(Method):
         width = image.width
         free = image.depth - config.last if config.class_aware else image.depth
         with LocalRandom(task.seed):
-            self.context = nn.Parameter(0.02 * torch.randn(config.n_ctx, d))  # v [M, d]
-            self.visual = nn.Parameter(0.02 * torch.randn(free, config.n_visual, width))  # (3)
+            self.context = nn.Parameter(random_vectors(config.n_ctx, d))  # v [M, d]
+            self.visual = nn.Parameter(random_vectors(free, config.n_visual, width))  # (3)
             self.makers = nn.ModuleList(
                 Maker(self.backbone.embed_dim, width, len(task.classes)) for _ in range(image.depth - free)
             )
@@ -114,7 +114,7 @@ class CAVPT(Method):
     def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         """The prompts and the hand-written classifier of these classes; what was learned stays."""
         super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * self.config.n_ctx))
+        self.prompts = assemble(self.backbone.text, classes, placeholders(self.config.n_ctx))
         sentences = choose(self.config.templates, templates)
         self.written = self.backbone.class_embeddings(spoken(classes), sentences)  # W0 [C, e]
 
@@ -177,10 +177,7 @@ class CAVPT(Method):
         self.steps = steps
         visual = [p for name, p in self.named_parameters() if name != "context"]
         groups = [{"params": visual}, {"params": [self.context]}]
-        if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, 1.0, momentum=config.momentum, weight_decay=config.weight_decay)
-        else:
-            optimizer = torch.optim.AdamW(groups, 1.0, weight_decay=config.weight_decay, eps=config.eps)
+        optimizer = optimizer_of(config, groups)
 
         def rate(step: int, lr: float, warmup: int) -> float:
             epoch = step * self.epochs // steps
@@ -216,7 +213,7 @@ class Maker(nn.Module):
         self.lift = nn.Linear(e, width)  # M
         self.query, self.key = (nn.Linear(width, KEY_WIDTH, bias=False) for _ in range(2))  # W_q, W_k
         self.out = nn.Linear(width, width, bias=False)  # W_o
-        self.extra = nn.Parameter(0.02 * torch.randn(KEYS, width))  # N [10, D]
+        self.extra = nn.Parameter(random_vectors(KEYS, width))  # N [10, D]
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.classify = nn.Linear(width, classes, bias=False)  # A
 

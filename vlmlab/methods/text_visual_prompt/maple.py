@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import SETS, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 WORDS = "a photo of a"
@@ -62,7 +62,7 @@ class MaPLe(Method):
         )
         vision_n_ctx: int | None = option(None, "visual tokens where they are free; none: as many as n_ctx", 1, 64)
         vision_depth: int | None = option(None, "layers with free visual tokens; none: depth", 1, 48)
-        epochs: int = option(5, "passes over the training images", 1, 10000)
+        epochs: int = option(5, "epochs of training", 1, 10000)
         batch_size: int = option(4, "training images a step", 1, 4096)
         lr: float = option(0.0035, "learning rate after the warm-up", 0.0, 10.0)
 
@@ -90,7 +90,7 @@ class MaPLe(Method):
         d, width = self.backbone.text.width, self.backbone.image.width
 
         def tokens(n: int, size: int) -> nn.Parameter:
-            return nn.Parameter((0.02 * torch.randn(n, size, generator=generator)).to(device))
+            return nn.Parameter(random_vectors(n, size, generator=generator).to(device))
 
         def linear() -> nn.Linear:
             layer, bound = nn.Linear(d, width), d**-0.5
@@ -116,7 +116,7 @@ class MaPLe(Method):
         super().set_classes(classes, templates)
         n = self.config.n_ctx
         if self.in_text:
-            words = WORDS if n <= 4 else " ".join(["X"] * n)
+            words = WORDS if n <= 4 else placeholders(n)
             self.prompts = assemble(self.backbone.text, classes, words, learned=n)  # "of a" stay as frozen words
         else:
             self.classifier = self.backbone.class_embeddings(spoken(classes), SETS["photo"])

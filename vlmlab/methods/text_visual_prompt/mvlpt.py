@@ -82,7 +82,7 @@ class MVLPT(Method):
         mixing: str = option(
             "together", "what a prompt of UPT attends to: all, or itself; apart: no network", choices=MIXINGS
         )
-        epochs: int = option(200, "passes over the training images, in each stage", 1, 10000)
+        epochs: int = option(200, "epochs of training, in each stage", 1, 10000)
 
     embedded: ClassVar[dict] = {
         "optimizer": "adamw",

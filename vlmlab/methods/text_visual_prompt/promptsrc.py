@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.registry import register
 
 WORDS = "a photo of a"
@@ -71,7 +71,7 @@ class PromptSRC(Method):
             0.05, "sigma of the epochs' weights, as a share of the epochs; 0: keep the last", 0.0, 100.0
         )
         templates: str = option("imagenet60", f"sentences of the teacher; {HELP}")
-        epochs: int = option(20, "passes over the training images", 1, 10000)
+        epochs: int = option(20, "epochs of training", 1, 10000)
         batch_size: int = option(4, "training images a step", 1, 4096)
         lr: float = option(0.0025, "learning rate after the warm-up", 0.0, 10.0)
 
@@ -96,7 +96,7 @@ class PromptSRC(Method):
         config, noise = self.config, torch.Generator().manual_seed(task.seed)
 
         def tokens(*shape: int) -> nn.Parameter:
-            return nn.Parameter((0.02 * torch.randn(*shape, generator=noise)).to(self.backbone.device))
+            return nn.Parameter(random_vectors(*shape, generator=noise).to(self.backbone.device))
 
         self.context = tokens(config.depth, config.n_ctx, self.backbone.text.width)  # P [J, n, d]
         if config.n_ctx <= 4:
@@ -118,7 +118,7 @@ class PromptSRC(Method):
         """The prompts and the frozen class features of these classes; the learned tokens stay."""
         super().set_classes(classes, templates)
         n = self.config.n_ctx
-        self.prompts = assemble(self.backbone.text, classes, WORDS if n <= 4 else " ".join(["X"] * n), learned=n)
+        self.prompts = assemble(self.backbone.text, classes, WORDS if n <= 4 else placeholders(n), learned=n)
         sentences = choose(self.config.templates, templates)
         with torch.no_grad():
             texts = [sentence.format(name) for name in spoken(classes) for sentence in sentences]

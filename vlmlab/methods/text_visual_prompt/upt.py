@@ -41,7 +41,7 @@ from vlmlab.backbones.blocks import run_block
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, placeholders, random_vectors
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -76,7 +76,7 @@ class UPT(Method):
         visual_ctx: int | None = option(None, "prompt tokens k of every prompted image block; none: m", 1, 64)
         project: int | None = option(None, "width that visual prompts are learned at; none: the tower's", 1, 4096)
         templates: str = option("dataset", f"sentences if only the image is prompted; {HELP}")
-        epochs: int = option(200, "passes over the training images", 1, 10000)
+        epochs: int = option(200, "epochs of training", 1, 10000)
 
     embedded: ClassVar[dict] = {"batch_size": 16, "optimizer": "adamw", "lr": 0.002, "epochs": 10}
 
@@ -102,7 +102,7 @@ class UPT(Method):
         with LocalRandom(task.seed):
             if self.in_text:
                 d = self.backbone.text.width
-                self.context = nn.Parameter(0.02 * torch.randn(m, d))  # P
+                self.context = nn.Parameter(random_vectors(m, d))  # P
                 self.text_in, self.text_out = self._maps(d)  # A_t, B_t
             if self.in_image:
                 k, width = config.visual_ctx or m, config.project or self.backbone.image.width
@@ -118,7 +118,7 @@ class UPT(Method):
         super().set_classes(classes, templates)
         m = self.config.n_ctx
         if self.in_text:
-            self.prompts = assemble(self.backbone.text, classes, " ".join(["X"] * m))
+            self.prompts = assemble(self.backbone.text, classes, placeholders(m))
             self.order = self.prompts.order({"end": m, "middle": m // 2, "front": 0}[self.config.position])
         else:
             sentences = choose(self.config.templates, templates)

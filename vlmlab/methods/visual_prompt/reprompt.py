@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from vlmlab.methods.method import Batch, Method, Recipe, option
 from vlmlab.methods.retrieval import Neighbours, Store, interpolated
 from vlmlab.methods.templates import HELP, choose, spoken
+from vlmlab.methods.text_prompt.prompts import random_vectors
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
 
@@ -90,7 +91,7 @@ class RePrompt(Method):
         self.in_training = config.retrieval and task.shots > 1
         self.register_buffer("share", torch.tensor(config.share or 0.0))  # lambda, to be saved with what was learned
         with LocalRandom(task.seed):
-            self.visual = nn.Parameter(0.02 * torch.randn(image.depth, config.n_ctx, image.width))  # V [L, n, D]
+            self.visual = nn.Parameter(random_vectors(image.depth, config.n_ctx, image.width))  # V [L, n, D]
             if self.in_training:
                 self.maker = nn.Sequential(
                     nn.Linear(2 * e, config.hidden),

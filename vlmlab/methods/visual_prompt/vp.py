@@ -11,7 +11,7 @@ accuracy starts below zero-shot, and the learning rate of 40 is meant. Two varia
 pixels, in the upper left corner or at a place drawn again for every batch (in the test, too).
 
 What differs from the release: float32; the classifier is encoded once, the model gets no gradients of its own,
-and what is kept is the last pattern (the release keeps the best on the test set); an incomplete last batch of a pass is left out; in the
+and what is kept is the last pattern (the release keeps the best on the test set); an incomplete last batch of an epoch is left out; in the
 test a place follows from the batch, so that two tests agree; a random patch may lie at the lower and at
 the right edge, too, which the release's draw leaves out by one pixel.
 
@@ -52,7 +52,7 @@ class VP(Method):
         kind: str = option("padding", "what is learned", choices=("padding", "fixed_patch", "random_patch"))
         size: int = option(30, "width p of the border, or side of the patch, in pixels", 1, 512)
         templates: str = option("This is a photo of a {}", HELP)
-        epochs: int = option(1000, "passes over the training images", 1, 10000)
+        epochs: int = option(1000, "epochs of training", 1, 10000)
         batch_size: int = option(256, "training images a step", 1, 4096)
         lr: float = option(40.0, "learning rate after the warm-up", 0.0, 1000.0)
         weight_decay: float = option(0.0, "weight decay", 0.0, 1.0)

@@ -32,7 +32,7 @@ LIGHTER_MANY: dict[str, dict[str, int | float]] = {
 """The same for a dataset of more classes than `MANY_CLASSES`: every step encodes all of them, and there are as many more
 images, so larger batches make fewer of these steps. What that costs, on validation images of objects-silhouette at 16
 shots, seed 0: CoOp 94.2 % (94.0 % with its own batches, in six times the seconds), MaPLe 90.7 % (92.4 % with its own batches
-and three passes, in three times the seconds)."""
+and three epochs, in three times the seconds)."""
 
 EVERY = "all"
 """Stands for every system of survey section 6 that classifies, in `systems`; in `base_new` for those of the report."""

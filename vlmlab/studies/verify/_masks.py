@@ -1,4 +1,4 @@
-"""What the checks of systems that segment first and name afterwards share: fits, figures, and the two ceilings."""
+"""What the checks of systems that segment first and name afterwards share: fits, metrics, and the two ceilings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks share: run an experiment for several seeds and collect one figure."""
+"""What the checks share: run an experiment for several seeds and collect one metric."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _result(experiment: Experiment) -> dict:
 
 
 def over_seeds(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -> tuple[float, float]:
-    """Mean and standard deviation of one figure, in percent, to two decimals."""
+    """Mean and standard deviation of one metric, in percent, to two decimals."""
     mean, deviation = spread([row[of][metric] for row in rows])
     return round(mean, 2), round(deviation, 2)
 

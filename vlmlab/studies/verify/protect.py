@@ -11,7 +11,7 @@ DATASETS, SHOTS, SIMILAR = ("vehicles", "scenes"), 16, 3.0  # points of leaf acc
 
 
 def measure() -> Verdict:
-    """Two datasets, 16 shots, two seeds; means over both; CoOp with as many passes. Holds if leaf accuracy is within three
+    """Two datasets, 16 shots, two seeds; means over both; CoOp with as many epochs. Holds if leaf accuracy is within three
     points below CoOp's (or above it) and both hierarchical measures are higher."""
     found = {}
     passes = load_system("protect").embedded["epochs"]
