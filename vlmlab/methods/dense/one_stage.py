@@ -78,7 +78,11 @@ class OneStage(Detector):
     """A detector over the places of the frozen map. Its Config is a `OneStageRecipe`; it gives `at_places` and `loss`."""
 
     eats = "regions"
-    proposed = 1  # boxes of the proposer that come with a map: none is used
+
+    @property
+    def proposed(self) -> int:
+        """Boxes of the proposer that come with a map; none of them is used here."""
+        return 1
 
     def at_places(self, maps: Tensor) -> Places:
         """What the heads say of standardised maps [B, W, h, w], all names at once."""

@@ -52,7 +52,7 @@ from vlmlab.methods.dense.naming import fused
 from vlmlab.methods.dense.pixels import halved
 from vlmlab.methods.method import Batch, option
 from vlmlab.methods.segmentation.zsseg import prompt_rate
-from vlmlab.methods.text_prompt.prompts import Prompts, assemble
+from vlmlab.methods.text_prompt.prompts import Prompts, assemble, placeholders
 from vlmlab.registry import register
 
 TASKS = {kind: f"{kind} segmentation." for kind in ("semantic", "instance", "panoptic")}
@@ -110,6 +110,8 @@ class FreeSeg(CosineNames):
         text, config, device = self.backbone.text, self.config, self.backbone.device
         if config.inner % HEADS:
             raise VlmlabError(f"inner={config.inner} is no multiple of {HEADS}, the heads of the attention to words")
+        self.context: Tensor
+        self.task_context: Tensor
         self.register_buffer("context", 0.02 * torch.randn(config.n_ctx, text.width, device=device))  # V
         # Kaiming's deviation for a slope of 2 and a fan-in of the text width, as in the release.
         deviation = (2 / (1 + 2**2) / text.width) ** 0.5
@@ -304,7 +306,7 @@ class Interaction(nn.Module):
 
 def class_prompts(text, classes: Sequence[str], count: int) -> Prompts:
     """The class prompts [start | `count` vectors | name . end] without their vectors."""
-    return assemble(text, classes, " ".join(["X"] * count))
+    return assemble(text, classes, placeholders(count))
 
 
 def task_words(text, prompts: Prompts, told: str, task_context: Tensor, context: Tensor) -> Tensor:

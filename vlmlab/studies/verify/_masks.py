@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def segment_figures(adapted: Adapted) -> dict[str, float]:
     return {f"{name}{group}": found[f"{name}{group}"] for name in ("miou", "pq", "mask_ap50") for group in ("", "_new")}
 
 
-def measured(adapted: Adapted) -> dict[str, float | dict]:
+def measured(adapted: Adapted) -> dict[str, Any]:
     """`evaluate` on the test images of the check."""
     task = adapted.task
     groups = {"base": task.base, "new": task.new}
