@@ -18,6 +18,7 @@ from vlmlab.book.exercises import (
     new_classes,
     other_methods,
     pretraining_scale,
+    segmentation,
     start_here,
     text_prompts,
     text_visual_prompts,
@@ -105,6 +106,14 @@ def by_splitting(sentence, classes, stem):
         found[name] = int(f" {name} " in words)
         words = words.replace(f" {name} ", "  ", 1)
     return [found[name] for name in classes]
+
+
+def by_region(scores, regions, reduce):
+    """Scores [C, H, W] with those of every region replaced by what `reduce` makes of them [C, n] -> [C, 1]."""
+    out = torch.empty_like(scores)
+    for r in regions.unique():
+        out[:, regions == r] = reduce(scores[:, regions == r])
+    return out
 
 
 MISTAKES = {
@@ -413,6 +422,34 @@ MISTAKES = {
         (lambda x, t: x.argmax(-1), "every region got a label"),
         (lambda x, t: torch.where(x.amax(-1) >= t, x.argmax(-1), -1), "take the softmax"),
         (lambda x, t: torch.where(x.softmax(-1).amax(-1) >= t, -1, x.argmax(-1)), "lost their labels"),
+    ],
+    "07_2.pooled": [
+        (lambda f, m: torch.einsum("nhw,ehw->ne", m, f), "the sum under the mask"),
+        (lambda f, m: torch.einsum("nhw,ehw->ne", m, f) / 20, "divided by all places"),
+        (lambda f, m: torch.einsum("nhw,ehw->ne", m, f) / m.sum((1, 2))[:, None], "0 / 0"),
+        (
+            lambda f, m: torch.einsum("nhw,ehw->ne", m, f) / (m > 0).sum((1, 2)).clamp_min(1)[:, None],
+            "weights between 0 and 1",
+        ),
+    ],
+    "07_2.mean_iou": [
+        (lambda c: 100 * c.diag().sum() / c.sum(), "pixel accuracy"),
+        (lambda c: 100 * (c.diag() / c.sum(1))[c.sum(1) > 0].mean(), "mean accuracy by class"),
+        (lambda c: 100 * (c.diag() / (c.sum(1) + c.sum(0)))[c.sum(1) > 0].mean(), "both hold the intersection"),
+        (lambda c: 100 * (c.diag() / (c.sum(1) + c.sum(0) - c.diag())).mean(), "0 / 0"),
+        (lambda c: 100 * (c.diag() / (c.sum(1) + c.sum(0) - c.diag()).clamp_min(1)).mean(), "counted as 0"),
+        (lambda c: segmentation.mean_iou(c) / 100, "in percent"),
+    ],
+    "07_2.pseudo": [
+        (lambda m, g, u: torch.where(m == -2, g.argmax(0), m), "seen classes won"),
+        (lambda m, g, u: torch.where(m == -2, g[u].argmax(0), m), "the place within the list"),
+        (lambda m, g, u: torch.where(m < 0, torch.tensor(u)[g[u].argmax(0)], m), "pixels of no class"),
+        (lambda m, g, u: torch.tensor(u)[g[u].argmax(0)], "granted was changed"),
+    ],
+    "07_2.snapped": [
+        (lambda s, r: s.mean((1, 2), keepdim=True).expand_as(s), "one mean for the whole image"),
+        (lambda s, r: s, "as they were"),
+        (lambda s, r: by_region(s, r, lambda part: part.amax(1, keepdim=True)), "the largest score"),
     ],
     "08_1.slope": [
         (lambda x, y: pretraining_scale.slope(x, y) / 2.302585, "points per factor e"),
