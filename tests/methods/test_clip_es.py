@@ -11,7 +11,8 @@ from vlmlab.datasets.truth import NOTHING
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.fit import fit
 from vlmlab.methods.dense import cam
-from vlmlab.methods.segmentation.clip_es import CLIPES, FIXED_THRESHOLD, cam_miou
+from vlmlab.methods.dense.cam_student import cam_miou
+from vlmlab.methods.segmentation.clip_es import CLIPES
 from vlmlab.testing import toys
 
 
@@ -120,6 +121,6 @@ def test_the_threshold_comes_from_the_setting_from_validation_images_or_is_fixed
     assert prepared(threshold=0.3)[0].threshold == 0.3
     method, task = prepared()
     assert method.threshold in cam.THRESHOLDS
-    assert method.chosen_threshold(task.val.subset([])) == FIXED_THRESHOLD
+    assert method.chosen_threshold(task.val.subset([])) == CLIPES.fixed_threshold
     found = cam_miou(method, task.val, task.val)
     assert found["validation"] == found["oracle"] >= found["fixed"]

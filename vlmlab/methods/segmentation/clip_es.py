@@ -32,7 +32,6 @@ d the tower's width, S image side.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -40,11 +39,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmlab.backbones.blocks import attention_map, finish, project, run_block
-from vlmlab.datasets.truth import NOTHING
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense import cam
-from vlmlab.methods.dense.pixels import TextPixels, halved, thirds, tokens
-from vlmlab.methods.dense.segmenter import Segmenter
+from vlmlab.methods.dense.cam_student import CamStudent
 from vlmlab.methods.method import Batch, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
@@ -54,7 +51,6 @@ BACKGROUND = (
     "ground, land, grass, tree, building, wall, sky, lake, water, river, sea, railway, railroad, keyboard, helmet, cloud, "
     "house, mountain, ocean, road, rock, street, valley, bridge, sign"
 )
-FIXED_THRESHOLD = 0.5
 
 
 @register(
@@ -69,7 +65,7 @@ FIXED_THRESHOLD = 0.5
     learns="a student network",
     needs=("image blocks",),
 )
-class CLIPES(Segmenter):
+class CLIPES(CamStudent):
     """Grad-CAM with a softmax, spread by attention: pseudo labels for a student."""
 
     @dataclasses.dataclass
@@ -114,25 +110,15 @@ class CLIPES(Segmenter):
         super().prepare(task)
         self.grounds = list(task.grounds)
         self.set_map_words()
-        depth = self.backbone.image.depth
-        self.after = thirds(depth)
-        width = len(self.after) * self.backbone.image.width
-        self.student = TextPixels(width, self.backbone.embed_dim).to(self.backbone.device)
+        self.prepare_student()
         self.threshold = self.chosen_threshold(task.val)
         self.learn_labels(task.train)
-
-    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        """Other words for the student's classifier; the maps belong to the classes that it learned on."""
-        super().set_classes(classes, templates)
-        sentences = choose(self.config.templates, templates)
-        self.classifier = self.backbone.class_embeddings(spoken(classes), sentences)  # [C, e]
+        self.keep_tokens(task.train)
 
     def set_map_words(self) -> None:
         """The sentences of the maps: T [C, e] of all classes, and [b, e] of the background words."""
         sentences, names = choose(self.config.cam_templates, self.templates), spoken(self.classes)
-        things = {name for c, name in enumerate(names) if c not in self.grounds}
-        words = [word.strip() for word in self.config.background_words.split(",")]
-        words = [word for word in dict.fromkeys(words) if word and word not in things]
+        words = self.background_words(self.config.background_words)
         if not words and self.config.target == "background":
             raise VlmlabError("no background word is left that is not a class; name some in background_words")
         self.words = self.backbone.class_embeddings(names, sentences)
@@ -151,7 +137,7 @@ class CLIPES(Segmenter):
         pairs = shown.nonzero()
         image, visual = self.backbone.image, self.backbone.image.visual
         with torch.no_grad():
-            x, attention = self.read(images)
+            x, attention = self.attended(images)
             attention = attention.float()
         *_, last = visual.transformer.resblocks
         grid = image.grid(*images.shape[-2:])
@@ -179,7 +165,7 @@ class CLIPES(Segmenter):
             logits = torch.cat([logits, scale * feature @ self.background.float().T], 1)
         return logits.softmax(1)[:, : shown.shape[1]]
 
-    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def attended(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(what goes into the last block [B, 1 + T, d], the mean attention of places to places [B, T, T] over the last `layers`).
 
         A tower of fewer blocks gives all that it has.
@@ -207,87 +193,16 @@ class CLIPES(Segmenter):
         mixed = torch.einsum("nij,nj->ni", affinity[pairs[:, 0]], (inside * maps).flatten(1))
         return cam.unit_range(mixed.view_as(maps))
 
-    # --- from maps to labels -----------------------------------------------------------------------------------------
-
-    def scored(self, pictures, spread: bool = True) -> tuple[Tensor, Tensor]:
-        """(score [N, S, S] and class [N, S, S] of the strongest map at every pixel) of the images of a labelled set."""
-        found = []
-        for at, images, _ in self.framed_in_turn(pictures):
-            shown = pictures.labels[at.start : at.stop].to(images.device) > 0
-            pairs, plain, wide = self.maps_of(images, shown)
-            maps = wide if spread else plain
-            maps = F.interpolate(maps[:, None], size=images.shape[-2:], mode="bilinear")[:, 0] if len(maps) else maps
-            scores, names = cam.strongest(maps.view(-1, *images.shape[-2:]), pairs, len(images))
-            found.append((scores.cpu(), names.to(torch.int16).cpu()))
-        scores, names = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return scores, names.long()
-
-    def truth_of(self, pictures) -> Tensor:
-        """[N, S, S] class of every pixel in the network's input: things, C for any stuff, negative where nothing is known."""
-        rows = []
-        for i in range(len(pictures)):
-            _, (frame,) = self.framed([pictures.images(i)])
-            rows.append(frame.truth(pictures.truth(i)).semantic.long())
-        truth = torch.stack(rows)
-        return torch.where(torch.isin(truth, torch.tensor(self.grounds)), len(self.classes), truth)
-
-    def chosen_threshold(self, val) -> float:
-        """t of (5): as set, else the best on these images with masks, else `FIXED_THRESHOLD`."""
-        if self.config.threshold is not None:
-            return self.config.threshold
-        if not len(val) or not val.dense:
-            return FIXED_THRESHOLD
-        return cam.best_threshold(*self.scored(val), self.truth_of(val), len(self.classes))
-
-    def learn_labels(self, train) -> None:
-        """What the student learns from, for every training image: pseudo labels (5) at half size, and its frozen tokens."""
-        scores, names = self.scored(train)
-        labels = train.labels > 0
-        stuff = labels[:, self.grounds]
-        first = torch.tensor([*self.grounds, NOTHING])[stuff.int().argmax(1) if stuff.shape[1] else 0]
-        ground = torch.where(stuff.sum(1) == 1, first, NOTHING)
-        self.pseudo = halved(torch.where(scores > self.threshold, names, ground[:, None, None])).to(
-            self.backbone.device
-        )
-        self.tokens = torch.cat(
-            [tokens(self.backbone.image, images, self.after).half() for _, images, _ in self.framed_in_turn(train)]
-        )
-
     # --- the student -------------------------------------------------------------------------------------------------
+
+    def label_maps(self, images: Tensor, shown: Tensor, refined: bool = True) -> tuple[Tensor, Tensor]:
+        """(pairs, maps) of `maps_of`: those that are spread (4), or those of Grad-CAM (2)."""
+        pairs, plain, wide = self.maps_of(images, shown)
+        return pairs, wide if refined else plain
 
     def learning_rate(self, step: int, steps: int) -> float:
         return rate_by_step(step, steps, self.config.lr, self.config.warmup_epochs * self.batches)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """[B, C, S, S], the student's scores, enlarged."""
-        places = tokens(self.backbone.image, batch.images, self.after).half()
-        return F.interpolate(self.scores(batch.images, places), size=batch.images.shape[-2:], mode="bilinear")
-
     def loss(self, batch: Batch) -> Tensor:
         """(6), over the pixels whose label is known."""
-        index = batch.index.to(self.pseudo.device)
-        scores = self.scores(batch.images, self.tokens[index])  # [B, C, S/2, S/2]
-        target = self.pseudo[index]
-        counted = (target != NOTHING).sum().clamp_min(1)
-        return F.cross_entropy(scores, target, ignore_index=NOTHING, reduction="sum") / counted
-
-    def scores(self, images: Tensor, places: Tensor) -> Tensor:
-        """[B, C, S/2, S/2], the scaled cosines of the student's pixels with the words."""
-        features = self.student(images, places)
-        return self.config.scale * torch.einsum("behw,ce->bchw", F.normalize(features, dim=1), self.classifier)
-
-
-def cam_miou(method: CLIPES, choose_on, pictures, spread: bool = True) -> dict[str, float]:
-    """Mean IoU in percent of the maps of `pictures`, whose image labels are given; things and ground, stuff being ground.
-
-    {"validation": at the threshold that is best on the images `choose_on`, "threshold": which, "fixed": at 0.5, "oracle": at
-    the best on `pictures` themselves}. `spread` False measures the maps before the affinity.
-    """
-    classes = len(method.classes)
-    choice = cam.best_threshold(*method.scored(choose_on, spread), method.truth_of(choose_on), classes)
-    scores, names = method.scored(pictures, spread)
-    truth = method.truth_of(pictures)
-    oracle = cam.best_threshold(scores, names, truth, classes)
-    at = {"validation": choice, "fixed": FIXED_THRESHOLD, "oracle": oracle}
-    found = {how: cam.cam_iou(scores, names, truth, threshold, classes) for how, threshold in at.items()}
-    return found | {"threshold": choice}
+        return self.student_loss(batch)

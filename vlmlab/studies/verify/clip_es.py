@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vlmlab.datasets.microworld import load_microworld
 from vlmlab.datasets.task import Task
-from vlmlab.methods.segmentation.clip_es import CLIPES, cam_miou
+from vlmlab.methods.dense.cam_student import cam_miou
+from vlmlab.methods.segmentation.clip_es import CLIPES
 from vlmlab.studies.run import shared_bank
 from vlmlab.studies.table import spread
 from vlmlab.studies.verify import Verdict
@@ -39,7 +40,7 @@ def measure() -> Verdict:
             method.grounds = task.grounds
             method.set_map_words()
             for name, wide in ((target, False), (f"{target}_attention", True)):
-                found = cam_miou(method, val, test, wide)
+                found = cam_miou(method, val, test, refined=wide)
                 steps.setdefault(name, []).append(found["validation"])
                 oracle.setdefault(name, []).append(found["oracle"])
     pairs = {
