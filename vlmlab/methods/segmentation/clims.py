@@ -89,16 +89,16 @@ class CLIMS(CamStudent):
         templates: str = option("scene85", f"of the student; {HELP}")
 
     embedded: ClassVar[dict] = {
-        "cam_epochs": 5,
-        "epochs": 3,
-        "student_epochs": 4,
+        "cam_epochs": 4,
+        "epochs": 2,
+        "student_epochs": 3,
         "optimizer": "adamw",
         "cam_lr": 3e-3,
         "lr": 5e-4,
         "student_lr": 3e-3,
         "head": 4.0,
         "weight_decay": 1e-3,
-        "area_weight": 64.0,
+        "area_weight": 16.0,
         "ground_words": "grass, sky, water, sand, snow, brick, wood",
         "pairs": 12,
         "judge_templates": "dataset",

@@ -137,7 +137,8 @@ class SSIW(Segmenter):
     def segmented(self, images: Tensor, scores: Tensor, shown: Tensor) -> Tensor:
         """(4) and (5) for scores [B, C, G, G] of the classes `shown` [B, C]: probabilities [B, C, G, G]."""
         seeds = pseudo_labels(scores, shown, self.config.certain)
-        colours = F.interpolate(images.float(), scores.shape[-2:], mode="area") * self.backbone.std.view(3, 1, 1)
+        spread = self.backbone.std.to(images.device).view(3, 1, 1)
+        colours = F.interpolate(images.float(), scores.shape[-2:], mode="area") * spread
         found = [
             walked(colour, seed, self.config.beta)
             for colour, seed in zip(colours.split(AT_ONCE), seeds.split(AT_ONCE), strict=True)
@@ -181,9 +182,9 @@ def pseudo_labels(scores: Tensor, shown: Tensor, certain: float) -> Tensor:
     scores = scores.masked_fill(~shown[..., None, None], 0.0)
     best = scores == scores.amax(1, keepdim=True)
     label = best & (scores > 0) & (best.sum(1, keepdim=True) == 1)
-    own = scores.masked_fill(~label, torch.nan).flatten(2)
-    least = own.nanquantile(1 - certain, dim=2)[..., None, None]  # NaN for a class without a pixel
-    return (label & (scores >= least)).float()
+    ordered = scores.masked_fill(~label, 0.0).flatten(2).sort(2, descending=True).values
+    last = (certain * label.flatten(2).sum(2, keepdim=True)).ceil().long().clamp_min(1) - 1
+    return (label & (scores >= ordered.gather(2, last)[..., None])).float()
 
 
 def walked(colours: Tensor, seeds: Tensor, beta: float) -> Tensor:
