@@ -14,6 +14,7 @@ from vlmlab.book.exercises import (
     distillation_discussion,
     distillation_figures,
     feature_adapters,
+    future_transfer,
     motivation,
     new_classes,
     other_methods,
@@ -117,6 +118,27 @@ def by_region(scores, regions, reduce):
 
 
 MISTAKES = {
+    "09_2.stream_rule": [
+        (lambda f, w, s: s * f @ w.T, "not better yet"),
+        (lambda f, w, s: s * f @ w.T - (s * f @ w.T).softmax(-1).mean(0).log(), "has not brought them yet"),
+        (lambda f, w, s: (s * f @ w.T).argmax(-1), "one row per image"),
+        (lambda f, w, s: s * f @ w.T / 0, "not finite"),
+        (lambda f, w, s: torch.rand(len(f), len(w)), "gives different logits"),
+    ],
+    "09_2.pool_rule": [
+        (lambda f, w, s: s * f @ w.T, "not better yet"),
+        (lambda f, w, s: s * f @ w.T - (s * f @ w.T).softmax(-1).mean(0).log(), "not better yet"),
+    ],
+    "09_2.describe": [
+        (lambda name, parts: [f"a photo of a {name}"], "not better yet"),
+        (lambda name, parts: f"a photo of a {name}", "list of sentences"),
+        (lambda name, parts: [" "], "empty sentence"),
+    ],
+    "09_2.mark": [
+        (lambda pixels, box: pixels, "not better yet"),
+        (lambda pixels, box: pixels[:32], "as it came"),
+        (lambda pixels, box: future_transfer.marks.marked(pixels, box, "circle"), "not better yet"),
+    ],
     "06_1c.asymmetric": [
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y.clamp(min=0), a, b, c), "leave them out"),
         (lambda p, y, a, b, c: beyond_one_label.asymmetric(p, y, 0, 0, c), "focusing factors"),

@@ -40,14 +40,14 @@ class Exercise:
         solution: the right answer; of a function, the source is shown.
         hints: two, the second says more.
         seen: what a reader who solved it should now notice.
-        examine: raises `Wrong` if an answer is not right.
+        examine: raises `Wrong` if an answer is not right; may return what is to be said of this one (by how much it won).
     """
 
     key: str
     solution: Any
     hints: tuple[str, str]
     seen: str
-    examine: Callable[[Any], None]
+    examine: Callable[[Any], str | None]
 
     def solution_text(self, name: str = "") -> str:
         """The solution as Python; a function bears the reader's `name` for it, so that it can take the stub's place."""
@@ -131,12 +131,12 @@ def _examined(one: Exercise, answer: Any) -> tuple[str, str]:
     try:
         if _empty(answer):
             raise NotStarted
-        one.examine(answer)
+        told = one.examine(answer)
     except NotStarted:
         return "open", "put your answer where the dots are and run this cell again."
     except Wrong as wrong:
         return "wrong", str(wrong)
-    return "right", one.seen
+    return "right", f"{told} {one.seen}" if told else one.seen
 
 
 _given: dict[str, str] = {}

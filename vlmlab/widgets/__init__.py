@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.scale_board import ScaleBoard
     from vlmlab.widgets.section_board import SectionBoard
     from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
+    from vlmlab.widgets.stream import Stream
     from vlmlab.widgets.table_differ import TableDiffer
     from vlmlab.widgets.transport_plan import TransportPlan
     from vlmlab.widgets.view_selection import ViewSelection
@@ -59,6 +60,7 @@ _HOMES = {
     "ScaleBoard": "scale_board",
     "SectionBoard": "section_board",
     "SegmentationPlayground": "segmentation_playground",
+    "Stream": "stream",
     "TableDiffer": "table_differ",
     "TransportPlan": "transport_plan",
     "ViewSelection": "view_selection",
@@ -91,6 +93,7 @@ __all__ = [
     "ScaleBoard",
     "SectionBoard",
     "SegmentationPlayground",
+    "Stream",
     "TableDiffer",
     "TransportPlan",
     "ViewSelection",

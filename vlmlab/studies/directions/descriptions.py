@@ -37,9 +37,10 @@ Describe = Callable[[str], Sequence[str]]
 
 
 def parts(dataset: str) -> dict[str, tuple[str, ...]]:
-    """Class name -> the phrases by which the world draws it."""
+    """Class name -> the phrases by which the world draws it, in the order of the dataset's classes."""
     if dataset in DOMAINS:
-        return {c.name: c.parts for c in DOMAINS[dataset].classes}
+        known = {c.name: c.parts for c in DOMAINS[dataset].classes}
+        return {name: known[name] for name in encoded(dataset).classes}
     return {name: OBJECTS[name].parts for name in encoded(dataset).classes}
 
 

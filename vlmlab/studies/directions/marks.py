@@ -82,13 +82,18 @@ def marked(pixels: np.ndarray, box: np.ndarray, mark: str = "circle", colour=RED
     return np.asarray(image).copy()
 
 
-@torch.no_grad()
 def features(found: TwoObjects, mark: str = "circle", **look) -> Tensor:
     """Unit features [n, e] of the scenes with their mark; `look` is that of `marked`."""
+    pairs = zip(found.pictures, found.boxes, strict=True)
+    return encoded_pixels(np.stack([marked(picture.pixels, box, mark, **look) for picture, box in pairs]))
+
+
+@torch.no_grad()
+def encoded_pixels(pixels: np.ndarray) -> Tensor:
+    """Unit features [n, e] of images uint8 [n, S, S, 3]."""
     backbone = shared_bank("micro-vit").backbone
-    pixels = np.stack([marked(p.pixels, box, mark, **look) for p, box in zip(found.pictures, found.boxes, strict=True)])
-    parts = [backbone.encode_image(backbone.preprocess(chunk)) for chunk in np.array_split(pixels, -(-len(pixels) // 100))]
-    return F.normalize(torch.cat(parts).float(), dim=-1)
+    chunks = np.array_split(pixels, -(-len(pixels) // 100))
+    return F.normalize(torch.cat([backbone.encode_image(backbone.preprocess(c)) for c in chunks]).float(), dim=-1)
 
 
 @torch.no_grad()

@@ -57,7 +57,9 @@ def pool(
 
 def gain(rule: Rule, one: Encoded, belongs: Tensor) -> float:
     """Gain over zero-shot prediction in points, on the images that belong to the classes."""
-    own, base = (accuracy(r(one.features, one.words, one.scale)[belongs], one.labels[belongs]) for r in (rule, zero_shot))
+    own, base = (
+        accuracy(r(one.features, one.words, one.scale)[belongs], one.labels[belongs]) for r in (rule, zero_shot)
+    )
     return own - base
 
 
@@ -68,11 +70,30 @@ def gains(
     return {d: [gain(rule, *pool(d, present, foreign, seed)) for seed in seeds] for d in DATASETS}
 
 
-def transclip(features: Tensor, words: Tensor, scale: float) -> Tensor:
-    """TransCLIP (arXiv 2406.01837): a Gaussian per class, fitted to the images that it predicts."""
+def transduced(features: Tensor, first: Tensor) -> Tensor:
+    """TransCLIP (arXiv 2406.01837) with probabilities `first` [N, C] as what the texts say: log assignments [N, C]."""
     method = load_system("transclip")(shared_bank("micro-vit").backbone)
     method.support = None
-    return method.assigned(features, (scale * features @ words.T).softmax(-1)).clamp_min(1e-30).log()
+    return method.assigned(features, first).clamp_min(1e-30).log()
+
+
+def transclip(features: Tensor, words: Tensor, scale: float) -> Tensor:
+    """TransCLIP as it is published: a Gaussian per class, fitted to the images that it predicts."""
+    return transduced(features, (scale * features @ words.T).softmax(-1))
+
+
+def balanced(share: float) -> Rule:
+    """TransCLIP on zero-shot probabilities from which `share` of the logarithm of their mean over the images was taken.
+
+    A classifier that prefers some classes is put right by as much as the images are believed to be balanced: 1 believes that
+    all classes occur equally often, 0 believes the classifier.
+    """
+
+    def rule(features: Tensor, words: Tensor, scale: float) -> Tensor:
+        logits = zero_shot(features, words, scale)
+        return transduced(features, (logits - share * logits.softmax(-1).mean(0).log()).softmax(-1))
+
+    return rule
 
 
 def pseudo_labelled(features: Tensor, words: Tensor, scale: float, top: int = 16, share: float = 0.5) -> Tensor:
