@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vlmlab.views.style import INK, RIGHT, SYSTEMS, WRONG, Still, figure, picture, tidy
+from vlmlab.views.style import INK, MARKERS, RIGHT, SYSTEMS, WRONG, Still, figure, picture, tidy
 
 SHORT = 14  # letters of a class name under an image
 
@@ -88,4 +88,65 @@ def grouped_bars(
     fig.legend(
         *axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8.5
     )
+    return fig
+
+
+def votes_figure(
+    images: Sequence[np.ndarray], truth: Sequence[str], votes: Mapping[str, tuple[Sequence[str], Sequence[bool]]]
+) -> Still:
+    """A row of images with the right name above each, and below it what every teacher says: name -> (words, right or not)."""
+    fig = figure(1.5 * len(images), 1.75 + 0.24 * len(votes))
+    for axes, *column in zip(
+        fig.subplots(1, len(images), squeeze=False)[0], images, truth, range(len(images)), strict=True
+    ):
+        image, name, i = column
+        picture(axes, image, _short(name))
+        for k, (teacher, (words, right)) in enumerate(votes.items()):
+            said = f"{'+' if right[i] else '-'} {teacher}: {words[i]}"
+            look = {"fontsize": 7, "color": RIGHT if right[i] else WRONG, "transform": axes.transAxes}
+            axes.text(0.0, -0.12 - 0.16 * k, said[:30], va="top", **look)
+    return fig
+
+
+def diet_figure(
+    image: np.ndarray, captions: Mapping[str, Sequence[str]], curves: Mapping[str, Sequence[tuple[int, float]]]
+) -> Still:
+    """An image, its captions under each diet, and accuracy (%) over steps of a tower on that diet."""
+    fig = figure(9.6, 3.6)
+    left, middle, right = fig.subplots(1, 3, width_ratios=[0.8, 1.7, 1.5])
+    picture(left, image)
+    middle.set_axis_off()
+    lines = [(name, text) for name, own in captions.items() for text in own]
+    for k, (name, text) in enumerate(lines):
+        first = k == 0 or lines[k - 1][0] != name
+        colour = SYSTEMS[list(captions).index(name) % len(SYSTEMS)]
+        cut = text if len(text) <= 52 else f"{text[:51]}…"
+        middle.text(0, 1 - k / max(len(lines), 8), f"{name}:" if first else "", fontsize=7.5, color=colour, va="top")
+        middle.text(0.0, 1 - (k + 0.45) / max(len(lines), 8), cut, fontsize=7.5, color=INK, va="top")
+    for k, (name, curve) in enumerate(curves.items()):
+        look = {"color": SYSTEMS[k % len(SYSTEMS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 4}
+        right.plot(*zip(*curve, strict=True), label=f"{name}: {curve[-1][1]:.0f}", **look)
+    tidy(right, "zero-shot by a tower on the diet", "steps", "accuracy (%)")
+    right.legend(frameon=False, fontsize=7.5, loc="lower right")
+    return fig
+
+
+def phrasebook_figure(sample: Sequence[tuple[str, str]], results: Mapping[str, Mapping[str, float]]) -> Still:
+    """Pairs of sentences beside accuracy (%): arm -> what is measured -> value."""
+    fig = figure(9.2, 3.4)
+    left, right = fig.subplots(1, 2, width_ratios=[1.2, 1])
+    left.set_axis_off()
+    for k, (english, french) in enumerate(sample):
+        left.text(0, 1 - k / len(sample), english, fontsize=8.5, color=INK, va="top")
+        left.text(0.03, 1 - (k + 0.42) / len(sample), french, fontsize=8.5, color=SYSTEMS[0], va="top")
+    names = list(next(iter(results.values())))
+    width = 0.8 / len(results)
+    for k, (arm, own) in enumerate(results.items()):
+        at = np.arange(len(names)) + (k - (len(results) - 1) / 2) * width
+        bars = right.bar(at, [own[name] for name in names], width, color=SYSTEMS[k % len(SYSTEMS)], label=arm)
+        right.bar_label(bars, fmt="%.0f", fontsize=7.5, color=INK)
+    right.set_xticks(range(len(names)), names)
+    right.set_ylim(0, 112)
+    tidy(right, "images of objects, by name", "", "accuracy (%)")
+    fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return fig

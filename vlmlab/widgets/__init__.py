@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.cache_surface import CacheSurface
     from vlmlab.widgets.cache_votes import CacheVotes
     from vlmlab.widgets.cam_board import CamBoard
+    from vlmlab.widgets.caption_diet import CaptionDiet
     from vlmlab.widgets.context_microscope import ContextMicroscope
     from vlmlab.widgets.descriptor_bars import DescriptorBars
     from vlmlab.widgets.equation_lens import EquationLens
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.masked_crop_lens import MaskedCropLens
     from vlmlab.widgets.method_lab import MethodLab
     from vlmlab.widgets.panel import Panel
+    from vlmlab.widgets.phrasebook import Phrasebook
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
     from vlmlab.widgets.prompt_samples import PromptSamples
     from vlmlab.widgets.protocol_box import ProtocolBox
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from vlmlab.widgets.segmentation_playground import SegmentationPlayground, tableau_pictures
     from vlmlab.widgets.stream import Stream
     from vlmlab.widgets.table_differ import TableDiffer
+    from vlmlab.widgets.teachers import Teachers
     from vlmlab.widgets.transport_plan import TransportPlan
     from vlmlab.widgets.view_selection import ViewSelection
     from vlmlab.widgets.visual_prompt_board import VisualPromptBoard
@@ -41,6 +44,7 @@ _HOMES = {
     "CacheSurface": "cache_surface",
     "CacheVotes": "cache_votes",
     "CamBoard": "cam_board",
+    "CaptionDiet": "caption_diet",
     "ContextMicroscope": "context_microscope",
     "DescriptorBars": "descriptor_bars",
     "EquationLens": "equation_lens",
@@ -53,6 +57,7 @@ _HOMES = {
     "MaskedCropLens": "masked_crop_lens",
     "MethodLab": "method_lab",
     "Panel": "panel",
+    "Phrasebook": "phrasebook",
     "PromptMicroscope": "prompt_microscope",
     "PromptSamples": "prompt_samples",
     "ProtocolBox": "protocol_box",
@@ -62,6 +67,7 @@ _HOMES = {
     "SegmentationPlayground": "segmentation_playground",
     "Stream": "stream",
     "TableDiffer": "table_differ",
+    "Teachers": "teachers",
     "TransportPlan": "transport_plan",
     "ViewSelection": "view_selection",
     "VisualPromptBoard": "visual_prompt_board",
@@ -74,6 +80,7 @@ __all__ = [
     "CacheSurface",
     "CacheVotes",
     "CamBoard",
+    "CaptionDiet",
     "ContextMicroscope",
     "DescriptorBars",
     "EquationLens",
@@ -86,6 +93,7 @@ __all__ = [
     "MaskedCropLens",
     "MethodLab",
     "Panel",
+    "Phrasebook",
     "PromptMicroscope",
     "PromptSamples",
     "ProtocolBox",
@@ -95,6 +103,7 @@ __all__ = [
     "SegmentationPlayground",
     "Stream",
     "TableDiffer",
+    "Teachers",
     "TransportPlan",
     "ViewSelection",
     "VisualPromptBoard",

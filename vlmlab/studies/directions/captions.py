@@ -185,6 +185,14 @@ def zero_shot(tower: Tower) -> float:
     return float(np.mean(found))
 
 
+@functools.lru_cache(64)
+def arm(
+    name: str, steps: int = 200, images: int = 1000, seed: int = 0, invented: float = 0.5
+) -> tuple[tuple[int, float], ...]:
+    """(step, mean zero-shot accuracy in %) of a tower on one diet, four times along the way; the same arm is made once."""
+    return tuple(trained(locked(images), diet(name, invented), steps, seed=seed, every=max(1, steps // 4))[1])
+
+
 # --- half of the captions are wrong -----------------------------------------------------------------------------------
 
 
