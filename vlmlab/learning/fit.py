@@ -130,7 +130,7 @@ class _Stage:
         self.tasks = pictures.tasks.to(device) if isinstance(pictures, JointSet) else None
         # A batch larger than the support set is the whole set; otherwise an incomplete last batch is left out, as in
         # the field's code.
-        self.batch_size = min(method.config.batch_size, len(pictures))
+        self.batch_size = min(method.batch_size, len(pictures))
         self.batches = len(pictures) // self.batch_size
         method.batches = self.batches
         self.steps = method.epochs * self.batches

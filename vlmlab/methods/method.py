@@ -242,6 +242,11 @@ class Method(nn.Module):
     # --- training ----------------------------------------------------------------------------------------------------
 
     @property
+    def batch_size(self) -> int:
+        """Training images a step; a system that learns in stages may look at `stage`."""
+        return self.config.batch_size
+
+    @property
     def planned_epochs(self) -> int:
         """Epochs that the recipe has; CoOp's depend on the shots, so ask after `prepare`."""
         return self.config.epochs

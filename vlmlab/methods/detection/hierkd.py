@@ -54,6 +54,7 @@ from vlmlab.methods.dense.boxes import iou
 from vlmlab.methods.dense.crops import crop_embeddings
 from vlmlab.methods.dense.one_stage import OneStage, OneStageRecipe, Places, Tower, by_place, iou_of_rows
 from vlmlab.methods.dense.pseudo_labels import PseudoLabels
+from vlmlab.methods.dense.text_bank import sentence_bank
 from vlmlab.methods.method import Batch, option
 from vlmlab.registry import register
 
@@ -127,11 +128,10 @@ class HierKD(OneStage):
         self.delta_scale = nn.Parameter(torch.ones(()))
         self.tau = nn.Parameter(torch.tensor(config.scale or float(self.backbone.logit_scale)))
         self.class_weight = nn.Parameter(torch.ones(()))
-        with torch.no_grad():
-            self.background = nn.Parameter(F.normalize(self.backbone.encode_text([BACKGROUND])[0].float(), dim=-1))
-            if config.captions:
-                self.match_scale = nn.Parameter(torch.tensor(config.match_scale))
-                self.said = self.caption_embeddings()  # [N, e]
+        self.background = nn.Parameter(sentence_bank(self.backbone, [BACKGROUND])[0])
+        if config.captions:
+            self.match_scale = nn.Parameter(torch.tensor(config.match_scale))
+            self.said = self.caption_embeddings()  # [N, e]
         self.to(device)
         if config.instances and config.distil_boxes == "granted":
             self.teachers = self.embedded_boxes(self.granted, unit=True)  # [N, G, e]
@@ -143,8 +143,7 @@ class HierKD(OneStage):
         sentences = [self.pictures.caption(i) for i in range(len(self.pictures))]
         if not self.config.new_nouns:
             sentences = without_names(sentences, self.new_names)
-        parts = [self.backbone.encode_text(sentences[i : i + 256]) for i in range(0, len(sentences), 256)]
-        return F.normalize(torch.cat(parts).float(), dim=-1)
+        return sentence_bank(self.backbone, sentences)
 
     # --- the heads ---------------------------------------------------------------------------------------------------
 
