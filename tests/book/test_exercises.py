@@ -17,6 +17,7 @@ from vlmlab.book.exercises import (
     future_transfer,
     motivation,
     new_classes,
+    one_stage,
     other_methods,
     pretraining_scale,
     segmentation,
@@ -25,6 +26,7 @@ from vlmlab.book.exercises import (
     text_visual_prompts,
     transfer_figures,
     visual_prompts,
+    weak_supervision,
     without_labels,
 )
 from vlmlab.errors import VlmlabError
@@ -115,6 +117,25 @@ def by_region(scores, regions, reduce):
     for r in regions.unique():
         out[:, regions == r] = reduce(scores[:, regions == r])
     return out
+
+
+def scaled_map(x):
+    """A map shifted and scaled to 0 to 1."""
+    return (x - x.min()) / (x.max() - x.min() + 1e-7)
+
+
+def balanced(attention, rounds):
+    """Attention after `rounds` of dividing columns, then rows, by their sums."""
+    for _ in range(rounds):
+        attention = attention / attention.sum(0, keepdim=True)
+        attention = attention / attention.sum(1, keepdim=True)
+    return attention
+
+
+def clims_with(o, b, ground, area, weights):
+    """CLIMS' loss with another ground term."""
+    h0, h1, h2, h3 = weights
+    return h0 * -o.log().mean() + h1 * -(1 - b).log().mean() + h2 * ground + h3 * area.mean()
 
 
 MISTAKES = {
@@ -472,6 +493,48 @@ MISTAKES = {
         (lambda s, r: s.mean((1, 2), keepdim=True).expand_as(s), "one mean for the whole image"),
         (lambda s, r: s, "as they were"),
         (lambda s, r: by_region(s, r, lambda part: part.amax(1, keepdim=True)), "the largest score"),
+    ],
+    "07_2b.descriptor": [
+        (lambda g, t: torch.cat([t.expand(len(g), -1, -1), g[:, None] * t], -1), "the other order"),
+        (lambda g, t: torch.cat([g[:, None] * t, g[:, None].expand(-1, len(t), -1)], -1), "should be the word"),
+        (lambda g, t: torch.cat([(g[:, None] + 0 * t), (0 * g[:, None] + t)], -1), "not multiplied"),
+    ],
+    "07_2b.film": [
+        (lambda x, c, mul, add: one_stage.film(x, c, add, mul), "exchanged"),
+        (lambda x, c, mul, add: (x + (c @ add.T)[:, None]) * (c @ mul.T)[:, None], "added before"),
+        (lambda x, c, mul, add: x + one_stage.film(x, c, mul, add), "one too many"),
+    ],
+    "07_2b.calibrated": [
+        (lambda s, seen, offset: s.argmax(1), "nothing changed"),
+        (lambda s, seen, offset: one_stage.calibrated(s, seen, -offset), "the other way round"),
+        (lambda s, seen, offset: one_stage.calibrated(s, torch.tensor([1, 4]), offset), "the other way round"),
+        (lambda s, seen, offset: s.index_fill_(1, seen, -9.0).argmax(1), "were changed"),
+    ],
+    "07_3.target": [
+        (lambda f, present, ground, s, k: (s * present @ f).softmax(0)[k], "names of the label alone"),
+        (lambda f, present, ground, s, k: weak_supervision.target(f, present, ground, 1.0, k), "the factor in front"),
+        (lambda f, present, ground, s, k: s * present[k] @ f, "the plain logit"),
+        (lambda f, present, ground, s, k: present[k] @ f, "the plain cosine"),
+    ],
+    "07_3.cam": [
+        (lambda a, g: weak_supervision.cam(a * g, torch.ones_like(g)), "its own gradient"),
+        (lambda a, g: F.relu((g.mean((1, 2), keepdim=True) * a).sum(0)), "not scaled"),
+        (lambda a, g: scaled_map((g.mean((1, 2), keepdim=True) * a).sum(0)), "cut negative values"),
+    ],
+    "07_3.affinity": [
+        (lambda a, rounds: weak_supervision.affinity(a, 1), "one round only"),
+        (lambda a, rounds: weak_supervision.affinity(a.T, rounds), "rows first"),
+        (lambda a, rounds: (lambda b: b @ b)(balanced(a, rounds)), "not symmetric"),
+        (lambda a, rounds: (balanced(a, rounds) + balanced(a, rounds).T) / 2, "one step only"),
+        (lambda a, rounds: ((balanced(a, rounds) + balanced(a, rounds).T) / 2) ** 2, "entries were squared"),
+        (lambda a, rounds: weak_supervision.affinity(a.div_(2), rounds), "was changed"),
+    ],
+    "07_3.clims": [
+        (lambda o, b, g, area, h: -weak_supervision.clims(o, b, g, area, h), "the sign"),
+        (lambda o, b, g, area, h: weak_supervision.clims(o, b, g, 0 * area, h), "the area term"),
+        (lambda o, b, g, area, h: weak_supervision.clims(o, 1 - b, g, area, h), "should *not*"),
+        (lambda o, b, g, area, h: clims_with(o, b, -(1 - g).log().sum(), area, h), "only cosines above"),
+        (lambda o, b, g, area, h: clims_with(o, b, -(1 - g[g > 0.26]).log().mean(), area, h), "not a mean"),
     ],
     "08_1.slope": [
         (lambda x, y: pretraining_scale.slope(x, y) / 2.302585, "points per factor e"),
