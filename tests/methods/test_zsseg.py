@@ -165,6 +165,17 @@ def test_the_prompt_learns_from_seen_classes_alone(monkeypatch):
     assert run(n_ctx=0, epochs=1)[0].context is None
 
 
+def test_crops_are_encoded_in_bulk_as_one_by_one(monkeypatch):
+    method, _ = run(prompt_steps=0, epochs=1)
+    task = toys.task_for("zsseg").seen_by("open-vocabulary")
+    monkeypatch.setattr(mask_crops, "AT_ONCE", 1000)
+    features, labels = method.true_crops(task.train, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(mask_crops, "AT_ONCE", 1)
+    one, others = method.true_crops(task.train, torch.Generator().manual_seed(0))
+    assert torch.equal(labels, others) and len(labels) > 3
+    torch.testing.assert_close(features, one, rtol=1e-4, atol=1e-5)
+
+
 def test_no_class_gives_the_prompt_more_crops_than_it_may():
     method, _ = run(prompt_steps=0, prompt_shots=1, epochs=1)
     task = toys.task_for("zsseg").seen_by("open-vocabulary")

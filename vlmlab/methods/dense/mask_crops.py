@@ -11,6 +11,8 @@ Dimensions: B images, N masks of an image, R regions, H x W an image, e joint wi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,3 +100,27 @@ def mask_embeddings(
         crops = cut(images[own], masks[own, number], images.shape[-1], scale, shape, paint)
         found[own, number] = F.normalize(backbone.encode_image(crops), dim=-1)
     return found, valid
+
+
+def in_bulk(
+    encoded: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], cuts: Iterable[tuple[Tensor, Tensor]]
+) -> Tensor | None:
+    """Unit embeddings [R, e] of the masks of many images, some hundred at once; None of none.
+
+    `cuts` are pairs of an image [1, 3, S, S] and masks of it [n, S, S] (bool); `encoded` takes images [B, 3, S, S] and masks
+    [B, 1, S, S], as `mask_embeddings`.
+    """
+    waiting, found = [], []
+
+    def encode() -> None:
+        images, masks = (torch.cat(side) for side in zip(*waiting, strict=True))
+        found.append(encoded(images, masks[:, None])[0][:, 0])
+        waiting.clear()
+
+    for image, masks in cuts:
+        waiting.append((image.expand(len(masks), -1, -1, -1), masks))
+        if sum(len(masks) for _, masks in waiting) >= AT_ONCE:
+            encode()
+    if waiting:
+        encode()
+    return torch.cat(found) if found else None

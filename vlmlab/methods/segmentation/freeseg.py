@@ -35,7 +35,7 @@ Dimensions: B images, N segments, C classes, K words, e joint width, d query wid
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.detections import Detections
-from vlmlab.methods.dense.mask_crops import SHAPES, mask_boxes, mask_embeddings
+from vlmlab.methods.dense.mask_crops import SHAPES, in_bulk, mask_boxes, mask_embeddings
 from vlmlab.methods.dense.mask_first import CosineNames, Named, enlarged
 from vlmlab.methods.dense.mask_former import PIXEL_CHANNELS, instance_segments, panoptic_segments, segments, set_loss
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
@@ -171,27 +171,35 @@ class FreeSeg(CosineNames):
     def true_crops(self, pictures, drawing: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
         """Task -> (unit embeddings [R, e], places among the seen classes [R]) of at most `prompt_shots` true segments per class."""
         room = {kind: [self.config.prompt_shots] * len(self.seen) for kind in self.kinds}
-        found = {kind: ([torch.zeros(0, self.backbone.embed_dim)], [torch.zeros(0, dtype=torch.long)]) for kind in room}
-        for i in torch.randperm(len(pictures), generator=drawing).tolist():
-            if not any(any(own) for own in room.values()):
-                break
+        order, found = torch.randperm(len(pictures), generator=drawing).tolist(), {}
+        for kind in self.kinds:
+            labels = [torch.zeros(0, dtype=torch.long, device=self.backbone.device)]
+            features = in_bulk(self.encoded, self.true_cuts(pictures, order, kind, room[kind], labels))
+            if features is None:
+                features = torch.zeros(0, self.backbone.embed_dim)
+            found[kind] = features, torch.cat(labels)
+        return found
+
+    def true_cuts(
+        self, pictures, order: Sequence[int], kind: str, room: list[int], labels: list[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(image [1, 3, S, S], true masks [n, S, S]) as long as there is `room` [K] for a seen class; writes to `labels` which
+        they are."""
+        for i in order:
+            if not any(room):
+                return
             images, frames = self.framed([pictures.images(i)])
-            truth = frames[0].truth(pictures.truth(i)).to(images.device)
-            for kind in self.kinds:
-                places, masks, _ = self.true_segments(truth, kind, whole=True)
-                chosen = []
-                for n, k in enumerate(places.tolist()):
-                    if room[kind][k]:
-                        room[kind][k] -= 1
-                        chosen.append(n)
-                if chosen:
-                    shown = masks[chosen].unflatten(1, images.shape[-2:])[None].bool()
-                    found[kind][0].append(self.encoded(images, shown)[0][0])
-                    found[kind][1].append(places[chosen])
-        device = self.backbone.device
-        return {
-            kind: tuple(torch.cat([own.to(device) for own in part]) for part in parts) for kind, parts in found.items()
-        }
+            places, masks, _ = self.true_segments(
+                frames[0].truth(pictures.truth(i)).to(images.device), kind, whole=True
+            )
+            chosen = []
+            for n, k in enumerate(places.tolist()):
+                if room[k]:
+                    room[k] -= 1
+                    chosen.append(n)
+            if chosen:
+                labels.append(places[chosen])
+                yield images, masks[chosen].unflatten(1, images.shape[-2:]).bool()
 
     # --- training ----------------------------------------------------------------------------------------------------
 

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmlab.methods.dense.mask_crops import SHAPES, mask_embeddings
+from vlmlab.methods.dense.mask_crops import SHAPES, in_bulk, mask_embeddings
 from vlmlab.methods.dense.mask_first import CosineNames, Named
 from vlmlab.methods.dense.mask_queries import segments_to_pixels
 from vlmlab.methods.dense.naming import fused
@@ -126,24 +126,26 @@ class ZSSeg(CosineNames):
 
     def true_crops(self, pictures, drawing: torch.Generator) -> tuple[Tensor, Tensor]:
         """(unit embeddings [R, e], places among the seen classes [R]) of at most `prompt_shots` true segments per class."""
-        room, features, labels = [self.config.prompt_shots] * len(self.seen), [], []
-        for i in torch.randperm(len(pictures), generator=drawing).tolist():
-            if not any(room):
-                break
-            images, frames = self.framed([pictures.images(i)])
-            semantic = frames[0].truth(pictures.truth(i)).semantic.to(images.device)
-            places, masks, _ = self.truth(semantic.long())
-            chosen = [n for n, k in enumerate(places.tolist()) if room[k]]
-            if not chosen:
-                continue
-            for n in chosen:
-                room[int(places[n])] -= 1
-            masks = masks[chosen].unflatten(1, semantic.shape)[None].bool()
-            features.append(self.encoded(images, masks)[0][0])
-            labels.append(places[chosen])
-        if not labels:
+        room, labels = [self.config.prompt_shots] * len(self.seen), []
+
+        def cuts() -> Iterator[tuple[Tensor, Tensor]]:
+            for i in torch.randperm(len(pictures), generator=drawing).tolist():
+                if not any(room):
+                    return
+                images, frames = self.framed([pictures.images(i)])
+                semantic = frames[0].truth(pictures.truth(i)).semantic.to(images.device)
+                places, masks, _ = self.truth(semantic.long())
+                chosen = [n for n, k in enumerate(places.tolist()) if room[k]]
+                if chosen:
+                    for n in chosen:
+                        room[int(places[n])] -= 1
+                    labels.append(places[chosen])
+                    yield images, masks[chosen].unflatten(1, semantic.shape).bool()
+
+        features = in_bulk(self.encoded, cuts())
+        if features is None:
             return torch.zeros(0, self.backbone.embed_dim), torch.zeros(0, dtype=torch.long)
-        return torch.cat(features), torch.cat(labels)
+        return features, torch.cat(labels)
 
     # --- the segmenter -----------------------------------------------------------------------------------------------
 
