@@ -38,6 +38,12 @@ def test_a_mask_lies_where_its_box_lies(frame):
     assert (back != mask).sum() <= 4 * grain * (height + width)
 
 
+def test_numbers_come_back_with_a_number_of_their_own_for_what_is_not_shown():
+    frame = Frame.centre_crop((4, 8), 4)
+    back = frame.masks_back(torch.arange(16).reshape(1, 4, 4), -1)[0]
+    assert back[0].tolist() == [-1, -1, 0, 1, 2, 3, -1, -1] and back[3, 2:6].tolist() == [12, 13, 14, 15]
+
+
 def test_pixels_and_maps_agree_with_boxes():
     picture = np.zeros((40, 100, 3), np.uint8)
     picture[10:30, 20:60] = 255

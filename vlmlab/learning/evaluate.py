@@ -44,8 +44,9 @@ def evaluate(
 
     One label per image: {"accuracy" (top-1), "ece" (expected calibration error), "per_class": {class: accuracy}}.
     Several labels per image: {"map" (mean average precision over classes), "per_class": {class: precision}}.
-    A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}, and one that
-    detects: {"ap50", "ap", "per_class": {class: AP50}}, both also by group; see `learning.dense`.
+    A system that segments: {"miou" (mean intersection over union), "pixel_accuracy", "per_class": {class: IoU}}, if it tells objects
+    apart also {"pq", "mask_ap50", "mask_ap"}; one that detects: {"ap50", "ap", "per_class": {class: AP50}}; all by group, too, see
+    `learning.dense`.
     A class that no image shows has no entry in "per_class" and no part in a mean.
     A label of -1 is unknown and takes no part in the precision of its class.
 
