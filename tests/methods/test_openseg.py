@@ -68,7 +68,7 @@ def test_it_begins_as_what_clip_sees_under_the_masks():
 
 def test_captions_name_and_masks_do_not():
     with_captions, without = run()[0], run(ground_weight=0.0)[0]
-    assert with_captions.align[-1].weight.any() and not without.align[-1].weight.any()
+    assert with_captions.align.weight.any() and not without.align.weight.any()
     batch = Batch(images=with_captions.framed([toys.dense_dataset().test.images(0)])[0])
     with torch.no_grad():
         assert not torch.allclose(with_captions.logits(batch), without.logits(batch), atol=1e-4)
