@@ -90,6 +90,10 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, sk
     except (OSError, ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VlmlabError(f"{name} in {root} is incomplete ({reason}); unpack its archives again") from error
+    if not classes:
+        raise VlmlabError(
+            f"the annotations of {name} in {root} list no category that it has; export them with categories"
+        )
     _each_once(name, pictures)
     skipped: list[str] = []
     if skip_broken:

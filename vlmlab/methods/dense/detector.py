@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.dense import Dense, read
 from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.method import Batch
@@ -49,6 +50,15 @@ class Detector(Dense):
             batch, frames = self.framed([picture])
             found.append(self.detect(Batch(images=batch))[0].cpu().back(frames[0]))
         return found
+
+    def must_have_boxes(self, images) -> None:
+        """Raises `VlmlabError` if none of the training images has a box that the setup grants."""
+        # The first image with a box answers: the others are not read here.
+        if not images.dense or not any(len(images.truth(i)) for i in range(len(images))):
+            raise VlmlabError(
+                f"{self.info.key} learns from boxes of base classes, and these training images have none; choose tableau, "
+                "which does"
+            )
 
     def _best(self, found: Detections) -> Tensor:
         best = torch.zeros(len(self.classes), device=found.scores.device)

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.boxes import class_nms, side_by_side
 from vlmlab.methods.dense.crops import SHAPES, crop_embeddings
 from vlmlab.methods.dense.detections import Detections
@@ -95,10 +94,7 @@ class OneStage(Detector):
     def prepare(self, task) -> None:
         super().prepare(task)
         self.pictures = self.learns_from(task)
-        if not self.pictures.dense:
-            raise VlmlabError(
-                f"{self.info.key} learns from boxes, and these images have none; choose tableau, which does"
-            )
+        self.must_have_boxes(self.pictures)
         device = self.backbone.device
         self.base = torch.tensor(task.base, device=device)
         self.base_names = [task.classes[c] for c in task.base]

@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.boxes import iou, side_by_side
 from vlmlab.methods.dense.crops import SHAPES
 from vlmlab.methods.dense.proposals import CELLS, region_features
@@ -93,10 +92,7 @@ class RegionLearner(TwoStage):
     def prepare(self, task) -> None:
         super().prepare(task)
         images = self.learns_from(task)
-        if not images.dense:
-            raise VlmlabError(
-                f"{self.info.key} learns from boxes, and these images have none; choose tableau, which does"
-            )
+        self.must_have_boxes(images)
         self.base = torch.tensor(task.base, device=self.backbone.device)
         self.base_names = [task.classes[c] for c in task.base]
         self.base_text, self.unnamed = self.text[self.base], len(task.classes) - len(task.base)
