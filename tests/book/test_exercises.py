@@ -14,6 +14,8 @@ from vlmlab.book.exercises import (
     distillation_discussion,
     distillation_figures,
     feature_adapters,
+    future_distillation,
+    future_pretraining,
     future_transfer,
     motivation,
     new_classes,
@@ -139,6 +141,33 @@ def clims_with(o, b, ground, area, weights):
 
 
 MISTAKES = {
+    "09_1.caption_of": [
+        (lambda scene, rng: "a photo", "not better yet"),
+        (lambda scene, rng: "", "not empty"),
+    ],
+    "09_1.trust": [
+        (lambda features, texts: torch.arange(len(texts)), "not better yet"),
+        (lambda features, texts: features, "one score per pair"),
+        (lambda features, texts: torch.full((len(texts),), float("nan")), "not finite"),
+    ],
+    "09_1.bilingual": [
+        (lambda e, g, t, share: future_pretraining.bilingual(g, e, t, share), "other way round"),
+        (lambda e, g, t, share: share * ((e - t) ** 2).mean() + (1 - share) * ((g - t) ** 2).mean(), "sum over the axis"),
+        (lambda e, g, t, share: future_pretraining.bilingual(e, g, t, 1.0), "equation (1)"),
+    ],
+    "09_3.target": [
+        (lambda features, words, scale: scale * features[0] @ words.T, "not better yet"),
+        (lambda features, words, scale: features[0], "one row per image"),
+    ],
+    "09_3.metric": [
+        (lambda features, who: torch.eye(features.shape[1]), "not better yet"),
+        (lambda features, who: features, "a matrix"),
+    ],
+    "09_3.average_precision": [
+        (lambda hits: hits.float().mean(), "their places count"),
+        (lambda hits: (hits.float().cumsum(0) / torch.arange(1, len(hits) + 1)).mean(), "where there is a hit"),
+        (lambda hits: future_distillation.average_precision(hits) * hits.sum() / len(hits), "number of hits"),
+    ],
     "09_2.stream_rule": [
         (lambda f, w, s: s * f @ w.T, "not better yet"),
         (lambda f, w, s: s * f @ w.T - (s * f @ w.T).softmax(-1).mean(0).log(), "has not brought them yet"),

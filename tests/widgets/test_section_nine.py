@@ -3,7 +3,7 @@
 import pytest
 
 from vlmlab.studies.directions.test_time import tda
-from vlmlab.widgets import Stream
+from vlmlab.widgets import CaptionDiet, Phrasebook, Stream, Teachers
 
 
 @pytest.fixture(autouse=True)
@@ -35,4 +35,38 @@ def test_the_cache_of_the_panel_is_that_of_tda():
     chosen = sorted({*held, 59})
     alone = rule(one.features[chosen], one.words, one.scale)[-1]
     assert alone.allclose(rule(one.features, one.words, one.scale)[-1], atol=1e-3)
+    panel.close()
+
+
+def test_a_diet_is_trained_once_and_its_captions_are_those_of_the_image():
+    panel = CaptionDiet(("one caption",), steps=8, images=60)
+    first = panel.answer["curves"]["one caption"]
+    assert len({*panel.answer["captions"]["one caption"]}) == 1 and first[-1][0] == 8
+    panel.image.value = 7
+    assert panel.answer["curves"]["one caption"] is first, "another image trains nothing"
+    panel.diets.value = ("one caption", "everything")
+    assert list(panel.facts()) == ["one caption", "everything"] and "everything" in panel.static().alt
+    panel.close()
+
+
+def test_a_phrasebook_without_pairs_is_the_frozen_tower():
+    panel = Phrasebook(0)
+    assert panel.facts()["english"] > 85 > panel.facts()["french"] + 40 and len(panel.answer["sample"]) == 6
+    panel.steps = 3
+    panel.pairs.value = 50
+    assert list(panel.answer["results"]) == ["frozen", "50 pairs"] and "French" in panel.static().alt
+    panel.close()
+
+
+def test_teachers_in_dispute_are_not_of_one_mind():
+    panel = Teachers("textures", images=30)
+    said = panel.answer["said"]
+    assert all(said["micro-vit"][i] != said["micro-rn"][i] for i in panel.places())
+    before = panel.places()
+    panel.page.value = 2
+    assert panel.places() != before
+    panel.show.value = "all"
+    assert panel.places() == list(range(6, 12))
+    found = panel.facts()
+    assert found["either"] >= max(found["micro-vit"], found["micro-rn"])
     panel.close()

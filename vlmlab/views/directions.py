@@ -49,9 +49,9 @@ def stream_figure(
     left.legend(frameon=False, fontsize=8.5, loc="lower right")
     names = list(cache)
     for y, name in enumerate(names):
-        good, bad = cache[name]
-        bars.barh(y, good, color=RIGHT, height=0.7, label="right" if not y else None)
-        bars.barh(y, bad, left=good, color=WRONG, height=0.7, hatch="//", label="wrong" if not y else None)
+        own, others = cache[name]
+        bars.barh(y, own, color=RIGHT, height=0.7, label="right" if not y else None)
+        bars.barh(y, others, left=own, color=WRONG, height=0.7, hatch="//", label="wrong" if not y else None)
     bars.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8)
     bars.set_ylim(len(names) - 0.4, -0.6)
     bars.set_xlim(0, max(places, 1))
@@ -85,8 +85,9 @@ def grouped_bars(
     turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if len(groups) > 5 else {}
     axes.set_xticks(range(len(groups)), list(groups), fontsize=9, **turned)
     tidy(axes, title, "", up)
+    columns = len(labels) if len(labels) < 5 else -(-len(labels) // 2)
     fig.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8.5
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5
     )
     return fig
 
@@ -95,16 +96,16 @@ def votes_figure(
     images: Sequence[np.ndarray], truth: Sequence[str], votes: Mapping[str, tuple[Sequence[str], Sequence[bool]]]
 ) -> Still:
     """A row of images with the right name above each, and below it what every teacher says: name -> (words, right or not)."""
-    fig = figure(1.5 * len(images), 1.75 + 0.24 * len(votes))
-    for axes, *column in zip(
-        fig.subplots(1, len(images), squeeze=False)[0], images, truth, range(len(images)), strict=True
-    ):
-        image, name, i = column
-        picture(axes, image, _short(name))
+    fig = figure(1.5 * len(images), 1.75 + 0.22 * len(votes))
+    grid = fig.subplots(2, len(images), squeeze=False, height_ratios=[1.5, 0.22 * len(votes)])
+    for i, (image, name) in enumerate(zip(images, truth, strict=True)):
+        picture(grid[0, i], image, _short(name))
+        grid[1, i].set_axis_off()
         for k, (teacher, (words, right)) in enumerate(votes.items()):
             said = f"{'+' if right[i] else '-'} {teacher}: {words[i]}"
-            look = {"fontsize": 7, "color": RIGHT if right[i] else WRONG, "transform": axes.transAxes}
-            axes.text(0.0, -0.12 - 0.16 * k, said[:30], va="top", **look)
+            grid[1, i].text(
+                0, 1 - k / len(votes), said[:30], fontsize=7.5, color=RIGHT if right[i] else WRONG, va="top"
+            )
     return fig
 
 
