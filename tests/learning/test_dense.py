@@ -104,6 +104,31 @@ def test_perfect_boxes_have_full_average_precision(backbone):
     assert set(measured["per_class"]) == set(WORDS)
 
 
+class Cut(Bright):
+    """Gives the mask of the bright pixels, too, or the upper `share` of it."""
+
+    share = 1.0
+
+    def detect(self, batch: Batch) -> list[Detections]:
+        found = super().detect(batch)
+        for one, image in zip(found, batch.images, strict=True):
+            one.masks = (image.amax(0) > image.mean() + image.std())[None]
+            top, bottom = one.boxes[0, 1], one.boxes[0, 3]
+            one.masks[:, int(top + self.share * (bottom - top)) :] = False
+        return found
+
+
+def test_masks_of_a_detector_are_measured_beside_its_boxes(backbone):
+    assert not any("mask" in name for name in evaluate(ready(Bright, backbone), squares(), groups=GROUPS))
+    method = ready(Cut, backbone)
+    whole = evaluate(method, squares(), groups=GROUPS)
+    assert whole["mask_ap50"] == whole["mask_ap_base"] == whole["mask_ap50_new"] == pytest.approx(100)
+    method.share = 2 / 3  # an IoU of two thirds counts at 0.5 to 0.65, at four of ten thresholds
+    part = evaluate(method, squares(), groups=GROUPS)
+    assert part["mask_ap50"] == pytest.approx(100) and part["mask_ap"] == pytest.approx(40)
+    assert part["ap"] == whole["ap"] == pytest.approx(100)
+
+
 def test_one_name_for_all_costs_the_other_classes(backbone):
     method = ready(Bright, backbone)
     method.wrong = True

@@ -21,6 +21,7 @@ from vlmlab.datasets.truth import Truth
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import as_read
 from vlmlab.geometry import Frame
+from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
@@ -89,8 +90,8 @@ class _Single:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.quality: PanopticQuality | None = None
-        self.precision: MeanAveragePrecision | None = None
-        self.shown = torch.zeros(2, classes, dtype=torch.bool)  # which classes are there: among segments, among objects
+        self.masks = _Masks(classes)
+        self.shown = torch.zeros(classes, dtype=torch.bool)  # which classes are there among segments
 
     def update(self, method: Segmenter, batch: Batch, truths: Sequence[Truth], frames: Sequence[Frame]) -> None:
         """`truths` are in pixels of the images, what the method says of `batch` in those of the network's input."""
@@ -105,30 +106,47 @@ class _Single:
             for own, truth, frame in zip(panoptic.cpu(), truths, frames, strict=True):
                 found, true = frame.masks_back(own.movedim(-1, 0), -1), _panoptic(truth)
                 there = true[..., 0].unique()
-                self.shown[0, there[there >= 0]] = True
+                self.shown[there[there >= 0]] = True
                 self.quality.update(found.movedim(0, -1)[None], true[None])
         if objects is not None:
-            if self.precision is None:
-                # With boxes beside the masks: of masks alone, torchmetrics forgets images that show no object.
-                self.precision = _average_precision(("bbox", "segm"))
-            self.precision.update(
-                [
-                    {"boxes": one.boxes, "masks": one.masks, "scores": one.scores, "labels": one.labels}
-                    for one in (own.cpu().back(frame).surest(MOST) for own, frame in zip(objects, frames, strict=True))
-                ],
-                [{"boxes": truth.boxes, "masks": truth.instances, "labels": truth.labels} for truth in truths],
-            )
-            self.shown[1, torch.cat([truth.labels for truth in truths])] = True
+            found = [own.cpu().back(frame).surest(MOST) for own, frame in zip(objects, frames, strict=True)]
+            self.masks.update(found, truths)
 
     def metrics(self, groups: Groups) -> dict[str, float]:
         found = {}
         if self.quality is not None:
-            found |= _mean_and_groups("pq", 100 * self.quality.compute().reshape(-1).float(), self.shown[0], groups)
-        if self.precision is not None and self.shown[1].any():
-            for name, values in zip(
-                ("mask_ap50", "mask_ap"), _by_class(self.precision, self.classes, "segm_"), strict=True
-            ):
-                found |= _mean_and_groups(name, values, self.shown[1], groups)
+            found |= _mean_and_groups("pq", 100 * self.quality.compute().reshape(-1).float(), self.shown, groups)
+        return found | self.masks.metrics(groups)
+
+
+class _Masks:
+    """Average precision of the masks of objects, over the images in which both what was found and the ground truth have masks."""
+
+    def __init__(self, classes: int) -> None:
+        self.precision: MeanAveragePrecision | None = None
+        self.shown = torch.zeros(classes, dtype=torch.bool)
+
+    def update(self, found: Sequence[Detections], truths: Sequence[Truth]) -> None:
+        """Both are in pixels of the images."""
+        both = [(f, t) for f, t in zip(found, truths, strict=True) if f.masks is not None and t.instances is not None]
+        if not both:
+            return
+        if self.precision is None:
+            # With boxes beside the masks: of masks alone, torchmetrics forgets images that show no object.
+            self.precision = _average_precision(("bbox", "segm"))
+        self.precision.update(
+            [{"boxes": f.boxes, "masks": f.masks, "scores": f.scores, "labels": f.labels} for f, _ in both],
+            [{"boxes": t.boxes, "masks": t.instances, "labels": t.labels} for _, t in both],
+        )
+        self.shown[torch.cat([t.labels for _, t in both])] = True
+
+    def metrics(self, groups: Groups) -> dict[str, float]:
+        """{"mask_ap50", "mask_ap"} in percent, and of every group; none where no object of a class with a mask was seen."""
+        found: dict[str, float] = {}
+        if self.precision is not None and self.shown.any():
+            values = _by_class(self.precision, len(self.shown), "segm_")
+            for name, own in zip(("mask_ap50", "mask_ap"), values, strict=True):
+                found |= _mean_and_groups(name, own, self.shown, groups)
         return found
 
 
@@ -146,12 +164,13 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
 
     AP is COCO's, the mean over intersections over union from 0.5 to 0.95, with at most 100 detections of an image. Beside it
     stand the two ceilings of a system that has them: "recall_<group>", the share of true objects that a proposal meets with
-    an IoU of 0.5 or more, and "teacher_<group>", how often the teacher names the true boxes right among all classes.
+    an IoU of 0.5 or more, and "teacher_<group>", how often the teacher names the true boxes right among all classes. A system
+    that gives masks is also measured by "mask_ap50" and "mask_ap", over the images whose masks are known.
 
     Raises `VlmlabError` if the images have no boxes.
     """
     average = _average_precision("bbox")
-    ceilings = _Ceilings(len(method.classes))
+    ceilings, masks = _Ceilings(len(method.classes)), _Masks(len(method.classes))
     for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating"):
         images, frames = method.framed(raw)
         truths = [pictures.truth(i) for i in positions]
@@ -161,6 +180,7 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
             [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found],
             [{"boxes": truth.boxes, "labels": truth.labels} for truth in truths],
         )
+        masks.update(found, truths)
         ceilings.update(method, batch, [frame.truth(truth) for frame, truth in zip(frames, truths, strict=True)])
     if not ceilings.objects.sum():
         raise VlmlabError("these images show no object of the classes; choose a dataset with boxes, such as tableau")
@@ -170,7 +190,7 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
     numbers |= _mean_and_groups("ap", ap[1], there, groups)
     numbers["ap50"] = float(ap[0][there].mean())
     numbers |= _by_group("ap50", ap[0], there, groups)
-    numbers |= ceilings.metrics(groups)
+    numbers |= masks.metrics(groups) | ceilings.metrics(groups)
     numbers["per_class"] = {method.classes[c]: float(ap[0, c]) for c in there.nonzero().flatten().tolist()}
     return numbers
 
