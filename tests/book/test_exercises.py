@@ -17,6 +17,7 @@ from vlmlab.book.exercises import (
     future_distillation,
     future_pretraining,
     future_transfer,
+    masks_first,
     motivation,
     new_classes,
     one_stage,
@@ -564,6 +565,44 @@ MISTAKES = {
         (lambda o, b, g, area, h: weak_supervision.clims(o, 1 - b, g, area, h), "should *not*"),
         (lambda o, b, g, area, h: clims_with(o, b, -(1 - g).log().sum(), area, h), "only cosines above"),
         (lambda o, b, g, area, h: clims_with(o, b, -(1 - g[g > 0.26]).log().mean(), area, h), "not a mean"),
+    ],
+    "07_2a.matched": [
+        ((0, 0, 2), "every query's favourite"),
+        ((0, 1, 2), "greedy"),
+        ((2, 2, 1), "taken twice"),
+        ((2, 1, 0), "the sum is 20"),
+        ((0, 1, 3), "three segments"),
+        ([1, 0], "three numbers"),
+    ],
+    "07_2a.fused": [
+        (lambda p, q, seen, w: masks_first.fused(p, q, ~seen, w), "wrong group"),
+        (lambda p, q, seen, w: p**w * q ** (1 - w), "exponents of the seen ones"),
+        (
+            lambda p, q, seen, w: torch.where(seen, w, 1 - w) * p + torch.where(seen, 1 - w, w) * q,
+            "a weighted sum",
+        ),
+    ],
+    "07_2a.averaged": [
+        (lambda q, seen: masks_first.averaged(q, ~seen), "the unseen entries"),
+        (lambda q, seen: torch.where(seen, q.mean(-1, keepdim=True), q), "over all classes"),
+        (lambda q, seen: torch.where(seen, q[:, seen].mean(), q), "one mean for all segments"),
+        (lambda q, seen: torch.where(seen, q[:, seen].sum(-1, keepdim=True), q), "the sum of the seen"),
+        (lambda q, seen: q.masked_fill_(seen, 0.1), "was changed"),
+    ],
+    "07_2c.counted": [
+        (lambda s, t: F.cross_entropy(s, t.clamp_min(0)), "were taught class 0"),
+        (lambda s, t: (F.cross_entropy(s, t.clamp_min(0), reduction="none") * (t >= 0)).mean(), "divided by all"),
+        (lambda s, t: F.cross_entropy(s, t, ignore_index=-1, reduction="sum"), "the sum"),
+    ],
+    "07_2c.right": [
+        (lambda labels, truth, granted: 100 * (labels == truth).float().mean(), "granted pixels"),
+        (lambda labels, truth, granted: (labels == truth)[granted == -2].float().mean(), "give percent"),
+        (lambda labels, truth, granted: 100 * (labels != truth)[granted == -2].float().mean(), "wrong labels"),
+    ],
+    "07_2c.flipped": [
+        (lambda a, b: (a + b) / 2, "not turned back"),
+        (lambda a, b: (a + b.flip(-2)) / 2, "upside down"),
+        (lambda a, b: a + b.flip(-1), "the sum"),
     ],
     "08_1.slope": [
         (lambda x, y: pretraining_scale.slope(x, y) / 2.302585, "points per factor e"),
