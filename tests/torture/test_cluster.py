@@ -22,11 +22,11 @@ from vlmlab.studies.sweep import sweep
 PLANNED = 100_000 if LONG else 200
 pytestmark = pytest.mark.slow
 
-# Workers run the experiments of these tests at once, or after a moment, and write down that they did.
+# Workers run the experiments of these tests at once, or after a moment, and write down that they did. The module that runs real
+# ones is not imported: torch and what else it needs take ten seconds of every worker that is started.
 PRELOAD = """
-import os, time
+import os, sys, time, types
 from pathlib import Path
-import vlmlab.studies.run as run
 
 def run_experiment(experiment, download=False, checkpoint=None):
     if experiment.noise:
@@ -34,6 +34,7 @@ def run_experiment(experiment, download=False, checkpoint=None):
         time.sleep(10 * experiment.noise)
     return {"metrics": {"accuracy": 50.0}, "zero_shot": {}, "seed": experiment.seed, "where": os.getcwd()}
 
+run = sys.modules["vlmlab.studies.run"] = types.ModuleType("vlmlab.studies.run")
 run.run_experiment = run_experiment
 """
 
