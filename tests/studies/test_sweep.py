@@ -206,7 +206,7 @@ def test_killed_in_the_middle_and_run_again_is_the_unbroken_sweep(tmp_path, monk
     before = numbers(broken)
     assert 2 <= len(before) < len(EXPERIMENTS)
 
-    assert start(script, broken).wait(timeout=240) == 0
+    assert start(script, broken).wait(timeout=1200) == 0  # a busy machine is no failure
     after = numbers(broken)
     monkeypatch.setenv("VLMLAB_CACHE", str(tmp_path / "other cache"))
     with one_thread():
