@@ -10,10 +10,12 @@ from vlmlab.book.exercise import Exercise, check, exercises
 from vlmlab.book.exercises import (
     better_prompts,
     beyond_one_label,
+    detection,
     discussion,
     distillation_discussion,
     distillation_figures,
     feature_adapters,
+    feature_distillation,
     future_distillation,
     future_pretraining,
     future_transfer,
@@ -23,6 +25,8 @@ from vlmlab.book.exercises import (
     one_stage,
     other_methods,
     pretraining_scale,
+    pseudo_boxes,
+    region_prompts,
     segmentation,
     start_here,
     text_prompts,
@@ -30,6 +34,7 @@ from vlmlab.book.exercises import (
     transfer_figures,
     visual_prompts,
     weak_supervision,
+    why_distil,
     without_labels,
 )
 from vlmlab.errors import VlmlabError
@@ -142,6 +147,118 @@ def clims_with(o, b, ground, area, weights):
 
 
 MISTAKES = {
+    "07_1c.cover": [
+        (lambda m, b: pseudo_boxes.cover(m.clamp_min(0.5 * m.max()), b), "thresholded map"),
+        (lambda m, b: torch.stack([m[y:Y, x:X].sum() / ((X - x) * (Y - y)) ** 0.5 for x, y, X, Y in b.tolist()]), "weak places"),
+        (lambda m, b: pseudo_boxes.cover(m, b) / (b[:, 2:] - b[:, :2]).prod(1).sqrt(), "not by the area"),
+        (lambda m, b: pseudo_boxes.cover(m, b) * (b[:, 2:] - b[:, :2]).prod(1).sqrt(), "is missing"),
+    ],
+    "07_1c.choose": [
+        (lambda o, c, w, t: pseudo_boxes.choose(c, o, w, t), "that of objectness"),
+        (lambda o, c, w, t: pseudo_boxes.choose(o, c, w, t)[0], "two tensors"),
+        (lambda o, c, w, t: (pseudo_boxes.choose(o, c, w, t)[0], o > 0), "above the threshold"),
+        (lambda o, c, w, t: (o * c, o > t), "weight * objectness"),
+    ],
+    "07_1c.quality": [
+        (lambda n, t, o: pseudo_boxes.quality(n, t, o)[::-1], "precision comes first"),
+        (lambda n, t, o: (torch.tensor(100.0), pseudo_boxes.quality(n, t, o)[1]), "the name must be right"),
+        (lambda n, t, o: (pseudo_boxes.quality(n, t, o)[0], torch.tensor(60.0)), "the objects"),
+        (lambda n, t, o: torch.tensor(50.0), "two numbers"),
+    ],
+    "07_1c.doubted": [
+        (lambda z, s, e, m: F.binary_cross_entropy_with_logits(z, m), "noise is missing"),
+        (lambda z, s, e, m: F.binary_cross_entropy_with_logits(z + e, m), "scaled by sigma"),
+        (lambda z, s, e, m: pseudo_boxes.doubted(z, s, e, m) * 32, "mean over all places"),
+        (lambda z, s, e, m: pseudo_boxes.doubted(2 * z, s, e, m), "cross-entropy of"),
+    ],
+    "07_1b.background": [
+        (lambda z: -(z.softmax(-1) * z.log_softmax(-1)).sum(-1).mean(), "entropy"),
+        (lambda z: 5 * region_prompts.background(z), "weight 1/C"),
+        (lambda z: -region_prompts.background(z), "the sign"),
+        (lambda z: region_prompts.background(2 * z), "-1/C"),
+    ],
+    "07_1b.groups": [
+        (lambda o, e: region_prompts.groups(o, e) + 1, "the number 0"),
+        (lambda o, e: region_prompts.groups(o - 1e-4, e), "lower edge is included"),
+        (lambda o, e: region_prompts.groups(o, e).float(), "whole numbers"),
+    ],
+    "07_1b.ensemble": [
+        (lambda w: F.normalize(w.sum(0), dim=-1), "would count more"),
+        (lambda w: F.normalize(w, dim=-1).mean(0), "length one"),
+        (lambda w: F.normalize(w[0], dim=-1), "over the groups"),
+    ],
+    "07_1b.web_box": [
+        (lambda s, b: b[int(s.argmax())], "only the first 20"),
+        (lambda s, b: b[0], "highest score"),
+    ],
+    "07_1a.relation": [
+        (lambda s, v: (s @ s.T - v @ v.T).square().sum(), "not normalised"),
+        (lambda s, v: (F.normalize(s @ s.T, dim=1) - F.normalize(v @ v.T, dim=1)).square().sum(), "sum of absolute values"),
+        (lambda s, v: feature_distillation.relation(s, v).sqrt(), "squared Frobenius"),
+        (lambda s, v: feature_distillation.relation(s, v) / 25, "squared Frobenius"),
+        (lambda s, v: (s - v).abs().sum(), "rho"),
+    ],
+    "07_1a.bag": [
+        (lambda b, g: feature_distillation.bag(b, -g), "negative gap"),
+        (lambda b, g: feature_distillation.bag(b + 1, g), "in the middle"),
+        (lambda b, g: feature_distillation.bag(b, g).reshape(3, 3, 4).transpose(0, 1).reshape(9, 4), "row by row"),
+        (lambda b, g: feature_distillation.bag(b, g + 0.3), "times the width"),
+    ],
+    "07_1a.contrast": [
+        (lambda u, y, s: F.cross_entropy(s * u @ y.T, torch.arange(len(u))), "one direction"),
+        (lambda u, y, s: 2 * feature_distillation.infonce(u, y, s), "the sum of both"),
+        (lambda u, y, s: feature_distillation.infonce(u, y, 1.0), "the scale is missing"),
+        (lambda u, y, s: (u - y).square().sum(), "CE"),
+    ],
+    "07_1a.object_crop": [
+        (lambda b, e, s: torch.cat([b[:2] - 5, b[2:] + 5]), "a square"),
+        (lambda b, e, s: feature_distillation.object_crop(b, e, s) + 40, "leaves the image"),
+        (lambda b, e, s: feature_distillation.object_crop(b, 2 * e, s), "the root of expand"),
+    ],
+    "07_1.ap50": [
+        (lambda s, h, n: detection.ap50(torch.arange(len(s), 0, -1).float(), h, n), "not sorted"),
+        (lambda s, h, n: detection.ap50(s, h, int(h.sum())), "not found at all"),
+        (lambda s, h, n: detection.ap50(s, h, n) / 100, "percent"),
+        (lambda s, h, n: 100 * float(h.mean()), "best precision"),
+        (lambda s, h, n: detection.ap50(s, h, n) if n == 4 else 50.0, "AP50 is 100"),
+    ],
+    "07_1.two_scales": [
+        (lambda b, s, f: F.normalize(f(b), dim=-1), "two crops of every box"),
+        (lambda b, s, f: F.normalize(f(b) + f(torch.cat([b[:, :2] - 20, b[:, 2:] + 20], 1)), dim=-1), "leaves the image"),
+        (lambda b, s, f: f(b) + f(b), "length one"),
+        (lambda b, s, f: F.normalize(f(b) + f((1.5 * b).clamp(0, s)), dim=-1), "same centre"),
+    ],
+    "07_1.fusion": [
+        (lambda p, q, new: detection.fusion(p, q, ~new), "trusted there"),
+        (lambda p, q, new: torch.where(new, p / 3 + 2 * q / 3, 2 * p / 3 + q / 3), "arithmetic"),
+        (lambda p, q, new: F.normalize(detection.fusion(p, q, new), p=1, dim=-1), "normalise"),
+        (lambda p, q, new: (p * q).sqrt(), "base: p"),
+    ],
+    "07_1.distance": [
+        (lambda z, v: detection.distance(z, v) / z.shape[1], "sums over them"),
+        (lambda z, v: detection.distance(z, v) * len(z), "mean over the regions"),
+        (lambda z, v: (z - v).abs().sum(-1).mean(), "length one first"),
+        (lambda z, v: (F.normalize(z, dim=-1) - F.normalize(v, dim=-1)).norm(dim=-1).mean(), "L1"),
+    ],
+    "07_0.overlap": [
+        (lambda a, b: why_distil.overlap(a, b) / (1 + why_distil.overlap(a, b)), "the common part counts once"),
+        (lambda a, b: why_distil.overlap(a, b) - 1e-6, "do not meet"),
+        (lambda a, b: why_distil.overlap(a, b).T, "the shape"),
+        (lambda a, b: why_distil.overlap(a, b).square(), "common area over"),
+    ],
+    "07_0.best_shift": [
+        (lambda s, d: why_distil.best_shift(-s, d), "likes least"),
+        (lambda s, d: float(d[s.argmax(-1)].float().mean(0).norm()), "cancel"),
+        (lambda s, d: why_distil.best_shift(s, d) * 2, "is not right"),
+    ],
+    "07_0.payback": [
+        (lambda n, c, s, i, t: t / (i * n * c), "the difference is saved"),
+        (lambda n, c, s, i, t: t / (n * c - s), "is not right"),
+    ],
+    "07_0.teacher": [
+        (lambda v, t, y: why_distil.teacher_topone(v, t, y) / 100, "percent"),
+        (lambda v, t, y: why_distil.teacher_topone(-v, t, y) + 1, "nearest text"),
+    ],
     "09_1.caption_of": [
         (lambda scene, rng: "a photo", "not better yet"),
         (lambda scene, rng: "", "not empty"),

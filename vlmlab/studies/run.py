@@ -49,7 +49,7 @@ class Adapted:
     record: FitRecord
 
 
-class _Latest:
+class Latest:
     """The latest few things that were costly to make, each made once: panels are threads, and who comes second waits."""
 
     def __init__(self, most: int) -> None:
@@ -69,7 +69,7 @@ class _Latest:
             self._made.clear()
 
 
-_banks, _datasets = _Latest(2), _Latest(6)
+_banks, _datasets = Latest(2), Latest(6)
 
 
 def shared_bank(backbone: str, device: str = "auto") -> FeatureBank:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmlab.widgets.attention_viewer import AttentionViewer
+    from vlmlab.widgets.bag_of_regions import BagOfRegions
     from vlmlab.widgets.cache_surface import CacheSurface
     from vlmlab.widgets.cache_votes import CacheVotes
     from vlmlab.widgets.cam_board import CamBoard
     from vlmlab.widgets.caption_diet import CaptionDiet
     from vlmlab.widgets.context_microscope import ContextMicroscope
     from vlmlab.widgets.descriptor_bars import DescriptorBars
+    from vlmlab.widgets.detection_playground import DetectionPlayground
+    from vlmlab.widgets.distillation_lens import DistillationLens
     from vlmlab.widgets.equation_lens import EquationLens
     from vlmlab.widgets.few_shot_board import FewShotBoard
     from vlmlab.widgets.figures_board import FiguresBoard
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from vlmlab.widgets.phrasebook import Phrasebook
     from vlmlab.widgets.prompt_microscope import PromptMicroscope
     from vlmlab.widgets.prompt_samples import PromptSamples
+    from vlmlab.widgets.proposal_board import ProposalBoard
     from vlmlab.widgets.protocol_box import ProtocolBox
+    from vlmlab.widgets.pseudo_boxes import PseudoBoxInspector
     from vlmlab.widgets.pseudo_labels import PseudoLabels
     from vlmlab.widgets.scale_board import ScaleBoard
     from vlmlab.widgets.section_board import SectionBoard
@@ -41,12 +46,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AttentionViewer": "attention_viewer",
+    "BagOfRegions": "bag_of_regions",
     "CacheSurface": "cache_surface",
     "CacheVotes": "cache_votes",
     "CamBoard": "cam_board",
     "CaptionDiet": "caption_diet",
     "ContextMicroscope": "context_microscope",
     "DescriptorBars": "descriptor_bars",
+    "DetectionPlayground": "detection_playground",
+    "DistillationLens": "distillation_lens",
     "EquationLens": "equation_lens",
     "FewShotBoard": "few_shot_board",
     "FiguresBoard": "figures_board",
@@ -60,7 +68,9 @@ _HOMES = {
     "Phrasebook": "phrasebook",
     "PromptMicroscope": "prompt_microscope",
     "PromptSamples": "prompt_samples",
+    "ProposalBoard": "proposal_board",
     "ProtocolBox": "protocol_box",
+    "PseudoBoxInspector": "pseudo_boxes",
     "PseudoLabels": "pseudo_labels",
     "ScaleBoard": "scale_board",
     "SectionBoard": "section_board",
@@ -77,12 +87,15 @@ _HOMES = {
 
 __all__ = [
     "AttentionViewer",
+    "BagOfRegions",
     "CacheSurface",
     "CacheVotes",
     "CamBoard",
     "CaptionDiet",
     "ContextMicroscope",
     "DescriptorBars",
+    "DetectionPlayground",
+    "DistillationLens",
     "EquationLens",
     "FewShotBoard",
     "FiguresBoard",
@@ -96,7 +109,9 @@ __all__ = [
     "Phrasebook",
     "PromptMicroscope",
     "PromptSamples",
+    "ProposalBoard",
     "ProtocolBox",
+    "PseudoBoxInspector",
     "PseudoLabels",
     "ScaleBoard",
     "SectionBoard",
