@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tests.golden.tiny_clip import golden
 from tests.methods.parity import same, same_gradient
 from vlmlab.errors import VlmlabError
+from vlmlab.learning.fit import fit
 from vlmlab.methods.dense.regions import Regions
 from vlmlab.methods.detection.rkd import (
     RKD,
@@ -83,15 +84,41 @@ def test_the_transfer_is_the_release_s(numbers):
 
 def test_the_distilled_projection_is_frozen_and_the_transfer_learns():
     method = prepared(transfer=True, rkd_epochs=1)
-    frozen = method.transfer.frozen.clone()
-    with LocalRandom(0):
-        method.loss(batch_of(method, [0, 1, 2, 3])).backward()
-    reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    assert reached == {name for name, _ in method.named_parameters()}
-    assert not any("project" in name or "frozen" in name for name in reached)
-    assert torch.equal(frozen, method.transfer.frozen)
-    once = prepared(transfer=True, rkd_epochs=0).transfer.frozen
-    assert not torch.equal(once, frozen)  # the first stage did learn it
+    project = method.student.project
+
+    def reached() -> set[str]:
+        method.zero_grad(set_to_none=True)
+        with LocalRandom(0):
+            method.loss(batch_of(method, [0, 1, 2, 3])).backward()
+        return {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+
+    method.stage = 0
+    student = {name for name, _ in method.named_parameters() if name.startswith("student")}
+    assert reached() == student  # distillation alone
+    with torch.no_grad():
+        project.weight.mul_(0.5)  # a step of the first stage
+    method.stage = 1
+    second = reached()
+    assert second == {name for name, _ in method.named_parameters()} - {
+        f"student.project.{n}" for n in ("weight", "bias")
+    }
+    assert torch.equal(method.transfer.frozen, project.weight) and torch.equal(method.transfer.bias, project.bias)
+    assert len(prepared(transfer=True, rkd_epochs=0).stages(toys.task_for("rkd"))) == 1
+
+
+def test_a_fit_that_stops_between_its_stages_ends_like_an_unbroken_one(tmp_path):
+    task = toys.task_for("rkd").seen_by("open-vocabulary")
+
+    def fitted(checkpoint=None, most=100) -> dict[str, torch.Tensor]:
+        settings = {"transfer": True, "rkd_epochs": 1, "epochs": 1}
+        method, done = RKD(toys.backbone(), RKD.configure(toys.backbone(), **settings)), []
+        fit(method, task, lambda *_: done.append(1), lambda: len(done) >= most, checkpoint, toys.bank())
+        return method.state_dict()
+
+    whole = fitted()
+    assert not torch.equal(whole["transfer.frozen"], fitted(tmp_path / "run", 1)["transfer.frozen"])
+    again = fitted(tmp_path / "run")
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 def test_captions_name_boxes_of_new_classes_too():

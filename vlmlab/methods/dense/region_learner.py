@@ -25,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmlab.methods.dense.boxes import iou, side_by_side
+from vlmlab.methods.dense.boxes import side_by_side
 from vlmlab.methods.dense.crops import SHAPES
 from vlmlab.methods.dense.proposals import CELLS, region_features
+from vlmlab.methods.dense.pseudo_labels import PseudoLabels, matched
 from vlmlab.methods.dense.regions import Regions
 from vlmlab.methods.dense.roi_head import RegionHead
 from vlmlab.methods.dense.two_stage import TwoStage
@@ -152,13 +153,10 @@ class RegionLearner(TwoStage):
         kind = side_by_side([place[truth.labels.to(device)] for truth in truths], base)
         noise = self.random_boxes(len(proposals), device)
         boxes = torch.cat([proposals, own, noise], 1)
-        if not own.shape[1]:  # no object in all of the batch: one that nothing meets
-            own, kind = own.new_zeros(len(own), 1, 4), kind.new_full((len(kind), 1), base)
-        best, which = (iou(boxes, own) * (kind < base)[:, None]).max(-1)
-        labels = torch.where(best >= 0.5, kind.gather(1, which), base)
-        objects = boxes.shape[1] - proposals.shape[1] - noise.shape[1]
+        objects = kind < base
+        labels, _, best = matched(boxes, PseudoLabels(own, kind, objects.float(), objects), base)
         free = best[:, boxes.shape[1] - noise.shape[1] :] < FREE
-        return Labelled(boxes, labels, torch.cat([there, kind[:, :objects] < base, free], 1), best)
+        return Labelled(boxes, labels, torch.cat([there, objects, free], 1), best)
 
     def random_boxes(self, images: int, device) -> Tensor:
         """[images, N, 4]: sides of 0.15 to 0.65 of the input, anywhere in it."""

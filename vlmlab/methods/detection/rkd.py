@@ -20,8 +20,7 @@ says, new ones among them: b(c) is a pseudo box for the name. With `transfer`, t
 What differs from the release, beyond `dense.region_learner`. Its boxes, for distillation and for names, come from MAVL, a
 detector that was pretrained with words; here they are the proposer's best (`distilled` an image), and b(c) is the proposal
 whose crop CLIP finds nearest to the name. It draws boxes and image labels in batches of their own, 1 to 4; here every step has
-both. Its pseudo-box term counts a background column of logit 0, which adds log 2 and no gradient. The first stage of the transfer
-is a fit of its own there.
+both. Its pseudo-box term counts a background column of logit 0, which adds log 2 and no gradient.
 
 Dimensions: R regions, K = `distilled` per image, H width of the hidden layers, C classes, e joint width.
 """
@@ -57,6 +56,12 @@ class WeightTransfer(nn.Module):
         self.register_buffer("bias", bias)
         self.fc1, self.fc2 = nn.Linear(hidden, joint), nn.Linear(joint, hidden)
         self.fc3, self.fc4 = nn.Linear(hidden, residual), nn.Linear(residual, joint)
+
+    @torch.no_grad()
+    def freeze(self, projection: nn.Linear) -> None:
+        """Take the projection as it is now."""
+        self.frozen.copy_(projection.weight)
+        self.bias.copy_(projection.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         weights = self.fc2(F.leaky_relu(self.fc1(self.frozen), LEAK))
@@ -105,25 +110,35 @@ class RKD(RegionLearner):
             names = said([images.caption(i) for i in range(len(images))], self.classes)  # [N, C]
             self.named_boxes = pseudo_boxes(self.regions, self.text, names)
         if config.transfer:
-            self._distil_first(len(images))
-            frozen = self.student.project
-            self.transfer = WeightTransfer(frozen.weight.detach(), frozen.bias.detach()).to(self.backbone.device)
-            self.student.project = nn.Identity()
+            first = self.student.project.requires_grad_(config.rkd_epochs > 0)
+            self.transfer = WeightTransfer(first.weight.detach().clone(), first.bias.detach().clone())
+            self.transfer.to(self.backbone.device)
 
-    def _distil_first(self, images: int) -> None:
-        """The stage whose projection is frozen: `rkd_epochs` of distillation alone."""
-        config, device = self.config, self.backbone.device
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.SGD
-        optimizer = kind(self.student.parameters(), config.lr, weight_decay=config.weight_decay)
-        for _ in range(config.rkd_epochs):
-            for index in torch.randperm(images).to(device).split(config.batch_size):
-                loss = self._distillation(self.regions.at(index))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+    def stages(self, task) -> list:
+        """With `transfer`, distillation alone, whose projection is frozen then; in any case, everything."""
+        images = self.learns_from(task)
+        return [images, images] if self.distils_first else [images]
+
+    @property
+    def distils_first(self) -> bool:
+        """Whether there is a stage of distillation alone."""
+        return self.config.transfer and self.config.rkd_epochs > 0
+
+    @property
+    def distilling(self) -> bool:
+        """Whether it is under way."""
+        return self.distils_first and self.stage == 0
+
+    @property
+    def planned_epochs(self) -> int:
+        return self.config.rkd_epochs if self.distilling else self.config.epochs
 
     def loss(self, batch: Batch) -> Tensor:
         regions = self.regions_of(batch)
+        if self.distilling:
+            return self._distillation(regions)
+        if self.config.transfer:
+            self.transfer.freeze(self.student.project)
         own = self.labelled(batch, regions)
         logits = self.logits_of(self.features(regions.maps, own.boxes)[own.there], self.base_text, learning=True)
         loss = class_loss(logits, own.labels[own.there])
@@ -143,9 +158,11 @@ class RKD(RegionLearner):
         most = min(self.config.distilled, regions.boxes.shape[1])
         there = regions.there[:, :most]
         features = self.features(regions.maps, regions.boxes[:, :most])[there]
-        students = self.student(features, learning=True)
-        if isinstance(self.student.project, nn.Identity):  # the projection is frozen
+        students = self.student.hidden(features, learning=True)
+        if self.config.transfer and not self.distilling:  # the projection is frozen
             students = F.linear(students, self.transfer.frozen, self.transfer.bias)
+        else:
+            students = self.student.project(students)
         return distillation(
             F.normalize(students, dim=-1),
             regions.embeddings[:, :most][there],
@@ -155,9 +172,8 @@ class RKD(RegionLearner):
 
     def logits_of(self, features: Tensor, text: Tensor, learning: bool = False) -> Tensor:
         """[..., C] of features [..., F] and words [C, e]."""
-        embeddings = self.student(features, learning)
-        if self.config.transfer:
-            embeddings = self.transfer(embeddings)
+        hidden = self.student.hidden(features, learning)
+        embeddings = self.transfer(hidden) if self.config.transfer else self.student.project(hidden)
         return self.scale * F.normalize(embeddings, dim=-1) @ text.T
 
     @torch.no_grad()
