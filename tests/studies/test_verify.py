@@ -7,7 +7,7 @@ import pytest
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import registry
 from vlmlab.studies import verify as checks
-from vlmlab.studies.verify import Verdict, claims, judged, verify
+from vlmlab.studies.verify import Verdict, claims, judged, record, verify
 
 
 def test_every_system_of_the_first_chapters_has_a_claim_in_the_survey_s_order():
@@ -90,3 +90,17 @@ def test_names_are_checked_before_anything_is_measured(imitated, monkeypatch):
     with pytest.raises(VlmlabError, match="system 'maple' has no check yet"):
         verify(["tpt", "maple"])
     assert not imitated
+
+
+def test_verdicts_are_kept_in_a_file_line_by_line(tmp_path):
+    path = tmp_path / "verdicts.csv"
+    record([Verdict("tpt", "a claim, in words", {"gain": 1.0}, True)], path)
+    record([Verdict("coop", "first", {}, False, cause="a small world")], path)
+    record([Verdict("coop", "again", {"sd": [1, 2]}, False, inconclusive="too few")], path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["coop", "inconclusive"], ["tpt", "holds"]]
+    assert "again" in lines[1] and "first" not in lines[1] and "too few" in lines[1]
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(VlmlabError, match="no table of verdicts"):
+        record([], tmp_path / "other.csv")
+    assert (tmp_path / "other.csv").read_text() == "a,b\n1,2\n"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vlmlab.cli.options import Json
+from vlmlab.cli.options import Json, path_in
 from vlmlab.cli.output import print_json, say, short, show, work
 from vlmlab.errors import unknown
 
@@ -28,17 +29,27 @@ def verify(
     systems: Annotated[
         list[str] | None, typer.Argument(metavar="SYSTEM", help="Keys of vlmlab systems; default: all of them.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path_in, metavar="PATH", help="CSV file of verdicts; lines of other systems in it stay."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure what each system exists for.
 
     A claim holds, is not reproduced, or its measurement is inconclusive. Exit code 1 if one is not reproduced.
     """
+    from vlmlab.studies.verify import record
     from vlmlab.studies.verify import verify as check
 
     verdicts = []
-    for verdict in check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}")):
+    found = check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}"))
+    if out is not None:
+        record([], out)  # whether it can be written is found out before hours of measuring
+    for verdict in found:
         verdicts.append(verdict)
+        if out is not None:
+            record([verdict], out)
         if not json_:
             shown = verdict.outcome if verdict.holds else verdict.outcome.upper()
             print(f"{shown}  {verdict.system}: {verdict.claim}")

@@ -14,14 +14,19 @@ why. `judged` has the rules for that, which are the same for all systems.
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import importlib
+import io
+import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmlab import __version__
 from vlmlab.errors import VlmlabError
+from vlmlab.files import write_atomically
 from vlmlab.registry import own_systems, registry, unknown_system
 
 
@@ -46,6 +51,9 @@ class Verdict:
         """As `vlmlab verify --json` prints it."""
         return dataclasses.asdict(self) | {"outcome": self.outcome}
 
+
+VERDICTS = "verdicts.csv"
+"""The file of data/measured with the latest verdict on each claim."""
 
 LEAST_CEILING = 20.0
 """Percent. A student cannot show what it took over from a teacher that names fewer true regions of new classes right, nor
@@ -79,6 +87,34 @@ def judged(
         why = f"the difference of {mean:.2f} points lies within the deviation of {deviation:.2f} over {len(differences)} seeds"
     holds = mean > deviation
     return Verdict(system, claim, measured, holds, inconclusive="" if holds else why)
+
+
+def record(verdicts: Sequence[Verdict], path: Path) -> None:
+    """Write verdicts to a CSV file, a line per system; lines of other systems that it has already stay.
+
+    Columns: system, outcome, claim, measured (JSON), why (the likely cause, or why the measurement cannot tell), version.
+    Raises `VlmlabError` if the file is there and holds something else.
+    """
+    columns = ["system", "outcome", "claim", "measured", "why", "version"]
+    rows: dict[str, dict[str, str]] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != columns:
+                raise VlmlabError(f"{path} is no table of verdicts; name another file")
+            rows = {row["system"]: row for row in reader}
+    for one in verdicts:
+        measured = json.dumps(one.measured, ensure_ascii=False)
+        found = (one.system, one.outcome, one.claim, measured, one.inconclusive or one.cause, __version__)
+        rows[one.system] = dict(zip(columns, found, strict=True))
+    order = list(registry())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        sorted(rows.values(), key=lambda row: order.index(row["system"]) if row["system"] in order else len(order))
+    )
+    write_atomically(path, text.getvalue())
 
 
 def claims() -> dict[str, str]:
