@@ -6,11 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= reports/adaptation
+SITE ?= site
 # Processes of `make test` and `make book`, with one thread each. With the kernel that it starts, each may take 3.5 GB of memory.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help environment report lab book shots test torture lint coverage clean
+.PHONY: help environment report lab book shots site test torture lint coverage clean
 
 help:                      ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ book: $(READY)            ## execute all chapters and write them back
 
 shots: $(READY)            ## screenshots of every panel, light, dark and narrow, into reports/shots (needs Chromium)
 	$(BIN)/python -m tests.book.shots reports/shots
+
+site: $(READY)             ## build the book and the reference as a website into site/
+	$(BIN)/python -m vlmlab.book.website $(SITE)
 
 test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.registry import registry
 from vlmlab.studies.table import COLUMNS
+from vlmlab.views.style import STATES
 from vlmlab.widgets import CacheSurface, CacheVotes, DescriptorBars, SectionBoard, VisualPromptBoard, WiseFTFrontier
 from vlmlab.widgets.section_board import board, far_out, frontier
 from vlmlab.widgets.support import cache_over
@@ -315,6 +317,22 @@ def test_families_that_the_table_has_not_keep_the_last_board(live):
         tick.value = False
     panel.wait()
     assert "tick another family" in panel.error
+    panel.close()
+
+
+def test_a_still_board_that_may_be_moved_brings_its_states(live, monkeypatch):
+    monkeypatch.setenv("VLMLAB_STATIC", "1")
+    shown = []
+    monkeypatch.setattr("vlmlab.widgets.panel.display", lambda *what, raw: shown.append(what))
+    panel = CacheVotes(shots=1, beta=4.0)
+    panel._ipython_display_()
+    ((data, about),) = shown
+    held = data[STATES]
+    labels = [label for label, *_ in held["states"]]
+    assert labels == ["0", "1", "3", "4", "5.5", "10", "20"] and labels[held["at"]] == "4" and held["name"] == "beta"
+    addresses = [address for _, address, _ in held["states"]]
+    assert len(set(addresses)) == 7 and addresses[3].endswith(base64.b64encode(data["image/png"]).decode())
+    assert panel.beta.value == 4.0 and about["image/png"]["alt"] == held["states"][3][2]
     panel.close()
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from nbformat import NotebookNode, from_dict
 from PIL import Image
 
+from vlmlab.views.style import STATES
+
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -85,7 +87,18 @@ def _tidy(output: NotebookNode, count: int | None) -> NotebookNode:
             if "image/png" in output.metadata:
                 output.metadata[kind] = output.metadata.pop("image/png")
         data[kind] = base64.b64encode(content).decode()
+    if STATES in data:
+        data[STATES]["states"] = [[label, _address(address), alt] for label, address, alt in data[STATES]["states"]]
     return output
+
+
+def _address(image: str) -> str:
+    """An image in an address ("data:image/png;base64,..."), smaller."""
+    start, _, content = image.partition(",")
+    if start != "data:image/png;base64":
+        return image
+    kind, made = smaller(base64.b64decode(content))
+    return f"data:{kind};base64,{base64.b64encode(made).decode()}"
 
 
 def smaller(png: bytes) -> tuple[str, bytes]:

@@ -135,6 +135,12 @@ class Still(Figure):
         return {"image/png": buffer.getvalue(), "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
+STATES = "application/vnd.vlmlab.states+json"
+"""The type of an output with the states of a panel, beside the image of its present one: front ends do not know it and show that
+image; the website makes a slider of it. {"name": what is moved, "at": which of the states is the present one, "states": [[label,
+address of an image ("data:image/png;base64,..."), alternative text], ...]}."""
+
+
 def figure(width: float = 6.4, height: float = 4.0) -> Still:
     """An empty figure in inches, made without pyplot, so that none stays open behind the reader's back."""
     return Still(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")

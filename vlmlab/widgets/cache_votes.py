@@ -24,6 +24,7 @@ class CacheVotes(Panel):
     """Choose a test image, shots, alpha and beta: the cache fades where it has no say, and the bars add up the rest."""
 
     title = "Cache votes"
+    moved = ("beta", (0.0, 1.0, 3.0, 5.5, 10.0, 20.0))
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ the work runs in the calling thread and an error is raised; live, it becomes one
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import os
@@ -24,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 import numpy as np
@@ -35,6 +36,7 @@ from PIL import Image
 
 from vlmlab.datasets.image_set import read_picture
 from vlmlab.errors import VlmlabError
+from vlmlab.views.style import STATES
 from vlmlab.watch import Stopped, watching
 from vlmlab.widgets.clickable import Clickable, Thumbnails
 from vlmlab.widgets.look import LOOK
@@ -80,6 +82,8 @@ class Panel:
     title = ""
     controls: list[Any]
     views: list[Any]
+    moved: ClassVar[tuple[str, tuple]] = ("", ())
+    """The control that a still of this panel can be moved by, an attribute, and its values there: few, since each is an image."""
 
     def __init__(self) -> None:
         self._requests = 0  # the number of the latest request
@@ -255,9 +259,32 @@ class Panel:
     def _ipython_display_(self) -> None:
         if static_only():
             self.wait()  # a still image is shown once, so it must be of the first answer
-            display(Markdown(f"*{self.error}*") if self.error else self.static())
+            if self.error:
+                display(Markdown(f"*{self.error}*"))
+            elif not self.moved[0]:
+                display(self.static())
+            else:
+                display(*self._movable(), raw=True)
         else:
             display(self.box)
+
+    def _movable(self) -> tuple[dict, dict]:
+        """(data, metadata) of the present state as an image, and beside it those that the values of `moved` give."""
+        name, values = self.moved
+        control, shown = getattr(self, name), self.static()
+        data, about = shown._repr_mimebundle_()
+        present, states = control.value, []
+        values = [value for value in values if value in getattr(control, "options", values)]
+        for value in dict.fromkeys([*(v for v in values if v < present), present, *(v for v in values if v > present)]):
+            control.value = value
+            self.wait()
+            one, told = self.static()._repr_mimebundle_()
+            address = f"data:image/png;base64,{base64.b64encode(one['image/png']).decode()}"
+            states.append([f"{value:g}", address, told["image/png"]["alt"]])
+        control.value = present
+        self.wait()
+        at = [label for label, *_ in states].index(f"{present:g}")
+        return data | {STATES: {"name": control.description, "at": at, "states": states}}, about
 
     def close(self) -> None:
         """Close every widget and the worker; closing twice does no harm."""

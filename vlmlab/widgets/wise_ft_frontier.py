@@ -20,6 +20,7 @@ class WiseFTFrontier(Panel):
     """Fine-tunes once, then measures every mixing weight; the slider marks one of them."""
 
     title = "WiSE-FT frontier"
+    moved = ("alpha", ALPHAS)
 
     def __init__(
         self,
