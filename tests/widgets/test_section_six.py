@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 
 import matplotlib.pyplot as plt
@@ -323,7 +322,7 @@ def test_families_that_the_table_has_not_keep_the_last_board(live):
 def test_a_still_board_that_may_be_moved_brings_its_states(live, monkeypatch):
     monkeypatch.setenv("VLMLAB_STATIC", "1")
     shown = []
-    monkeypatch.setattr("vlmlab.widgets.panel.display", lambda *what, raw: shown.append(what))
+    monkeypatch.setattr("vlmlab.widgets.panel.display", lambda data, metadata, raw: shown.append((data, metadata)))
     panel = CacheVotes(shots=1, beta=4.0)
     panel._ipython_display_()
     ((data, about),) = shown
@@ -331,7 +330,7 @@ def test_a_still_board_that_may_be_moved_brings_its_states(live, monkeypatch):
     labels = [label for label, *_ in held["states"]]
     assert labels == ["0", "1", "3", "4", "5.5", "10", "20"] and labels[held["at"]] == "4" and held["name"] == "beta"
     addresses = [address for _, address, _ in held["states"]]
-    assert len(set(addresses)) == 7 and addresses[3].endswith(base64.b64encode(data["image/png"]).decode())
+    assert len(set(addresses)) == 7 and addresses[3].endswith(data["image/png"])
     assert panel.beta.value == 4.0 and about["image/png"]["alt"] == held["states"][3][2]
     panel.close()
 

@@ -264,7 +264,8 @@ class Panel:
             elif not self.moved[0]:
                 display(self.static())
             else:
-                display(*self._movable(), raw=True)
+                data, about = self._movable()
+                display(data, metadata=about, raw=True)
         else:
             display(self.box)
 
@@ -281,6 +282,7 @@ class Panel:
             one, told = self.static()._repr_mimebundle_()
             address = f"data:image/png;base64,{base64.b64encode(one['image/png']).decode()}"
             states.append([f"{value:g}", address, told["image/png"]["alt"]])
+        data["image/png"] = base64.b64encode(data["image/png"]).decode()
         control.value = present
         self.wait()
         at = [label for label, *_ in states].index(f"{present:g}")
