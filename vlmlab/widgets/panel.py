@@ -36,7 +36,7 @@ from PIL import Image
 
 from vlmlab.datasets.image_set import read_picture
 from vlmlab.errors import VlmlabError
-from vlmlab.views.style import STATES
+from vlmlab.views.style import STATES, Still
 from vlmlab.watch import Stopped, watching
 from vlmlab.widgets.clickable import Clickable, Thumbnails
 from vlmlab.widgets.look import LOOK
@@ -272,14 +272,14 @@ class Panel:
     def _movable(self) -> tuple[dict, dict]:
         """(data, metadata) of the present state as an image, and beside it those that the values of `moved` give."""
         name, values = self.moved
-        control, shown = getattr(self, name), self.static()
-        data, about = shown._repr_mimebundle_()
+        control = getattr(self, name)
+        data, about = _bundle(self.static())
         present, states = control.value, []
-        values = [value for value in values if value in getattr(control, "options", values)]
+        values = tuple(value for value in values if value in getattr(control, "options", values))
         for value in dict.fromkeys([*(v for v in values if v < present), present, *(v for v in values if v > present)]):
             control.value = value
             self.wait()
-            one, told = self.static()._repr_mimebundle_()
+            one, told = _bundle(self.static())
             address = f"data:image/png;base64,{base64.b64encode(one['image/png']).decode()}"
             states.append([f"{value:g}", address, told["image/png"]["alt"]])
         data["image/png"] = base64.b64encode(data["image/png"]).decode()
@@ -298,6 +298,12 @@ class Panel:
             self._worker.shutdown(wait=False, cancel_futures=True)
         for widget in _all(self.box):
             widget.close()
+
+
+def _bundle(figure: Figure) -> tuple[dict, dict]:
+    """(data, metadata) that a front end gets of a figure of `views`."""
+    assert isinstance(figure, Still)
+    return figure._repr_mimebundle_()
 
 
 def _all(widget: widgets.Widget) -> list[widgets.Widget]:

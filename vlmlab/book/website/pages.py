@@ -176,7 +176,8 @@ def _systems(book: Sequence[Chapter]) -> str:
     known, told = claims(), {}
     file = data_path("measured", VERDICTS)
     if file.is_file():
-        told = {row.system: row.outcome for row in pd.read_csv(file).itertuples()}
+        table = pd.read_csv(file)
+        told = dict(zip(table.system.astype(str), table.outcome.astype(str), strict=True))
     lines = [
         "# Systems",
         "",
