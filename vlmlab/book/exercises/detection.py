@@ -51,10 +51,11 @@ def _ap50(answer) -> None:
 
 
 def two_scales(boxes, side, encode):
-    total = 0
+    seen = []
     for scale in (1.0, 1.5):
         centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, scale * (boxes[:, 2:] - boxes[:, :2]) / 2
-        total = total + encode(torch.cat([centre - half, centre + half], 1).clamp(0, side))
+        seen.append(encode(torch.cat([centre - half, centre + half], 1).clamp(0, side)))
+    total = seen[0] + seen[1]
     return total / total.norm(dim=-1, keepdim=True)
 
 
