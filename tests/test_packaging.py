@@ -23,11 +23,10 @@ from vlmlab.errors import VlmlabError
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-IMPORTED_AS = {"open_clip": "open-clip-torch", "PIL": "pillow", "sklearn": "scikit-learn"}
+IMPORTED_AS = {"open_clip": "open-clip-torch", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}
 """Modules that are called otherwise than their package, in which a dash, a dot and an underscore are the same."""
 
 NOT_IMPORTED = {
-    "scikit-image": "its photographs are read as files (vlmlab.datasets.photographs)",
     "jupyterlab": "run as a program by `vlmlab lab`",
     "ipykernel": "the kernel in which chapters and reports run",
 }
