@@ -47,7 +47,7 @@ class BagOfRegions(Panel):
         self.controls = [self.proposal, self.draw, self.gap, self.chance, *self.chooser.widgets]
         self.views = [self.chart, self.note]
         self.answer: dict[str, Any] = Waiting()
-        self._teacher = None
+        self._teacher: Any = None
         super().__init__()
         for control in (self.proposal, self.draw, self.gap, self.chance):
             control.observe(self.guarded(lambda change: self.look()), "value")
