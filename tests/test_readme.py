@@ -18,17 +18,28 @@ from vlmlab.studies.table import read_table
 from vlmlab.testing import contract as contracts
 from vlmlab.testing import toys
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SYSTEMS = (ROOT / "notebooks" / "SYSTEMS.md").read_text(encoding="utf-8")
 
 
-def test_the_taxonomy_in_the_readme_is_the_one_that_the_code_prints():
-    shown = README.split("python -m vlmlab.registry -->\n", 1)[1].split("\n<!-- end of systems", 1)[0]
+def test_the_taxonomy_of_the_book_is_the_one_that_the_code_prints():
+    shown = SYSTEMS.split("python -m vlmlab.registry -->\n", 1)[1].split("\n<!-- end of systems", 1)[0]
     assert shown == as_markdown()
 
 
-def test_the_measured_table_in_the_readme_is_what_the_committed_results_say():
-    shown = README.split("python -m vlmlab.studies.table -->\n", 1)[1].split("\n<!-- end of measured", 1)[0]
+def test_the_measured_table_of_the_book_is_what_the_committed_results_say():
+    shown = SYSTEMS.split("python -m vlmlab.studies.table -->\n", 1)[1].split("\n<!-- end of measured", 1)[0]
     assert shown == measured_as_markdown(read_table())
+
+
+def test_the_readme_counts_right_and_its_links_and_images_are_there():
+    count = len([info for info in registry.registry().values()])
+    chapters = len(list((ROOT / "notebooks").glob("[0-9]*.ipynb")))
+    assert f"{count} systems" in README and f"{chapters} chapters" in README
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).is_file(), target
+    assert (ROOT / "data" / "moving.gif").stat().st_size < 2 * 2**20
 
 
 @pytest.fixture
@@ -54,7 +65,7 @@ def test_the_new_system_of_the_readme_is_one(own, tmp_path):
 def commands() -> list[str]:
     blocks = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    lines += re.findall(r"`(vlmlab [a-z][^`]+)`", README)
+    lines += re.findall(r"`(vlmlab [a-z][^`]+)`", README + SYSTEMS)
     return sorted({" ".join(line.split()) for line in lines if line.startswith("vlmlab ")})
 
 

@@ -84,7 +84,7 @@ def files() -> list[Path]:
         *code,
         *sorted((ROOT / "notebooks").rglob("*.ipynb")),
         *sorted(ROOT.glob("*.md")),
-        ROOT / "notebooks/README.md",
+        *sorted((ROOT / "notebooks").glob("*.md")),
     ]
 
 

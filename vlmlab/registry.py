@@ -2,7 +2,7 @@
 
 `registry()` lists every system without importing one (a listing must not wait for torch): it reads the literal
 arguments of the decorators from the source files. `load_system(key)` then imports the one file that is needed.
-Notebooks, the README and the command line all print this table; nobody types it twice. A class that is registered in a
+Notebooks, notebooks/SYSTEMS.md and the command line all print this table; nobody types it twice. A class that is registered in a
 notebook or in a user's own module joins the table the moment its decorator runs.
 """
 
@@ -172,7 +172,7 @@ def unknown_system(key: str) -> VlmlabError:
 
 
 def as_markdown() -> str:
-    """The taxonomy as the table that the README shows."""
+    """The taxonomy as the table that notebooks/SYSTEMS.md shows."""
     lines = ["| key | system | year | survey | setup | learns | paper |", "|---|---|---|---|---|---|---|"]
     for row in registry().values():
         name = row.title + (" (extra)" if row.status == "extra" else "")

@@ -10,7 +10,13 @@ from playwright.sync_api import sync_playwright
 from tests.book.lab import FLAGS, LATER, chromium, has_images, opened, run_all, serving
 
 PANEL = ".vlmlab-SegmentationPlayground"
-LISTS = ("cat", "cat, sky", "cat, sky, grass", "cat, sky, grass, car, tree", "sky, water, bird, tree, ship")
+LISTS = (
+    "mushroom, sky",
+    "mushroom, book",
+    "mushroom, book, sand",
+    "umbrella, newspaper, sand",
+    "book, sand, water, grass",
+)
 WIDE, SECONDS, COLOURS, MOST_KB = 900, 1.6, 96, 2048
 
 

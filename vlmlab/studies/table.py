@@ -168,7 +168,7 @@ def mean_gains(rows: pd.DataFrame) -> tuple[pd.Series, list[str]]:
 
 
 def as_markdown(found: pd.DataFrame) -> str:
-    """A table of results, summed up for the README: one line per system that classifies, gains in points.
+    """A table of results, summed up for notebooks/SYSTEMS.md: one line per system that classifies, gains in points.
 
     There is a column of `mean_gains` per number of shots, for new classes, and for other styles; its title says over how many
     datasets. Parameters and seconds of the processor are those of the most shots on all classes.
