@@ -89,8 +89,8 @@ def test_states_of_a_panel_become_a_board_that_is_small_and_complete():
 
 def test_every_system_stands_in_the_index_and_on_a_sheet():
     made = pages.pages(BOOK)
-    for key, info in registry().items():
-        assert f"`{key}`" in made["systems.md"] and f"## {info.name}" in made[f"sheets/{info.family}.md"]
+    for info in registry().values():
+        assert f"**{info.name}**" in made["systems.md"] and f"## {info.name}" in made[f"sheets/{info.family}.md"]
     words, equations = pages.idea(registry()["tip_adapter"])
     assert "cache" in words and equations.startswith("K = n(")
     assert pages.chapter_of("tip_adapter", BOOK).number == "06_4"

@@ -119,9 +119,8 @@ def _one_title(cells: list[dict]) -> None:
 
 def _say_how_to_run(cells: list[dict], name: str) -> None:
     note = (
-        "\n\n```{tip}\nRun this chapter: `vlmlab lab`, then open `"
-        + name
-        + "`. What stands still here as a picture of a panel moves there.\n```\n"
+        "\n\n```{admonition} Run this chapter\n:class: tip\n"
+        f"`vlmlab lab` opens the book; there choose `{name}`. Panels that stand still here move there.\n```\n"
     )
     cells[0]["source"] = _text(cells[0]) + note
 

@@ -44,4 +44,5 @@ html_theme_options = {
     "logo": {"text": "vlmlab"},
     "secondary_sidebar_items": ["page-toc"],
 }
+html_sidebars = {name: [] for name in ("map", "systems", "measured", "glossary", "syllabus")}  # they stand alone
 html_show_sourcelink = html_copy_source = False

@@ -182,18 +182,19 @@ def _systems(book: Sequence[Chapter]) -> str:
         "# Systems",
         "",
         "Every system of the registry, in the survey's order. *Claim* is what the system exists for, and what became of it when it was",
-        "last measured here with three seeds (`vlmlab verify`).",
+        "last measured here (`vlmlab verify`). Files are below `vlmlab/methods`.",
         "",
-        "| system | survey | paper | chapter | file | claim | outcome |",
-        "|---|---|---|---|---|---|---|",
+        "| system | survey | chapter | claim | outcome |",
+        "|---|---|---|---|---|",
     ]
     for key, info in registry().items():
         chapter = chapter_of(key, book)
         where = f"[{chapter.title.partition(' · ')[0]}](notebooks/{chapter.path.name})" if chapter else ""
-        path = info.module.replace(".", "/") + ".py"
+        file_name = f"{info.family}/{info.module.rpartition('.')[2]}.py"
         outcome = told.get(key, "not measured yet") if key in known else ""
+        extra = ", extra" if info.status == "extra" else ""
         lines.append(
-            f"| **{info.name}** `{key}`{' (extra)' if info.status == 'extra' else ''} | {info.section} | {_paper(info)} | {where} | `{path}` "
+            f"| **{info.name}** {_paper(info)}{extra} `{file_name}` | {info.section} | {where} "
             f"| {_cell(known.get(key, ''))} | {outcome} |"
         )
     return "\n".join(lines) + "\n"
