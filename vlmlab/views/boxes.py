@@ -88,7 +88,7 @@ def scenes_with_boxes(rows: Sequence[Mapping], columns: int = 4, legend: Mapping
     `legend` is {what: colour}, below.
     """
     lines = -(-len(rows) // columns)
-    fig = figure(2.35 * columns, 2.55 * lines + (0.3 if legend else 0))
+    fig = figure(2.35 * columns, 2.65 * lines + (0.35 if legend else 0.1))
     grid = fig.subplots(lines, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
