@@ -118,7 +118,7 @@ def contact_sheet(
 ) -> Figure:
     """Small images in rows with a word under each; `colours` (optional) tint the words."""
     rows = -(-len(pixels) // columns)
-    fig = figure(1.25 * columns, 1.45 * rows)
+    fig = figure(1.25 * columns, 1.55 * rows)
     grid = fig.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
