@@ -44,5 +44,7 @@ html_theme_options = {
     "logo": {"text": "vlmlab"},
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {name: [] for name in ("map", "systems", "measured", "glossary", "syllabus")}  # they stand alone
+# They stand alone; and a page of the reference is found by search and by its summary tables: a tree of all modules beside each
+# would take most of the time that the site takes.
+html_sidebars = {name: [] for name in ("map", "systems", "measured", "glossary", "syllabus", "api/**")}
 html_show_sourcelink = html_copy_source = False
