@@ -210,7 +210,7 @@ def test_the_metadata_of_a_wheel(wheel):
     assert found.version == __version__ and found.metadata["Requires-Python"] == ">=3.11"
     versions = {line.rpartition(" ")[2] for line in found.metadata.get_all("Classifier") if "Python :: 3." in line}
     assert versions == {"3.11", "3.12", "3.13"}
-    assert set(found.metadata.get_all("Provides-Extra")) == {"book", "sweep", "test"}
+    assert set(found.metadata.get_all("Provides-Extra")) == {"book", "site", "sweep", "test"}
     kept = set(state(wheel))
     assert {
         "vlmlab/py.typed",

@@ -362,7 +362,7 @@ def test_words_are_found_in_a_scene(panels):
     panels.wait_for_function(
         "() => document.querySelectorAll('.vlmlab-SegmentationPlayground .vlmlab-shown img').length === 5"  # image, winner, one per word
     )
-    assert "At the point" in panels.locator(".vlmlab-SegmentationPlayground").inner_text()
+    assert "at the point" in panels.locator(".vlmlab-SegmentationPlayground").inner_text()
 
 
 def test_shots_move_and_the_last_position_counts(panels):

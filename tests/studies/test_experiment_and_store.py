@@ -334,10 +334,11 @@ def test_a_standard_dataset_belongs_to_its_files_too(tmp_path, changed):
 
 def test_the_places_of_the_standard_datasets_are_those_that_are_read():
     from vlmlab.datasets.scenes import SCENES
+    from vlmlab.datasets.segmented import SEGMENTED
     from vlmlab.datasets.sources import PLACES
     from vlmlab.datasets.standard import AIRCRAFT_OF_COOP, STANDARD
 
-    assert set(PLACES) == {*STANDARD, *SCENES}
+    assert set(PLACES) == {*STANDARD, *SCENES, *SEGMENTED}
     for name, how in STANDARD.items():
         assert how.layout.partition("/")[0] in PLACES[name]
         assert how.coop is None or how.coop[0] in PLACES[name]

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmlab.errors import unknown
+from vlmlab.randomness import LocalRandom
 from vlmlab.studies.directions.encoded import accuracy, encoded
 from vlmlab.studies.run import shared_bank
 from vlmlab.world.captions import COLOURED, ON, OPENINGS, PAIRS, caption, with_article
@@ -148,8 +149,7 @@ def trained(
     vocabulary = {
         word for i in range(len(images.scenes)) for _ in range(4) for word in _said(texts, images, i, rng).split()
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with LocalRandom(seed):
         tower = Tower(sorted(vocabulary))
     optimizer = torch.optim.AdamW(tower.parameters(), lr=3e-3, weight_decay=0.01)
     curve = []
