@@ -1,4 +1,4 @@
-"""`python -m vlmlab.book.website OUT` builds the site."""
+"""`python -m vlmlab.book.website OUT` builds the site; with `--reference`, the pages of the docstrings, too (many minutes)."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from vlmlab.errors import VlmlabError
 
 if __name__ == "__main__":
     try:
-        build(Path(sys.argv[1] if len(sys.argv) > 1 else "site"))
+        folders = [given for given in sys.argv[1:] if given != "--reference"]
+        build(Path(folders[0] if folders else "site"), reference="--reference" in sys.argv)
     except VlmlabError as error:
         sys.exit(f"vlmlab: {error}")

@@ -24,11 +24,11 @@ PACKAGE = HERE.parents[1]
 TOOLS = ("sphinx", "myst_nb", "pydata_sphinx_theme", "autodoc2", "sphinxcontrib.katex", "sphinx_copybutton")
 
 
-def build(out: Path, reference: bool = True, echo=print) -> dict[str, float]:
+def build(out: Path, reference: bool = False, echo=print) -> dict[str, float]:
     """Build the site into the folder `out`, replacing what it held; gives its pages, megabytes and the seconds that it took.
 
     Args:
-        reference: with the pages of the package's docstrings, which take most of the time.
+        reference: with the pages of the package's docstrings, which take many minutes.
 
     Raises:
         VlmlabError: the tools of the extra `[site]` are not installed, Sphinx warned of something, or a link is dead.
