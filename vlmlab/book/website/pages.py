@@ -31,7 +31,7 @@ PARTS = {
     "08": "Performance",
     "09": "Future directions",
 }
-WIDE, HIGH, GAP, DOWN = 210, 40, 40, 16  # a box of the map, and the space to the next one, in pixels
+WIDE, HIGH, GAP, DOWN = 158, 36, 24, 12  # a box of the map, and the space to the next one, in pixels
 
 
 def pages(book: Sequence[Chapter], reference: bool = True) -> dict[str, str]:
@@ -134,10 +134,10 @@ def drawing(book: Sequence[Chapter]) -> str:
     for chapter in book:
         x, y = place[chapter.number]
         number, _, title = chapter.title.partition(" · ")
-        said = textwrap.shorten(title.partition(":")[0], 26, placeholder=" ...")
+        said = textwrap.shorten(title.partition(":")[0], 19, placeholder=" ...")
         parts.append(
             f'<a href="notebooks/{chapter.path.stem}.html"><rect x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" rx="4"/>'
-            f'<text x="{x + 8}" y="{y + 25}">{number} {said}</text></a>'
+            f'<text x="{x + 8}" y="{y + 23}">{number} {said}</text></a>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -191,7 +191,7 @@ def _systems(book: Sequence[Chapter]) -> str:
         chapter = chapter_of(key, book)
         where = f"[{chapter.title.partition(' · ')[0]}](notebooks/{chapter.path.name})" if chapter else ""
         file_name = f"{info.family}/{info.module.rpartition('.')[2]}.py"
-        outcome = told.get(key, "not measured yet") if key in known else ""
+        outcome = told.get(key, "no verdict on file") if key in known else ""
         extra = ", extra" if info.status == "extra" else ""
         lines.append(
             f"| **{info.name}** {_paper(info)}{extra} `{file_name}` | {info.section} | {where} "
