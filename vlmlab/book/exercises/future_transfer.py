@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmlab.book.exercise import NotStarted, Wrong, ask, exercise
 from vlmlab.studies.directions import descriptions, marks, test_time, unlabelled
-from vlmlab.studies.directions.encoded import Encoded, Rule, encoded
+from vlmlab.studies.directions.encoded import Encoded, Rule, encoded, encoded_pixels
 from vlmlab.world.captions import description, with_article
 
 HIDDEN = 7193
@@ -163,6 +163,6 @@ def _mark(answer) -> str:
             raise Wrong(f"an image of uint8 {list(picture.pixels.shape)} is wanted, as it came.")
         given.append(one)
     words = marks.words(found.classes)
-    own = marks.followed(marks.encoded_pixels(np.stack(given)), found, words)[1]
+    own = marks.followed(encoded_pixels(np.stack(given)), found, words)[1]
     base = marks.followed(marks.features(found, "blur"), found, words)[1]
     return won(own, base, "percent of the marked objects named first", "blurring what is outside")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vlmlab.errors import unknown
 from vlmlab.randomness import LocalRandom
-from vlmlab.studies.directions.encoded import accuracy, encoded
+from vlmlab.studies.directions.encoded import accuracy, encoded, encoded_pixels
 from vlmlab.studies.run import shared_bank
 from vlmlab.world.captions import COLOURED, ON, OPENINGS, PAIRS, caption, with_article
 from vlmlab.world.mixture import SHOWN, STYLES
@@ -57,13 +57,7 @@ def locked(count: int = 1500, seed: int = 0) -> Locked:
     """So many scenes as pretraining shows them, encoded by micro-vit."""
     rng = np.random.default_rng([5, seed])
     scenes = tuple(sample_scene(rng, pool=SHOWN, styles=STYLES) for _ in range(count))
-    backbone = shared_bank("micro-vit").backbone
-    with torch.no_grad():
-        parts = [
-            backbone.encode_image(backbone.preprocess(np.stack([render(s).pixels for s in scenes[i : i + 100]])))
-            for i in range(0, count, 100)
-        ]
-    return Locked(scenes, F.normalize(torch.cat(parts).float(), dim=-1))
+    return Locked(scenes, encoded_pixels(np.stack([render(scene).pixels for scene in scenes])))
 
 
 def everything(scene: Scene, rng: np.random.Generator, invented: float = 0.0) -> str:

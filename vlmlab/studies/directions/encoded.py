@@ -9,6 +9,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -76,3 +78,11 @@ def encoded(dataset: str, backbone: str = "micro-vit") -> Encoded:
     features = F.normalize(bank.features(data.test), dim=-1)
     scale = float(bank.backbone.logit_scale)
     return Encoded(dataset, features, zero.classifier, scale, data.test.labels, data.test, tuple(data.classes))
+
+
+@torch.no_grad()
+def encoded_pixels(pixels: np.ndarray, backbone: str = "micro-vit") -> Tensor:
+    """Unit features [n, e] of images uint8 [n, S, S, 3] that belong to no dataset, such as drawings of one experiment."""
+    tower = shared_bank(backbone).backbone
+    chunks = np.array_split(pixels, -(-len(pixels) // 100))
+    return F.normalize(torch.cat([tower.encode_image(tower.preprocess(chunk)) for chunk in chunks]).float(), dim=-1)

@@ -16,11 +16,10 @@ import dataclasses
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vlmlab.errors import unknown
-from vlmlab.studies.run import shared_bank
+from vlmlab.studies.directions.encoded import encoded_pixels
 from vlmlab.world.painter import render
 from vlmlab.world.palette import COLOURS, STUFF
 from vlmlab.world.scene import TEXTURES, Scene, SceneObject
@@ -65,12 +64,9 @@ def album(individuals: int = 40, draws: int = 8, differ: str = "everything", see
     return Album(np.stack(pixels), torch.tensor(who), torch.tensor(kind))
 
 
-@torch.no_grad()
 def features(found: Album) -> Tensor:
     """Unit features [n, e] of micro-vit."""
-    backbone = shared_bank("micro-vit").backbone
-    chunks = np.array_split(found.pixels, -(-len(found.pixels) // 100))
-    return F.normalize(torch.cat([backbone.encode_image(backbone.preprocess(c)) for c in chunks]).float(), dim=-1)
+    return encoded_pixels(found.pixels)
 
 
 def ranked(f: Tensor, found: Album) -> dict[str, float]:

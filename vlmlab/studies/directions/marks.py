@@ -14,11 +14,11 @@ import dataclasses
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from vlmlab.errors import unknown
+from vlmlab.studies.directions.encoded import encoded_pixels
 from vlmlab.studies.run import shared_bank
 from vlmlab.world.captions import PAIRS, with_article
 from vlmlab.world.objects import names
@@ -86,14 +86,6 @@ def features(found: TwoObjects, mark: str = "circle", **look) -> Tensor:
     """Unit features [n, e] of the scenes with their mark; `look` is that of `marked`."""
     pairs = zip(found.pictures, found.boxes, strict=True)
     return encoded_pixels(np.stack([marked(picture.pixels, box, mark, **look) for picture, box in pairs]))
-
-
-@torch.no_grad()
-def encoded_pixels(pixels: np.ndarray) -> Tensor:
-    """Unit features [n, e] of images uint8 [n, S, S, 3]."""
-    backbone = shared_bank("micro-vit").backbone
-    chunks = np.array_split(pixels, -(-len(pixels) // 100))
-    return F.normalize(torch.cat([backbone.encode_image(backbone.preprocess(c)) for c in chunks]).float(), dim=-1)
 
 
 @torch.no_grad()

@@ -7,11 +7,6 @@ from vlmlab.studies.verify._boxes import detected, mean_of
 
 claim = "after the same pretraining, a tower that saw cropped positions names regions better than one that saw the whole grid"
 
-cause = (
-    "a few hundred images for a few seconds, from a tower that was pretrained on whole images; the paper pretrains from the start, "
-    "on billions"
-)
-
 
 def measure() -> Verdict:
     """tableau, three seeds, 235 test images; percent of true boxes named right by tokens pooled in them, all 47 names at once.
