@@ -73,6 +73,48 @@ def test_one_rule_says_what_cannot_be_told(differences, ceilings, outcome, why):
     assert verdict.measured["own"] == 1.0 and verdict.holds == (outcome == "holds")
 
 
+@pytest.mark.parametrize(
+    ("differences", "besides", "outcome"),
+    [
+        ({"new": [3.0, 4.0], "base": [1.0, 1.2]}, True, "holds"),
+        ({"new": [3.0, 4.0], "base": [1.0, 1.2]}, False, "not reproduced"),
+        ({"new": [3.0, 4.0], "base": [-1.0, 2.0]}, True, "inconclusive"),
+        ({"new": [-3.0, -4.0], "base": [-1.0, 2.0]}, True, "not reproduced"),
+    ],
+)
+def test_of_several_differences_each_must_hold(differences, besides, outcome):
+    verdict = judged("coop", "a claim", {}, differences, besides=besides)
+    assert verdict.outcome == outcome
+    assert {"difference_new", "difference_base_sd"} <= verdict.measured.keys()
+    assert verdict.inconclusive == (
+        "the difference of base, 0.50 points lies within the deviation of 2.12 over 2 seeds"
+        if outcome == "inconclusive"
+        else ""
+    )
+
+
+def test_experiments_of_checks_are_kept_in_a_store_and_not_run_again(tmp_path, monkeypatch):
+    from vlmlab.studies.store import ResultStore
+    from vlmlab.studies.verify import _measure
+
+    run = []
+    monkeypatch.setattr(
+        _measure, "run_experiment", lambda experiment: run.append(experiment.seed) or {"metrics": {"accuracy": 50.0}}
+    )
+
+    def measure():
+        rows = _measure.results("zero_shot", "digits", 0, seeds=(1, 2))
+        return Verdict("coop", "a claim", {"accuracy": rows[1]["metrics"]["accuracy"]}, True)
+
+    monkeypatch.setattr(checks.importlib, "import_module", lambda name: SimpleNamespace(measure=measure))
+    for _ in range(2):
+        _measure._result.cache_clear()  # as another process has it
+        (verdict,) = verify(["coop"], store=ResultStore(tmp_path))
+        assert verdict.measured == {"accuracy": 50.0} and checks.store_of_checks.get() is None
+    assert run == [1, 2] and len(ResultStore(tmp_path)) == 2
+    _measure._result.cache_clear()
+
+
 def test_one_seed_is_no_verdict():
     with pytest.raises(ValueError, match="at least two seeds"):
         judged("coop", "a claim", {}, [3.0])

@@ -33,17 +33,27 @@ def verify(
         Path | None,
         typer.Option(parser=path_in, metavar="PATH", help="CSV file of verdicts; lines of other systems in it stay."),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_in, metavar="PATH", help="Folder of results: experiments that it holds are not run again."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure what each system exists for.
 
     A claim holds, is not reproduced, or its measurement is inconclusive. Exit code 1 if one is not reproduced.
     """
+    from vlmlab.studies.store import ResultStore
     from vlmlab.studies.verify import record
     from vlmlab.studies.verify import verify as check
 
     verdicts = []
-    found = check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}"))
+    results = ResultStore(store) if store else None
+    if results:
+        results.prepare()
+    found = check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}"), store=results)
     if out is not None:
         record([], out)  # whether it can be written is found out before hours of measuring
     for verdict in found:

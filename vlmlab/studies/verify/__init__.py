@@ -21,6 +21,7 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from vlmlab import __version__
 from vlmlab.errors import VlmlabError
 from vlmlab.files import write_atomically
 from vlmlab.registry import own_systems, registry, unknown_system
+from vlmlab.studies.store import ResultStore
+
+store_of_checks: ContextVar[ResultStore | None] = ContextVar("store_of_checks", default=None)
+"""Where the experiments of the checks that are under way are kept, if anywhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,28 +69,42 @@ def judged(
     system: str,
     claim: str,
     measured: dict[str, float | int | str | list],
-    differences: Sequence[float],
+    differences: Sequence[float] | Mapping[str, Sequence[float]],
     ceilings: Mapping[str, float] | None = None,
+    besides: bool = True,
 ) -> Verdict:
     """The verdict on a claim that something is better than something else, by the differences of at least two seeds.
 
     It holds if the mean of the differences is larger than their standard deviation (of the sample), and is not reproduced if
     it is as far below zero. In between the seeds disagree, and the measurement is inconclusive. It is, too, if one of the
-    `ceilings` (in percent, by what they are of) is below `LEAST_CEILING`, unless the claim holds all the same.
+    `ceilings` (in percent, by what they are of) is below `LEAST_CEILING`, unless the claim holds all the same. Of several
+    differences by name each must hold; one that is as far below zero is enough for not reproduced. So is `besides`, what
+    else the claim says and does not depend on the seed, if it is not true.
 
     Raises `ValueError` for fewer than two differences: one has no deviation.
     """
-    if len(differences) < 2:
-        raise ValueError(f"{system}: a verdict needs the differences of at least two seeds")
-    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
-    measured = measured | {"difference": round(mean, 2), "difference_sd": round(deviation, 2)}
-    why = ""
+    named = differences if isinstance(differences, Mapping) else {"": differences}
+    each_holds, close, below = [], [], False
+    for name, values in named.items():
+        if len(values) < 2:
+            raise ValueError(f"{system}: a verdict needs the differences of at least two seeds")
+        mean, deviation = statistics.mean(values), statistics.stdev(values)
+        each_holds.append(mean > deviation)
+        below |= mean < -deviation
+        key = f"difference_{name}" if name else "difference"
+        measured = measured | {key: round(mean, 2), f"{key}_sd": round(deviation, 2)}
+        if abs(mean) <= deviation:
+            what = f"the difference of {name.replace('_', ' ')}," if name else "the difference of"
+            close.append(
+                f"{what} {mean:.2f} points lies within the deviation of {deviation:.2f} over {len(values)} seeds"
+            )
+    holds = besides and all(each_holds)
     low = [f"{name} is {value:.1f} %" for name, value in (ceilings or {}).items() if value < LEAST_CEILING]
+    why = ""
     if low:
         why = f"{', '.join(low)}, less than the {LEAST_CEILING:.0f} % from which a student has something to show"
-    elif abs(mean) <= deviation:
-        why = f"the difference of {mean:.2f} points lies within the deviation of {deviation:.2f} over {len(differences)} seeds"
-    holds = mean > deviation
+    elif besides and not below:
+        why = "; ".join(close)
     return Verdict(system, claim, measured, holds, inconclusive="" if holds else why)
 
 
@@ -138,10 +157,15 @@ def claims() -> dict[str, str]:
     return {key: written[key] for key in registry() if key in written}
 
 
-def verify(systems: Sequence[str] = (), on_start: Callable[[str, str], None] | None = None) -> Iterator[Verdict]:
+def verify(
+    systems: Sequence[str] = (),
+    on_start: Callable[[str, str], None] | None = None,
+    store: ResultStore | None = None,
+) -> Iterator[Verdict]:
     """Test the claims of these systems (of all that have a check, if none is named), one after the other.
 
-    `on_start(system, claim)` is told what is about to be measured.
+    `on_start(system, claim)` is told what is about to be measured. Experiments of the checks that `store` has a result of
+    are not run again, and the others are kept there; not every check consists of experiments.
     Raises `VlmlabError` for an unknown system or one without a check, before anything is measured.
     """
     known = claims()
@@ -150,15 +174,19 @@ def verify(systems: Sequence[str] = (), on_start: Callable[[str, str], None] | N
             raise unknown_system(key)
         if key not in known:
             raise VlmlabError(f"system '{key}' has no check yet; there are checks of {', '.join(known)}")
-    return _verdicts(list(systems) or list(known), known, on_start)
+    return _verdicts(list(systems) or list(known), known, on_start, store)
 
 
-def _verdicts(keys: list[str], known: dict[str, str], on_start) -> Iterator[Verdict]:
+def _verdicts(keys: list[str], known: dict[str, str], on_start, store: ResultStore | None) -> Iterator[Verdict]:
     for key in keys:
         if on_start:
             on_start(key, known[key])
         check = own_systems().get(key) or importlib.import_module(f"{__name__}.{key}")
-        verdict = check.measure()
+        before = store_of_checks.set(store)
+        try:
+            verdict = check.measure()
+        finally:
+            store_of_checks.reset(before)
         yield (
             verdict
             if verdict.outcome != "not reproduced"

@@ -7,24 +7,40 @@ from collections.abc import Sequence
 
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import run_experiment
+from vlmlab.studies.store import ResultStore
 from vlmlab.studies.table import spread
+from vlmlab.studies.verify import store_of_checks
 
 BACKBONE = "micro-vit"
 SEEDS = (1, 2, 3)
 
 
 def results(
-    system: str, dataset: str, shots: int = 16, split: str = "all", seeds: Sequence[int] = SEEDS, **config
+    system: str,
+    dataset: str,
+    shots: int = 16,
+    split: str = "all",
+    seeds: Sequence[int] = SEEDS,
+    test_pictures: int = 0,
+    **config,
 ) -> list[dict]:
-    """The result of each seed, as `vlmlab run --json` prints it."""
+    """The result of each seed, as `vlmlab run --json` prints it; `test_pictures` as an `Experiment` has it."""
     settings = tuple(config.items())
-    return [_result(Experiment(system, dataset, BACKBONE, shots, s, split, settings)) for s in seeds]
+    asked = (
+        Experiment(system, dataset, BACKBONE, shots, s, split, settings, test_pictures=test_pictures) for s in seeds
+    )
+    return [_result(experiment, store_of_checks.get()) for experiment in asked]
 
 
 @functools.lru_cache(maxsize=1024)
-def _result(experiment: Experiment) -> dict:
+def _result(experiment: Experiment, store: ResultStore | None) -> dict:
     """Several checks compare with the same runs of CoOp."""
-    return run_experiment(experiment)
+    found = store.get(experiment) if store else None
+    if found is None:
+        found = run_experiment(experiment)
+        if store:
+            store.add(experiment, found)
+    return found
 
 
 def over_seeds(rows: Sequence[dict], metric: str = "accuracy", of: str = "metrics") -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._regions import gain, mean, measured
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._boxes import arms, detected, gains
 
 HAND = "a photo of a {} in the scene."
 claim = (
@@ -18,16 +18,11 @@ def measure() -> Verdict:
     Holds if the gain on new classes is larger in the mean than its own deviation over the seeds. `plain` is "a photo of a {}.",
     the sentence that the embedded tower was pretrained with: learned contexts do not reach it.
     """
-    arms = {
-        "learned": measured("detpro"),
-        "hand": measured("detpro", hand=HAND),
-        "plain": measured("detpro", hand="a photo of a {}.", seeds=(1,)),
+    rows = {
+        "learned": detected("detpro"),
+        "hand": detected("detpro", hand=HAND),
+        "plain": detected("detpro", hand="a photo of a {}.", seeds=(1,)),
     }
-    difference, deviation = gain(arms["learned"], arms["hand"])
-    found = {
-        f"{name}_{metric}": mean(rows, metric)
-        for name, rows in arms.items()
-        for metric in ("ap50_base", "ap50_new", "teacher_base", "teacher_new")
-    }
-    found |= {"gain_new": difference, "gain_new_sd": deviation}
-    return Verdict("detpro", claim, found, difference > deviation)
+    found = arms(rows, ("ap50_base", "ap50_new", "teacher_base", "teacher_new"))
+    recall = {"recall of new objects": rows["learned"][0]["recall_new"]}
+    return judged("detpro", claim, found, gains(rows["learned"], rows["hand"]), recall)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._boxes import detected, gain, verdict
+from vlmlab.studies.verify._boxes import detected, gains, verdict
 
 claim = "captions teach a one-stage detector new classes, and they must say their names"
 
@@ -17,5 +17,5 @@ def measure() -> Verdict:
     rows, without, silent = (
         detected("hierkd", **settings) for settings in ({}, {"captions": 0.0}, {"new_nouns": False})
     )
-    gains = {"new": gain(rows, without, "ap50_new"), "new_by_names": gain(rows, silent, "ap50_new")}
-    return verdict("hierkd", claim, rows, {"without_captions": without, "without_new_nouns": silent}, gains)
+    differences = {"new": gains(rows, without), "new_by_names": gains(rows, silent)}
+    return verdict("hierkd", claim, rows, {"without_captions": without, "without_new_nouns": silent}, differences)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vlmlab.methods.detection.pb_ovd import PBOVD
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._regions import detector, gain, mean, measured, pseudo_quality
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._boxes import arms, detected, gains
+from vlmlab.studies.verify._regions import detector, pseudo_quality
 
 claim = (
     "an activation map puts the words of captions on the right proposal more often than chance or size does, and pretraining "
@@ -25,10 +26,8 @@ def measure() -> Verdict:
         for group, classes in (("base", task.base), ("new", task.new)):
             found[f"right_{maps}_{group}"] = pseudo_quality(method, task, method.pseudo, classes)["precision"]
         right[maps] = pseudo_quality(method, task, method.pseudo, range(len(task.classes)))["precision"]
-    own, text = measured("pb_ovd"), measured("vild", head="text")
-    difference, deviation = gain(own, text)
-    for name, rows in (("pretrained", own), ("text", text)):
-        found |= {f"{name}_{group}": mean(rows, f"ap50_{group}") for group in ("base", "new")}
-    found |= {"gain_new": difference, "gain_new_sd": deviation, "recall_new": mean(own, "recall_new")}
+    own, text = detected("pb_ovd"), detected("vild", head="text")
+    found |= arms({"pretrained": own, "text": text})
     better = right[PBOVD.configure(method.backbone).maps] > max(right["random"], right["largest"])
-    return Verdict("pb_ovd", claim, found, better and difference > deviation)
+    recall = {"recall of new objects": own[0]["recall_new"]}
+    return judged("pb_ovd", claim, found, gains(own, text), recall, besides=better)

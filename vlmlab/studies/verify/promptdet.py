@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._regions import gain, mean, measured
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._boxes import arms, ceilings, detected, gains
 
 claim = (
     "self-training on images that a noisy web gives for a name finds more new objects than the detector it began with"
@@ -16,14 +16,10 @@ def measure() -> Verdict:
 
     Holds if the gain of self-training on new classes is larger in the mean than its own deviation over the seeds.
     """
-    arms = {
-        "manual": measured("promptdet", prompt="manual", self_epochs=0),
-        "prompts": measured("promptdet", self_epochs=0, epochs=9),
-        "self": measured("promptdet"),
+    rows = {
+        "manual": detected("promptdet", prompt="manual", self_epochs=0),
+        "prompts": detected("promptdet", self_epochs=0, epochs=9),
+        "self": detected("promptdet"),
     }
-    difference, deviation = gain(arms["self"], arms["prompts"])
-    found = {
-        f"{name}_{metric}": mean(rows, metric) for name, rows in arms.items() for metric in ("ap50_base", "ap50_new")
-    }
-    found |= {"gain_new": difference, "gain_new_sd": deviation, "teacher_new": mean(arms["self"], "teacher_new")}
-    return Verdict("promptdet", claim, found, difference > deviation)
+    found = arms(rows, ("ap50_base", "ap50_new", "teacher_new"))
+    return judged("promptdet", claim, found, gains(rows["self"], rows["prompts"]), ceilings(rows["self"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._boxes import detected, gain, verdict
+from vlmlab.studies.verify._boxes import detected, gains, verdict
 
 claim = "regions that learn from CLIP's crops find new classes better than words alone, and a second head wins base classes back"
 
@@ -15,5 +15,5 @@ def measure() -> Verdict:
     two heads gains on one head on base classes, both by more than the deviation over the seeds.
     """
     rows, text, two = (detected("vild", head=head) for head in ("vild", "text", "ensemble"))
-    gains = {"new": gain(rows, text, "ap50_new"), "base_of_two_heads": gain(two, rows, "ap50_base")}
-    return verdict("vild", claim, rows, {"text": text, "ensemble": two}, gains)
+    differences = {"new": gains(rows, text), "base_of_two_heads": gains(two, rows, "ap50_base")}
+    return verdict("vild", claim, rows, {"text": text, "ensemble": two}, differences)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._regions import detector, gain, mean, measured, pseudo_quality
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._boxes import arms, ceilings, detected, gains
+from vlmlab.studies.verify._regions import detector, pseudo_quality
 
 claim = (
     "objectness beside CLIP's score makes pseudo boxes of new classes right more often, and a student of them finds new "
@@ -26,11 +27,7 @@ def measure() -> Verdict:
         method, task = detector("vl_plm", 1, prepare_only=True, **settings)
         quality = pseudo_quality(method, task, method.pseudo, task.new)
         found |= {f"{name}_{metric}": quality[metric] for metric in ("boxes", "precision", "recall", "iou")}
-    student, text = measured("vl_plm"), measured("vild", head="text")
-    difference, deviation = gain(student, text)
-    for name, rows in (("student", student), ("text", text)):
-        found |= {f"{name}_{group}": mean(rows, f"ap50_{group}") for group in ("base", "new")}
-    found |= {"gain_new": difference, "gain_new_sd": deviation}
-    found |= {f"{ceiling}_new": mean(student, f"{ceiling}_new") for ceiling in ("recall", "teacher")}
+    student, text = detected("vl_plm"), detected("vild", head="text")
+    found |= arms({"student": student, "text": text})
     better = found["labels_precision"] > found["labels_clip_only_precision"]
-    return Verdict("vl_plm", claim, found, better and difference > deviation)
+    return judged("vl_plm", claim, found, gains(student, text), ceilings(student), besides=better)

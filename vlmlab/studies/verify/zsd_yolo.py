@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._boxes import detected, gain, verdict
+from vlmlab.studies.verify._boxes import detected, gains, verdict
 
 claim = (
     "a one-stage detector that labels its own training images finds new classes that it otherwise takes for background"
@@ -16,4 +16,4 @@ def measure() -> Verdict:
     Holds if self-labels gain on new classes more than the deviation over the seeds.
     """
     rows, without = detected("zsd_yolo"), detected("zsd_yolo", self_labels=False)
-    return verdict("zsd_yolo", claim, rows, {"without": without}, {"new": gain(rows, without, "ap50_new")})
+    return verdict("zsd_yolo", claim, rows, {"without": without}, {"new": gains(rows, without)})
