@@ -40,9 +40,9 @@ def _measured(seed: int) -> dict[str, float]:
     bank = shared_bank(BACKBONE)
     task = Task(bank.backbone, dataset_for(bank, "tableau-paired", with_stuff=True), 0, seed)
     method = CLIMS(bank.backbone, CLIMS.configure(bank.backbone))
-    config, done = method.config, []
+    config, done, seen = method.config, [], task.seen_by(method.info.setup)
     fit(
-        method, task.seen_by(method.info.setup), lambda *step: done.append(step),
+        method, seen, lambda *step: done.append(step),
         lambda: len(done) == method.batches * (config.cam_epochs + config.epochs), bank=bank,
     )  # fmt: skip
     test, found = some(task.test, PICTURES), {}
@@ -51,7 +51,7 @@ def _measured(seed: int) -> dict[str, float]:
     others = ~bound
     others[[*method.grounds, -1]] = False
     for name, refined in (("", True), ("_cam", False)):
-        measured = cam_miou(method, task.val, test, refined)
+        measured = cam_miou(method, seen.val, test, refined)
         scores, names = method.scored(test, refined)
         called = torch.where(scores > measured["threshold"], names, len(method.classes))
         found |= {f"{part}{name}": measured[key] for part, key in (("miou", "validation"), ("miou_oracle", "oracle"))}
