@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from vlmlab.learning.evaluate import evaluate
 from vlmlab.methods.dense.mask_former import segments
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import Adapted, adapt, some
-from vlmlab.studies.table import spread
 from vlmlab.studies.verify._measure import BACKBONE
 from vlmlab.world.palette import STUFF
 
@@ -68,6 +68,11 @@ def ceilings(adapted: Adapted, **settings) -> dict[str, float]:
     return _shares(counts, ("recall", "teacher"))
 
 
+def naming_ceilings(found: Mapping[str, float]) -> dict[str, float]:
+    """The `ceilings` of new things as `judged` takes them."""
+    return {"recall of new things": found["recall_new"], "CLIP on true masks of new things": found["teacher_new"]}
+
+
 @torch.no_grad()
 def proposed(adapted: Adapted) -> dict[str, float]:
     """The first of the `ceilings` ("recall_") alone, for a system that does not show segments to CLIP."""
@@ -116,6 +121,6 @@ def rounded(rows: list[dict[str, float]], prefix: str = "") -> dict[str, float]:
     return {f"{prefix}{name}": round(sum(row[name] for row in rows) / len(rows), 2) for name in rows[0]}
 
 
-def gain(rows: list[dict[str, float]], others: list[dict[str, float]], name: str) -> tuple[float, float]:
-    """Mean and standard deviation over the seeds of what `rows` have more than `others`."""
-    return spread([a[name] - b[name] for a, b in zip(rows, others, strict=True)])
+def gains(rows: list[dict[str, float]], others: list[dict[str, float]], name: str) -> list[float]:
+    """What `rows` have more than `others`, seed by seed."""
+    return [a[name] - b[name] for a, b in zip(rows, others, strict=True)]

@@ -8,7 +8,7 @@ from vlmlab.methods.dense.cam_student import cam_miou
 from vlmlab.methods.segmentation.clip_es import CLIPES
 from vlmlab.studies.run import shared_bank
 from vlmlab.studies.table import spread
-from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify import Verdict, judged
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
 claim = (
@@ -48,10 +48,10 @@ def measure() -> Verdict:
         "attention": ("background_attention", "background"),
         "words": ("logit", "present"),
     }
-    measured, holds = {name: round(spread(values)[0], 2) for name, values in steps.items()}, True
+    measured = {name: round(spread(values)[0], 2) for name, values in steps.items()}
     measured |= {f"{name}_oracle": round(spread(values)[0], 2) for name, values in oracle.items()}
-    for name, (better, worse) in pairs.items():
-        gain, deviation = spread([a - b for a, b in zip(steps[better], steps[worse], strict=True)])
-        measured |= {f"gain_{name}": round(gain, 2), f"gain_{name}_sd": round(deviation, 2)}
-        holds &= gain > deviation
-    return Verdict("clip_es", claim, measured, holds)
+    differences = {
+        name: [a - b for a, b in zip(steps[better], steps[worse], strict=True)]
+        for name, (better, worse) in pairs.items()
+    }
+    return judged("clip_es", claim, measured, differences)

@@ -8,7 +8,7 @@ from torch import Tensor
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
 from vlmlab.studies.table import spread
-from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify import Verdict, judged
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
 claim = (
@@ -31,17 +31,12 @@ def measure() -> Verdict:
     without = [_measured(seed, 0.0) for seed in SEEDS]
     found = {name: round(spread([row[name] for row in rows])[0], 2) for name in rows[0]}
     found["absent_without_negatives"] = round(spread([row["absent"] for row in without])[0], 2)
-    gains = {
+    differences = {
         "sentence": [row["sentence"] - row["sentence_wrong"] for row in rows],
         "image": [row["image"] - row["image_wrong"] for row in rows],
         "negatives": [b["absent"] - a["absent"] for a, b in zip(rows, without, strict=True)],
     }
-    holds = True
-    for name, values in gains.items():
-        gain, deviation = spread(values)
-        found |= {f"gain_{name}": round(gain, 2), f"gain_{name}_sd": round(deviation, 2)}
-        holds &= gain > deviation
-    return Verdict("clipseg", claim, found, holds)
+    return judged("clipseg", claim, found, differences)
 
 
 def _measured(seed: int, negatives: float) -> dict[str, float]:

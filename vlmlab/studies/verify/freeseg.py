@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmlab.studies.verify import Verdict, judged
-from vlmlab.studies.verify._masks import ceilings, fitted, gain, rounded, segment_figures
+from vlmlab.studies.verify._masks import ceilings, fitted, gains, naming_ceilings, rounded, segment_figures
 from vlmlab.studies.verify._measure import SEEDS
 
 claim = "one model that is told the task gives better panoptic segments than one that was taught semantic segmentation alone"
@@ -17,10 +17,5 @@ def measure() -> Verdict:
     """
     runs, others = ([fitted("freeseg", s, c) for s in SEEDS] for c in ((), (("tasks", "semantic"),)))
     three, single = [segment_figures(run) for run in runs], [segment_figures(run) for run in others]
-    ceiling = rounded([ceilings(run) for run in runs])
-    found = rounded(three) | rounded(single, "single_") | ceiling
-    more, deviation = gain(three, single, "miou")
-    found |= {"gain_miou": round(more, 2), "gain_miou_sd": round(deviation, 2)}
-    gains = [a["pq"] - b["pq"] for a, b in zip(three, single, strict=True)]
-    limits = {"recall of new things": ceiling["recall_new"], "CLIP on true masks of new things": ceiling["teacher_new"]}
-    return judged("freeseg", claim, found, gains, limits)
+    found = rounded(three) | rounded(single, "single_") | rounded([ceilings(run) for run in runs])
+    return judged("freeseg", claim, found, gains(three, single, "pq"), naming_ceilings(found))

@@ -6,7 +6,7 @@ from vlmlab.learning.evaluate import evaluate
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import adapt
 from vlmlab.studies.table import spread
-from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify import Verdict, judged
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
 claim = "it answers synonyms of the names that it learned with, and names that had no mask, better than names that are dealt out wrongly"
@@ -25,12 +25,9 @@ def measure() -> Verdict:
     own names and with those dealt out. Holds if both gains over the wrong words exceed their deviation over the seeds.
     """
     rows = [_measured(seed) for seed in SEEDS]
-    found, holds = {name: round(spread([row[name] for row in rows])[0], 2) for name in rows[0]}, True
-    for name in ("synonym", "new"):
-        gain, deviation = spread([row[name] - row[f"{name}_wrong"] for row in rows])
-        found |= {f"gain_{name}": round(gain, 2), f"gain_{name}_sd": round(deviation, 2)}
-        holds &= gain > deviation
-    return Verdict("lseg", claim, found, holds)
+    found = {name: round(spread([row[name] for row in rows])[0], 2) for name in rows[0]}
+    differences = {name: [row[name] - row[f"{name}_wrong"] for row in rows] for name in ("synonym", "new")}
+    return judged("lseg", claim, found, differences)
 
 
 def _measured(seed: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmlab.studies.verify import Verdict, judged
-from vlmlab.studies.verify._masks import figures, fitted, proposed, rounded
+from vlmlab.studies.verify._masks import figures, fitted, gains, proposed, rounded
 from vlmlab.studies.verify._measure import SEEDS
 
 claim = "words of captions that look for their segments raise the IoU of classes without a mask, against the same masks and no captions"
@@ -19,5 +19,4 @@ def measure() -> Verdict:
     told, silent = [figures(run) for run in runs], [figures(run) for run in others]
     met = rounded([proposed(run) for run in runs])
     found = rounded(told) | rounded(silent, "silent_") | met
-    gains = [a["new"] - b["new"] for a, b in zip(told, silent, strict=True)]
-    return judged("openseg", claim, found, gains, {"recall of new things": met["recall_new"]})
+    return judged("openseg", claim, found, gains(told, silent, "new"), {"recall of new things": met["recall_new"]})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._masks import ceilings, figures, fitted, gain, rounded
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._masks import ceilings, figures, fitted, gains, rounded
 from vlmlab.studies.verify._measure import SEEDS
 
 claim = "of stuff, which masks leave in pieces, CLIP names more true segments right with mask prompts than without"
@@ -23,8 +23,6 @@ def measure() -> Verdict:
     """
     runs = [fitted("ovseg", seed) for seed in SEEDS]
     with_prompts, plain = [ceilings(run) for run in runs], [ceilings(run, prompts=False) for run in runs]
-    more, deviation = gain(with_prompts, plain, "teacher_stuff")
     found = rounded(with_prompts) | rounded(plain, "plain_") | rounded([figures(run) for run in runs])
     found |= rounded([figures(run, prompts=False) for run in runs], "plain_")
-    found |= {"gain_stuff": round(more, 2), "gain_stuff_sd": round(deviation, 2)}
-    return Verdict("ovseg", claim, found, more > deviation)
+    return judged("ovseg", claim, found, gains(with_prompts, plain, "teacher_stuff"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmlab.studies.table import spread
-from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify import Verdict, judged
 from vlmlab.studies.verify._measure import SEEDS
 from vlmlab.studies.verify._regions import detector, pseudo_quality
 
@@ -30,11 +30,11 @@ def measure() -> Verdict:
         for seed in seeds:
             method, task = detector("p3ovd", seed, epochs=1, **settings)
             rows[name].append(pseudo_quality(method, task, method.pseudo, task.new))
-    gain, deviation = spread([row["precision"] - rows["before"][0]["precision"] for row in rows["after"]])
+    differences = [row["precision"] - rows["before"][0]["precision"] for row in rows["after"]]
     found = {
         f"{name}_{metric}": round(spread([row[metric] for row in own])[0], 2)
         for name, own in rows.items()
         for metric in ("boxes", "precision", "recall", "iou")
     }
-    found |= {"gain": round(gain, 2), "gain_sd": round(deviation, 2)}
-    return Verdict("p3ovd", claim, found, gain > deviation and found["after_recall"] >= found["before_recall"])
+    as_many = found["after_recall"] >= found["before_recall"]
+    return judged("p3ovd", claim, found, differences, besides=as_many)

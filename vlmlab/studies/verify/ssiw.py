@@ -12,7 +12,7 @@ from vlmlab.methods.dense.cam import cam_iou
 from vlmlab.methods.segmentation.ssiw import SSIW, STEPS
 from vlmlab.studies.run import shared_bank, some
 from vlmlab.studies.table import spread
-from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify import Verdict, judged
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
 claim = "views of an image make the maps of its names better, and segmenting the single image makes them better again"
@@ -24,12 +24,9 @@ def measure() -> Verdict:
     is random. Holds if both steps, draw by draw, have a mean larger than its deviation.
     """
     rows = [_measured(seed) for seed in SEEDS]
-    found, holds = {step: round(spread([row[step] for row in rows])[0], 2) for step in STEPS}, True
-    for before, after in itertools.pairwise(STEPS):
-        gain, deviation = spread([row[after] - row[before] for row in rows])
-        found |= {f"gain_{after}": round(gain, 2), f"gain_{after}_sd": round(deviation, 2)}
-        holds &= gain > deviation
-    return Verdict("ssiw", claim, found, holds)
+    found = {step: round(spread([row[step] for row in rows])[0], 2) for step in STEPS}
+    steps = itertools.pairwise(STEPS)
+    return judged("ssiw", claim, found, {after: [row[after] - row[before] for row in rows] for before, after in steps})
 
 
 def _measured(seed: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 from vlmlab.datasets.task import Task
 from vlmlab.methods.detection.xpm import pasted
 from vlmlab.studies.table import spread
-from vlmlab.studies.verify import Verdict
+from vlmlab.studies.verify import Verdict, judged
 from vlmlab.studies.verify._measure import SEEDS
 from vlmlab.studies.verify._regions import detector
 
@@ -36,15 +36,13 @@ def measure() -> Verdict:
         for seed in SEEDS:
             method, task = detector("xpm", seed, **settings)
             ious[name].append({group: mask_iou(method, task, getattr(task, group)) for group in ("base", "new")})
-    gains = [a["new"] - b["new"] for a, b in zip(ious["doubting"], ious["trusting"], strict=True)]
-    gain, deviation = spread(gains)
+    differences = [a["new"] - b["new"] for a, b in zip(ious["doubting"], ious["trusting"], strict=True)]
     found = {
         f"{name}_{group}": round(spread([row[group] for row in rows])[0], 2)
         for name, rows in ious.items()
         for group in ("base", "new")
     }
-    found |= {"gain_new": round(gain, 2), "gain_new_sd": round(deviation, 2)}
-    return Verdict("xpm", claim, found, gain > deviation)
+    return judged("xpm", claim, found, differences)
 
 
 @torch.no_grad()

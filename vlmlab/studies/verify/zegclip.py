@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vlmlab.studies.table import spread
 from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._masks import figures, fitted, gain, rounded
+from vlmlab.studies.verify._masks import figures, fitted, gains, rounded
 from vlmlab.studies.verify._measure import SEEDS
 
 claim = (
@@ -24,13 +25,13 @@ def measure() -> Verdict:
     """
     runs = [fitted("zegclip", seed) for seed in SEEDS]
     alone = [fitted("zegclip", seed, (("descriptor", False),)) for seed in SEEDS]
-    found, gains = {}, {}
+    found, added = {}, {}
     for prefix, calibration in (("", 0.0), ("offset_", 0.1)):
         with_it, without = ([figures(run, calibration=calibration) for run in some] for some in (runs, alone))
         found |= rounded(with_it, prefix) | rounded(without, f"{prefix}alone_")
         for name in with_it[0]:
-            gains[f"{prefix}{name}"] = gain(with_it, without, name)
-    for name, (mean, deviation) in gains.items():
+            added[f"{prefix}{name}"] = spread(gains(with_it, without, name))
+    for name, (mean, deviation) in added.items():
         found |= {f"gain_{name}": round(mean, 2), f"gain_{name}_sd": round(deviation, 2)}
-    new, base = gains["new"], gains["base"]
+    new, base = added["new"], added["base"]
     return Verdict("zegclip", claim, found, new[0] > new[1] and base[0] <= base[1])

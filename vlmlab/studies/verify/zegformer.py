@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._masks import ceilings, figures, fitted, gain, rounded
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._masks import ceilings, figures, fitted, gains, naming_ceilings, rounded
 from vlmlab.studies.verify._measure import SEEDS
 
 claim = "CLIP's scores of segments raise the IoU of classes without a mask and the harmonic mean with the taught ones"
@@ -17,8 +17,6 @@ def measure() -> Verdict:
     """
     runs = [fitted("zegformer", seed) for seed in SEEDS]
     both, alone = [figures(run) for run in runs], [figures(run, ensemble=False) for run in runs]
-    gains = {name: gain(both, alone, name) for name in ("new", "harmonic_mean")}
     found = rounded(both) | rounded(alone, "alone_") | rounded([ceilings(run) for run in runs])
-    for name, (mean, deviation) in gains.items():
-        found |= {f"gain_{name}": round(mean, 2), f"gain_{name}_sd": round(deviation, 2)}
-    return Verdict("zegformer", claim, found, all(mean > deviation for mean, deviation in gains.values()))
+    differences = {name: gains(both, alone, name) for name in ("new", "harmonic_mean")}
+    return judged("zegformer", claim, found, differences, naming_ceilings(found))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.run import run_experiment
-from vlmlab.studies.verify import Verdict
-from vlmlab.studies.verify._masks import PICTURES, ceilings, figures, fitted, gain, rounded
+from vlmlab.studies.verify import Verdict, judged
+from vlmlab.studies.verify._masks import PICTURES, ceilings, figures, fitted, gains, naming_ceilings, rounded
 from vlmlab.studies.verify._measure import BACKBONE, SEEDS
 
 claim = "on classes without a mask, segments that CLIP names beat the segmenter's own names, and MaskCLIP"
@@ -21,9 +21,10 @@ def measure() -> Verdict:
     runs = [fitted("zsseg", seed) for seed in SEEDS]
     both, alone = [figures(run) for run in runs], [figures(run, ensemble=False) for run in runs]
     maskclip = run_experiment(Experiment("maskclip", "tableau", BACKBONE, 0, 0, test_pictures=PICTURES))["metrics"]
-    over_alone, deviation = gain(both, alone, "new")
-    over_maskclip, other = gain(both, [{"new": maskclip["miou_new"]}] * len(both), "new")
     found = rounded(both) | rounded(alone, "alone_") | rounded([ceilings(run) for run in runs])
-    found |= {"maskclip_new": round(maskclip["miou_new"], 2), "gain_new": round(over_alone, 2)}
-    found |= {"gain_new_sd": round(deviation, 2), "over_maskclip": round(over_maskclip, 2)}
-    return Verdict("zsseg", claim, found, over_alone > deviation and over_maskclip > other)
+    found |= {"maskclip_new": round(maskclip["miou_new"], 2)}
+    differences = {
+        "new": gains(both, alone, "new"),
+        "over_maskclip": [row["new"] - maskclip["miou_new"] for row in both],
+    }
+    return judged("zsseg", claim, found, differences, naming_ceilings(found))
