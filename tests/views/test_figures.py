@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vlmlab.views import charts, lessons, pictures
-from vlmlab.views.style import system_style
+from vlmlab.views.style import SPLITS, SYSTEMS, system_style
 
 
 def result(system, dataset, shots, seed, accuracy, zero_shot=30.0, **metrics):
@@ -138,6 +138,11 @@ def test_every_label_of_the_dots_has_its_mark_and_one_may_be_a_star():
     marks = {line.get_label(): (line.get_marker(), list(line.get_xdata())) for line in still.axes[0].get_lines()[2:]}
     assert marks == {"one": ("o", [5.0, 50.0]), "own": ("*", [9.0, 60.0])}
     assert [text.get_text() for text in still.legends[0].get_texts()] == ["one", "own"]
+
+
+def test_base_and_new_classes_have_their_colours_whatever_a_chapter_calls_them():
+    plots = lessons.lines([0, 1], {"seen": [[1, 2]], "new classes": [[2, 1]], "another": [[0, 0]]}).axes[0].get_lines()
+    assert [plot.get_color() for plot in plots] == [SPLITS["base"], SPLITS["new"], SYSTEMS[2]]
 
 
 def test_twins_share_a_colour_and_differ_in_their_lines():

@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vlmlab.views.names import write_names
-from vlmlab.views.style import GRID, INK, LINES, MARKERS, MUTED, SPLITS, SYSTEMS, VALUE, Still, figure, tidy
+from vlmlab.views.style import (
+    GRID,
+    INK,
+    LINES,
+    MARKERS,
+    MUTED,
+    SPLITS,
+    SYSTEMS,
+    VALUE,
+    WORDS_FOR_SPLITS,
+    Still,
+    figure,
+    tidy,
+)
 
 
 def accuracy_bars(rows: Sequence[tuple[str, float, float, float]], title: str = "") -> Still:
@@ -96,18 +109,17 @@ def lines(
 ) -> Still:
     """Curves over x with a band of one standard deviation; each curve is a list of runs [seeds][len(x)].
 
-    `levels` are horizontal lines of reference. So many `twins` in a row share a colour, and differ in their lines.
+    `levels` are horizontal lines of reference. So many `twins` in a row share a colour, and differ in their lines. Base and new
+    classes (or seen and unseen) have the colours that they have everywhere.
     """
     fig = figure(6.6, 3.6)
     axes = fig.subplots()
     for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
         axes.axhline(level, color=INK, linestyle=style, linewidth=1.3, label=name)
     for k, (name, runs) in enumerate(curves.items()):
-        colour, marker, line = (
-            SYSTEMS[k // twins % len(SYSTEMS)],
-            MARKERS[k // twins % len(MARKERS)],
-            LINES[k % twins],
-        )
+        split = WORDS_FOR_SPLITS.get(name, name.removesuffix(" classes"))
+        colour = SPLITS.get(split, SYSTEMS[k // twins % len(SYSTEMS)])
+        marker, line = MARKERS[k // twins % len(MARKERS)], LINES[k % twins]
         values = np.asarray(runs, float)
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
         axes.plot(x, mean, line, color=colour, marker=marker if markers else "", markersize=5, label=name)

@@ -36,6 +36,8 @@ SPLITS = {
     "val": "#E69F00",
     "test": "#222222",
 }
+WORDS_FOR_SPLITS = {"seen": "base", "unseen": "new", "harmonic mean": "harmonic_mean"}
+"""Other words for `SPLITS`, by which papers on segmentation call them."""
 LOSS = "#8C6D1F"
 """A loss, wherever one is drawn."""
 VALUE = "#6E8898"
