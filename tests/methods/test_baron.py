@@ -106,11 +106,17 @@ def test_gradients_reach_the_words_through_the_frozen_tower():
     assert all(p.grad is None for p in toys.backbone().text.text.parameters())
 
 
-def test_without_bags_positions_learn_nothing():
-    method = prepared(bag=0.0)
+def gradient_of_positions(**settings):
+    method = prepared(**settings)
     with LocalRandom(0):
         method.loss(batch_of(method, [0, 1, 2])).backward()
-    assert all(p.grad is None for p in method.positions.parameters())
+    return [p.grad for p in method.positions.parameters()]
+
+
+def test_bags_and_single_regions_can_be_left_out_one_by_one():
+    assert all(grad is None for grad in gradient_of_positions(bag=0.0, single=0.0))
+    for one in ({"bag": 0.0}, {"single": 0.0}):
+        assert any(grad.abs().max() > 0 for grad in gradient_of_positions(**one))
 
 
 def test_a_tower_without_tokens_is_refused():

@@ -7,7 +7,16 @@ import torch.nn.functional as F
 from tests.golden.tiny_clip import golden, tiny_backbone
 from tests.methods.parity import same, same_gradient
 from vlmlab.errors import VlmlabError
-from vlmlab.methods.detection.oadp import OADP, asymmetric, finer_grid, object_tokens, outside, roomy, tiles
+from vlmlab.methods.detection.oadp import (
+    OADP,
+    asymmetric,
+    finer_grid,
+    object_embeddings,
+    object_tokens,
+    outside,
+    roomy,
+    tiles,
+)
 from vlmlab.methods.method import Batch
 from vlmlab.randomness import LocalRandom
 from vlmlab.testing import toys
@@ -112,6 +121,16 @@ def test_gradients_reach_the_heads_of_the_levels_that_are_on(settings, asleep):
         name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
     }
     assert parts == {"text_head", "classifier", "object_head", "block_head", "whole_head"} - asleep
+
+
+def test_its_teacher_is_the_object_token():
+    method = prepared(expand=4.0)
+    images = torch.rand(2, 3, *[toys.backbone().image_size] * 2)
+    boxes = [torch.tensor([[4.0, 4, 20, 12], [2.0, 2, 9, 9]]), torch.tensor([[0.0, 6, 10, 16]])]
+    first, second = method.teacher_scores(Batch(images=images), boxes)
+    assert first.shape == (2, len(method.classes)) and second.shape == (1, len(method.classes))
+    alone = object_embeddings(method.backbone, images[:1], boxes[0][None], 4.0, method.config.finer)[0]
+    torch.testing.assert_close(first, alone @ method.text.T, rtol=1e-4, atol=1e-5)
 
 
 def test_a_tower_without_tokens_is_refused():

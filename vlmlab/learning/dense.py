@@ -167,6 +167,9 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
     an IoU of 0.5 or more, and "teacher_<group>", how often the teacher names the true boxes right among all classes. A system
     that gives masks is also measured by "mask_ap50" and "mask_ap", over the images whose masks are known.
 
+    Where a system's paper also reports new classes when no other name competes (`Detector.also_new_only`), "ap50_new_only" and
+    "ap_new_only" are that: only new names can be said, on the images with an object of theirs.
+
     Raises `VlmlabError` if the images have no boxes.
     """
     average = _average_precision("bbox")
@@ -191,8 +194,38 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
     numbers["ap50"] = float(ap[0][there].mean())
     numbers |= _by_group("ap50", ap[0], there, groups)
     numbers |= masks.metrics(groups) | ceilings.metrics(groups)
+    if method.also_new_only and groups.get("new"):
+        numbers |= _new_only(method, pictures, list(groups["new"]))
     numbers["per_class"] = {method.classes[c]: float(ap[0, c]) for c in there.nonzero().flatten().tolist()}
     return numbers
+
+
+def _new_only(method: Detector, pictures, new: list[int]) -> dict[str, float]:
+    """{"ap50_new_only", "ap_new_only"} of the images that show one of the classes `new`; nothing if there is none. The method is
+    left on the classes that it had."""
+    shown = [i for i in range(len(pictures)) if torch.isin(pictures.truth(i).labels, torch.tensor(new)).any()]
+    if not shown:
+        return {}
+    pictures, average = pictures.subset(shown), _average_precision("bbox")
+    classes = list(method.classes)
+    method.set_classes([classes[c] for c in new], method.templates)
+    try:
+        for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating new names alone"):
+            images, frames = method.framed(raw)
+            truths = [pictures.truth(i).of_classes(new) for i in positions]
+            batch = Batch(images=images, index=torch.tensor(positions))
+            found = [
+                one.cpu().back(frame).surest(MOST) for one, frame in zip(method.detect(batch), frames, strict=True)
+            ]
+            average.update(
+                [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found],
+                [{"boxes": truth.boxes, "labels": truth.labels} for truth in truths],
+            )
+    finally:
+        method.set_classes(classes, method.templates)
+    ap = _by_class(average, len(new))
+    there = torch.cat([pictures.truth(i).of_classes(new).labels for i in range(len(pictures))]).unique()
+    return {"ap50_new_only": float(ap[0, there].mean()), "ap_new_only": float(ap[1, there].mean())}
 
 
 def _average_precision(kinds: str | tuple[str, ...]) -> MeanAveragePrecision:

@@ -86,6 +86,7 @@ shared_bank.cache_clear = _banks.clear  # type: ignore[attr-defined]  # as funct
 
 FIGURES = (
     "accuracy", "ece", "map", "miou", "pixel_accuracy", "base", "new", "harmonic_mean", "shift", "hca", "mta", "targets",
+    "ap50_new_only", "ap_new_only",
     *(
         f"{name}{group}"
         for name in ("ap50", "ap", "miou", "pq", "mask_ap50", "mask_ap", "recall", "teacher")

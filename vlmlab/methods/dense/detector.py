@@ -6,6 +6,7 @@ Dimensions: B images, S image side, n objects, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Detector(Dense):
     """Boxes with names. A system gives `detect`, and `loss` if it learns; the other two let its ceilings be measured."""
 
     grounded = "boxes"
+    also_new_only: ClassVar[bool] = False
+    """Whether the paper reports new classes also when no other name competes, beside the generalised setting."""
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Per image of the batch, boxes in pixels of `batch.images`, named among all `classes` at once."""

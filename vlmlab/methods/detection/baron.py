@@ -65,7 +65,7 @@ class BARON(RegionLearner):
     class Config(RegionRecipe):
         words: int = option(6, "W, pseudo-words of a region", 1, 16)
         word_drop: float = option(0.5, "share of the words that are left out in training", 0.0, 0.9)
-        bag: float = option(1.0, "weight of the bags; 0: there are none", 0.0, 100.0)
+        bag: float = option(1.0, "weight of the bags against CLIP's crop of their span", 0.0, 100.0)
         single: float = option(0.1, "weight of single regions against CLIP's patches", 0.0, 100.0)
         bag_scale: float = option(30.0, "factor of the similarities of bags", 0.0, 1000.0)
         single_scale: float = option(50.0, "factor of the similarities of single regions", 0.0, 1000.0)
@@ -130,7 +130,7 @@ class BARON(RegionLearner):
         labels = own.labels[own.there]
         weights = torch.where(labels == len(self.base), config.background, 1.0)
         loss = text_loss(logits, labels, 0, weights)
-        if config.bag:
+        if config.bag or config.single:
             most = min(config.bags, regions.boxes.shape[1])
             image, place = regions.there[:, :most].nonzero(as_tuple=True)
             if len(image):

@@ -24,7 +24,7 @@ image.
 
 Positives are chosen as ATSS does (arXiv 1912.02424): of the nine places nearest to the middle of an object, those whose anchor
 overlaps it more than their mean and deviation, and whose middle lies in it. The classifier knows base names alone while it learns,
-all names afterwards.
+all names afterwards; as in the paper, it is also measured with new names alone (`ap50_new_only`).
 
 What differs from the release, beyond `dense.one_stage`: anchors lie in the middle of their cell, crops have CLIP's own statistics
 of pixels (the release shows CLIP what the detector sees), b is made unit within the graph. The caption of an image is
@@ -76,6 +76,8 @@ BACKGROUND = "a photo of background."
 )
 class HierKD(OneStage):
     """Two towers on the map, the classifier of words, and two distances to CLIP."""
+
+    also_new_only = True
 
     @dataclasses.dataclass
     class Config(OneStageRecipe):

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from vlmlab.backbones.blocks import finish, project, run_block
-from vlmlab.methods.dense.boxes import iou
+from vlmlab.methods.dense.boxes import iou, side_by_side
 from vlmlab.methods.dense.crops import CROPS_AT_ONCE
 from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.distillation import l1
@@ -165,6 +166,14 @@ class OADP(RegionLearner):
         p = (self.config.soften * self.classifier(self.text_head(features), self.text)).softmax(-1)[..., :-1]
         q = (self.scale * F.normalize(self.object_head(features), dim=-1) @ self.text.T).softmax(-1)
         return self.named(found.boxes, geometric(p, q, self.is_new), found.there)
+
+    @torch.no_grad()
+    def teacher_scores(self, batch: Batch, boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Cosines [n, C] with the words of what the object token says of these boxes: it is the teacher, not a plain crop."""
+        found = object_embeddings(
+            self.backbone, batch.images, side_by_side(boxes), self.config.expand, self.config.finer
+        )
+        return [own[: len(box)] @ self.text.T for own, box in zip(found, boxes, strict=True)]
 
 
 def tiles(count: int, side: int, device: torch.device | str = "cpu") -> Tensor:

@@ -71,6 +71,8 @@ LEVEL = 4.0
 class ZSDYOLO(OneStage):
     """A tower on the map, one layer that says everything, and boxes that nobody named."""
 
+    also_new_only = True
+
     @dataclasses.dataclass
     class Config(OneStageRecipe):
         self_labels: bool = option(True, "learn from boxes that the base detector finds and nobody named")
