@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import shutil
 import socket
 import subprocess
@@ -12,13 +14,22 @@ import time
 
 import open_clip
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
 
 from vlmlab.backbones import load_backbone, loading
+from vlmlab.datasets.task import Task
 from vlmlab.errors import VlmlabError
+from vlmlab.features.bank import FeatureBank
 from vlmlab.files import data_path
+from vlmlab.learning.evaluate import predict
+from vlmlab.learning.fit import fit
+from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.registry import load_system
+from vlmlab.testing import toys
 
 TINY = {
     "embed_dim": 32,
@@ -311,3 +322,89 @@ def test_an_address_that_answers_is_reached(monkeypatch, status, there):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert loading._reachable(address) is there
     server.close()
+
+
+# -- SigLIP 2
+
+
+SIGLIP2 = {
+    "embed_dim": 64,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 32, "timm_model_name": "vit_base_patch16_siglip_224", "timm_model_pretrained": False,
+        "timm_pool": "map", "timm_proj": "none",
+    },
+    "text_cfg": {
+        "context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2, "no_causal_mask": True,
+        "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"},
+    },
+}  # fmt: skip
+"""open_clip's ViT-B-16-SigLIP2 with CLIP's tokenizer (its own is on the hub) and a fraction of the size."""
+
+
+@pytest.fixture(scope="module")
+def siglip2(tmp_path_factory):
+    """A small SigLIP 2, through a checkpoint of its architecture, and open_clip's own model beside it."""
+    folder = tmp_path_factory.mktemp("siglip2")
+    entry = timm.models.vision_transformer.vit_base_patch16_siglip_224
+    small = functools.partial(entry, img_size=32, embed_dim=64, depth=2, num_heads=2)
+    with pytest.MonkeyPatch.context() as patch:
+        # timm's architecture of this name, narrower: open_clip passes no width on.
+        patch.setitem(timm.models._registry._model_entrypoints, "vit_base_patch16_siglip_224", small)
+        (folder / "tiny-sigmoid.json").write_text(json.dumps(SIGLIP2))
+        open_clip.add_model_config(folder / "tiny-sigmoid.json")
+        torch.manual_seed(0)
+        twin = open_clip.create_model("tiny-sigmoid").eval()
+        save_file(twin.state_dict(), folder / "weights.safetensors")
+        yield load_backbone(f"tiny-sigmoid@{folder / 'weights.safetensors'}", device="cpu"), twin
+    open_clip.factory._MODEL_CONFIGS.pop("tiny-sigmoid")
+
+
+def test_siglip_2_gives_the_features_of_open_clip(siglip2):
+    backbone, twin = siglip2
+    assert float(backbone.model.logit_bias) == -10 and not backbone.text.causal and backbone.image.kind == "timm"
+    images, texts = torch.randn(2, 3, 32, 32), ["a cat", "a dog on a hill"]
+    tokens = backbone.text.tokenize(texts)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.encode_image(images), twin.encode_image(images))
+        torch.testing.assert_close(backbone.encode_text(texts), twin.encode_text(tokens))
+
+
+def test_a_prompt_of_siglip_2_is_padded_to_its_whole_length_and_read_at_the_last_place(siglip2):
+    backbone, twin = siglip2
+    names = ["cat", "fire engine"]
+    prompts = assemble(backbone.text, names, "a photo of a")
+    assert prompts.names.tolist() == [1, 2] and len(prompts.words) == 4
+    features = prompts.features(backbone.text, prompts.words)
+    with torch.no_grad():
+        expected = twin.encode_text(backbone.text.tokenize([f"a photo of a {name}." for name in names]))
+        torch.testing.assert_close(features, expected)
+        order = prompts.order(4)
+        torch.testing.assert_close(prompts.features_around(backbone.text, prompts.words, order), expected)
+
+
+@pytest.mark.parametrize("key", ["zero_shot", "coop", "tip_adapter", "tda"])
+def test_systems_run_on_siglip_2(siglip2, key):
+    backbone, data = siglip2[0], toys.dataset("scenes")
+    system = load_system(key)
+    settings = {"epochs": 2, "n_ctx": 4} if key == "coop" else {}
+    method = system(backbone, system.configure(backbone, **settings))
+    task = Task(backbone, data, 2, seed=1)
+    bank = FeatureBank(backbone, disk=False)
+    record = fit(method, task.seen_by(system.info.setup), bank=bank)
+    scores = predict(method, task.test, bank)
+    assert scores.shape == (20, 10) and scores.isfinite().all()
+    if key == "coop":
+        assert len(record.losses) == 2 and all(math.isfinite(loss) for loss in record.losses)
+        assert method.context.grad.abs().sum() > 0
+    if key == "zero_shot":  # the bias of the sigmoid moves all scores of an image alike
+        with torch.no_grad():
+            images = backbone.preprocess(task.test.images())
+            f, w = F.normalize(backbone.encode_image(images), dim=-1), method.classifier
+        torch.testing.assert_close(scores.softmax(-1), (backbone.logit_scale * f @ w.T - 10).softmax(-1))
+
+
+def test_visual_prompts_are_refused_by_siglip_2(siglip2):
+    with pytest.raises(VlmlabError, match="no prompt tokens"):
+        load_system("maple")(siglip2[0])

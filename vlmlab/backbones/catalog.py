@@ -30,6 +30,9 @@ BACKBONES: tuple[BackboneInfo, ...] = (
     BackboneInfo("photo", "EfficientNet-Lite0 (ImageNet)", "MiniLM, 6 layers, width 384", 1280, 224, 113, True),
     BackboneInfo("ViT-B-32/openai", "ViT, 12 layers, width 768, patch 32", "CLIP, 12 layers", 512, 224, 606, False),
     BackboneInfo("ViT-B-16/openai", "ViT, 12 layers, width 768, patch 16", "CLIP, 12 layers", 512, 224, 599, False),
+    BackboneInfo(
+        "ViT-B-16-SigLIP2/webli", "ViT of timm, 12 layers, attention pool", "SigLIP 2, 12 layers", 768, 224, 1501, False
+    ),
     BackboneInfo("RN50/openai", "ModifiedResNet-50 with attention pool", "CLIP, 12 layers", 1024, 224, 408, False),
 )
 """Those used most; any other ARCH/TAG of open_clip and any ARCH@CHECKPOINT can be named too."""

@@ -52,8 +52,9 @@ class TextTower:
 
     @property
     def takes_prompts(self) -> bool:
-        """Whether vectors can be learned among the embeddings of a text: its feature is read at an end-of-text token."""
-        return self._pooling in ("argmax", "eos")
+        """Whether vectors can be learned among the embeddings of a text: its feature is read at an end-of-text token, or, in a
+        tower that sees both ways, at the last place, padding or not (SigLIP)."""
+        return self._pooling in ("argmax", "eos") or (self._pooling == "last" and not self.causal)
 
     @property
     def _pooling(self) -> str:
@@ -73,6 +74,16 @@ class TextTower:
         """How many start tokens stand before the first word: what an empty and a one-letter text have in common."""
         empty, letter = self.tokenize(["", "a"])
         return int((empty != letter).int().argmax())
+
+    @functools.cached_property
+    def padding(self) -> int:
+        """The id behind the last token of a text."""
+        return int(self.tokenize([""])[0, -1])
+
+    def extent(self, tokens: Tensor) -> Tensor:
+        """How many tokens [N] of ids [N, L] are no padding, start and end tokens counted."""
+        real = tokens != self.padding
+        return torch.where(real, torch.arange(1, tokens.shape[1] + 1, device=tokens.device), 0).amax(1)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [N, context_length]; a text that is too long is cut, its end token kept."""

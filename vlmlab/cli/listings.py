@@ -50,7 +50,8 @@ def systems(
 def backbones(json_: Json = False) -> None:
     """List the backbones.
 
-    Those that are offline need no download. Any ARCH/TAG of open_clip and any ARCH@FILE (a checkpoint) work as well.
+    Those that are offline need no download. Any ARCH/TAG of open_clip and any ARCH@FILE (a checkpoint) work as well: CLIP,
+    and SigLIP and SigLIP 2 (ViT-B-16-SigLIP2/webli), whose image tower takes no visual prompts.
     """
     from vlmlab.backbones.catalog import BACKBONES
 

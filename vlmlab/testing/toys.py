@@ -36,6 +36,7 @@ QUICK = {
     "companion_shots": 1,
     "captions": 60,
     "views": 4,
+    "teacher": "own",
     "warmup_epochs": 0,
     "prompt_steps": 2,
     "mined": 4,

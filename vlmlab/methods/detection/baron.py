@@ -101,7 +101,7 @@ class BARON(RegionLearner):
         self.positions = PositionWords(config.words, tower.width).to(device)
         self.classifier = TextClassifier(self.text.shape[1], self.scale).to(device)
         ids = tower.tokenize(["a"])
-        ends = tower.embed(ids)[0, [0, int(tower.end_of_text(ids)[0])]].detach()
+        ends = tower.embed(ids)[0, [0, int(tower.extent(ids)[0]) - 1]].detach()
         object.__setattr__(self, "ends", ends.float().to(device))  # [2, d]: start and end
         self.of_bags = Queue(config.queue, self.text.shape[1]).to(device)
         self.of_regions = Queue(config.queue, self.text.shape[1]).to(device)

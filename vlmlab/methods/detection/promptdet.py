@@ -156,9 +156,9 @@ class PromptDet(RegionLearner):
         text.check_names(prompts, "{}")
         tokens = text.tokenize(prompts)
         end = text.end_of_text(tokens)
-        before = text.end_of_text(
-            text.tokenize([f"X {name}" for name in names])
-        )  # as many tokens stand before the second X
+        # As many tokens stand before the second X as a sentence without it has, but for its end token.
+        spoken_alone = text.tokenize([f"X {name}" for name in names])
+        before = text.special + text.extent(spoken_alone) - text.extent(text.tokenize([""]))
         places = torch.stack([torch.full_like(before, text.special), before], 1)
         return text.embed(tokens[:, : int(end.max()) + 1]), places, end
 

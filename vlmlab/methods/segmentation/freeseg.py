@@ -320,7 +320,8 @@ def class_prompts(text, classes: Sequence[str], count: int) -> Prompts:
 def task_words(text, prompts: Prompts, told: str, task_context: Tensor, context: Tensor) -> Tensor:
     """Unit rows [C, e] of (1): the prompts behind the words `told` of a task and the vectors U, with the vectors V in them."""
     tokens = text.tokenize([told])
-    words = text.embed(tokens[:, text.special : int(text.end_of_text(tokens))])[0]
+    said = int(text.extent(tokens) - text.extent(text.tokenize([""])))
+    words = text.embed(tokens[:, text.special : text.special + said])[0]
     prefix = torch.cat([words, task_context.type_as(words), prompts.start, context.type_as(words)])
     return F.normalize(text.forward_shared_prefix(prefix, prompts.rest, prompts.end), dim=-1)
 

@@ -25,7 +25,7 @@ class Prompts:
     """The frozen parts of the class prompts [start | M learned vectors | rest], as word embeddings without positions.
 
     start [s, d] (CLIP: the start token); words [M, d] what the learned vectors replace; rest [C, S, d] (frozen words if
-    any, class name, full stop, end token, padding to the longest); end [C] position of the pooled token within `rest`;
+    any, class name, full stop, end token, padding to the longest, or as far as the tower reads); end [C] position of the pooled token within `rest`;
     names [C] tokens of each class name.
     """
 
@@ -91,12 +91,12 @@ def assemble(text, classes: Sequence[str], words: str, learned: int | None = Non
     Raises `VlmlabError` if a prompt does not fit into the tower, or if the tower does not pool at an end-of-text token.
     """
     names, start = spoken(classes), text.special
+    if not text.takes_prompts:
+        raise VlmlabError(f"the text tower of {text.name} pools no end-of-text token; choose a CLIP such as micro-vit")
 
     def count(texts: list[str]) -> Tensor:
-        return text.end_of_text(text.tokenize(texts)) - text.end_of_text(text.tokenize([""]))
+        return text.extent(text.tokenize(texts)) - text.extent(text.tokenize([""]))
 
-    if not count(["a"]):
-        raise VlmlabError(f"the text tower of {text.name} pools no end-of-text token; choose a CLIP such as micro-vit")
     lengths, room = count(names), int(count([words]))
     learned = room if learned is None else learned
     needed = start + room + lengths + len(stop) + 1  # full stop and end token

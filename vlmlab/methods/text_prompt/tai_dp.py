@@ -140,9 +140,8 @@ class TaIDP(Method):
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h [B, e] and H [B, L, e] of (1) for captions' token ids [B, L], and which of them are words, [B, L]."""
         text = self.backbone.text
-        end = text.end_of_text(tokens)
         every = F.normalize(text.local_features(tokens), dim=-1)
-        words = torch.arange(tokens.shape[1], device=end.device) <= end[:, None]
+        words = torch.arange(tokens.shape[1], device=tokens.device) < text.extent(tokens)[:, None]
         return F.normalize(text.encode(tokens), dim=-1), every, words
 
     @torch.no_grad()

@@ -125,12 +125,19 @@ class PromptSRC(Method):
             features = self.backbone.encode_text(texts).unflatten(0, (len(classes), -1))
         self.written = F.normalize(features.mean(1), dim=-1)  # w0 [C, e] (3)
 
+    def class_features(self) -> Tensor:
+        """Unit w [C, e] under the prompts of (1)."""
+        context, *deep = self.context
+        return F.normalize(self.prompts.features(self.backbone.text, context, deep=deep), dim=-1)
+
+    def unit_features(self, images: Tensor) -> Tensor:
+        """Unit f [B, e] under the prompts of (2)."""
+        visual, *deep = self.visual
+        return F.normalize(self.backbone.image.forward(images, visual, deep), dim=-1)
+
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit f [B, e] and w [C, e] under the prompts of (1) and (2)."""
-        (context, *deep_text), (visual, *deep_image) = self.context, self.visual
-        w = self.prompts.features(self.backbone.text, context, deep=deep_text)
-        f = self.backbone.image.forward(images, visual, deep_image)
-        return F.normalize(f, dim=-1), F.normalize(w, dim=-1)
+        """f [B, e] and w [C, e]."""
+        return self.unit_features(images), self.class_features()
 
     def logits(self, batch: Batch) -> Tensor:
         f, w = self.features(batch.images)
