@@ -143,6 +143,8 @@ def test_every_label_of_the_dots_has_its_mark_and_one_may_be_a_star():
 def test_base_and_new_classes_have_their_colours_whatever_a_chapter_calls_them():
     plots = lessons.lines([0, 1], {"seen": [[1, 2]], "new classes": [[2, 1]], "another": [[0, 0]]}).axes[0].get_lines()
     assert [plot.get_color() for plot in plots] == [SPLITS["base"], SPLITS["new"], SYSTEMS[2]]
+    marks = lessons.dots({"a system": {"novel": 1.0, "base": 2.0}}).axes[0].get_lines()[1:]
+    assert [mark.get_color() for mark in marks] == [SPLITS["new"], SPLITS["base"]]
 
 
 def test_twins_share_a_colour_and_differ_in_their_lines():

@@ -50,8 +50,8 @@ def verify(
     from vlmlab.studies.verify import verify as check
 
     verdicts = []
-    results = ResultStore(store) if store else None
-    if results:
+    results = None if store is None else ResultStore(store)
+    if results is not None:
         results.prepare()
     found = check(systems or (), on_start=lambda key, claim: say(f"{key}: {claim}"), store=results)
     if out is not None:

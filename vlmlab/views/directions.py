@@ -128,7 +128,7 @@ def diet_figure(
         look = {"color": SYSTEMS[k % len(SYSTEMS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 4}
         right.plot(*zip(*curve, strict=True), label=f"{name}: {curve[-1][1]:.0f}", **look)
     tidy(right, "zero-shot by a tower on the diet", "steps", "accuracy (%)")
-    right.legend(frameon=False, fontsize=7.5, loc="lower right")
+    fig.legend(frameon=False, fontsize=8, loc="outside lower right", ncols=len(curves))
     return fig
 
 

@@ -14,10 +14,9 @@ from vlmlab.views.style import (
     MARKERS,
     MUTED,
     SPLITS,
-    SYSTEMS,
     VALUE,
-    WORDS_FOR_SPLITS,
     Still,
+    colour_of,
     figure,
     tidy,
 )
@@ -50,7 +49,7 @@ def dots(groups: Mapping[str, Mapping[str, float]], title: str = "", x: str = "a
     for y, points in enumerate(groups.values()):
         axes.plot([min(points.values()), max(points.values())], [y, y], color=GRID, linewidth=3, zorder=0)
     for k, label in enumerate(labels):
-        look = {"color": SYSTEMS[k % len(SYSTEMS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 6}
+        look = {"color": colour_of(label, k), "marker": MARKERS[k % len(MARKERS)], "markersize": 6}
         if label == star:
             look = {"color": INK, "marker": "*", "markersize": 11}
         values = [points[label] for points in groups.values()]
@@ -117,8 +116,7 @@ def lines(
     for (name, level), style in zip((levels or {}).items(), ("--", ":", "-."), strict=False):
         axes.axhline(level, color=INK, linestyle=style, linewidth=1.3, label=name)
     for k, (name, runs) in enumerate(curves.items()):
-        split = WORDS_FOR_SPLITS.get(name, name.removesuffix(" classes"))
-        colour = SPLITS.get(split, SYSTEMS[k // twins % len(SYSTEMS)])
+        colour = colour_of(name, k // twins)
         marker, line = MARKERS[k // twins % len(MARKERS)], LINES[k % twins]
         values = np.asarray(runs, float)
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])

@@ -150,7 +150,9 @@ def cloud(
     for one, two in pairs:
         axes.plot([one[0], two[0]], [one[1], two[1]], color=INK, linewidth=1.2, zorder=0)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    across_of = [p[1] for points in groups.values() for p in points]
+    narrow = max(across_of) < 10 * min(across_of)  # one and three would be a single tick
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4) if narrow else (1, 3)))
     axes.xaxis.set_major_formatter(lambda value, _: short_number(value))
     axes.xaxis.set_minor_formatter(NullFormatter())
     if line is not None:

@@ -36,8 +36,6 @@ SPLITS = {
     "val": "#E69F00",
     "test": "#222222",
 }
-WORDS_FOR_SPLITS = {"seen": "base", "unseen": "new", "harmonic mean": "harmonic_mean"}
-"""Other words for `SPLITS`, by which papers on segmentation call them."""
 LOSS = "#8C6D1F"
 """A loss, wherever one is drawn."""
 VALUE = "#6E8898"
@@ -75,6 +73,14 @@ CLASSES = (
     "#4D4D4D",
     "#BFBFBF",
 )
+
+
+def colour_of(name: str, k: int) -> str:
+    """The colour of a curve or mark called `name`, the `k`-th of its figure: that of its split ("base", "new classes"; papers
+    also write seen, unseen and novel), or else the next of `SYSTEMS`."""
+    own = {"seen": "base", "unseen": "new", "novel": "new", "harmonic mean": "harmonic_mean"}
+    split = name.removesuffix(" classes")
+    return SPLITS.get(own.get(split, split), SYSTEMS[k % len(SYSTEMS)])
 
 
 def system_style(key: str) -> dict:

@@ -35,10 +35,10 @@ def results(
 @functools.lru_cache(maxsize=1024)
 def _result(experiment: Experiment, store: ResultStore | None) -> dict:
     """Several checks compare with the same runs of CoOp."""
-    found = store.get(experiment) if store else None
+    found = None if store is None else store.get(experiment)
     if found is None:
         found = run_experiment(experiment)
-        if store:
+        if store is not None:
             store.add(experiment, found)
     return found
 
