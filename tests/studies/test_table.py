@@ -59,6 +59,21 @@ def test_two_settings_of_one_system_are_not_averaged():
         table([result(accuracy=1.0), result(accuracy=2.0)])
 
 
+@pytest.mark.parametrize("other", [{"config": {"lr": 0.5}}, {"test_pictures": 100}, {"noise": 0.2}])
+def test_seeds_that_were_not_measured_alike_are_not_averaged(other):
+    with pytest.raises(VlmlabError, match="seed 1, split all with more than one setting"):
+        table([result(accuracy=1.0) | {"config": {"lr": 0.1}}, result(seed=1, accuracy=2.0) | other])
+
+
+def test_results_with_other_settings_can_be_left_out(tmp_path):
+    store = ResultStore(tmp_path)
+    store.add(Experiment("coop", "digits"), result(accuracy=1.0))
+    store.add(Experiment("coop", "digits", config=(("lr", 0.5),)), result(accuracy=2.0))
+    with pytest.raises(VlmlabError, match="--defaults"):
+        table(store.results())
+    assert [line["mean"] for line in table(store.results(defaults=True))] == [1.0]
+
+
 def test_written_and_read_again(tmp_path):
     lines = table([result(split="base", accuracy=80.0, base=80.0), result("maskclip", shots=0, miou=30.0)])
     found = read_table(write_table(lines, tmp_path / "measured" / "some.csv"))

@@ -40,6 +40,12 @@ def table(
         bool,
         typer.Option("--agreement", help="Rank correlation of measured and published orders, a line per protocol."),
     ] = False,
+    defaults: Annotated[
+        bool,
+        typer.Option(
+            "--defaults", help="Leave out results with other settings than the defaults, as verify keeps them."
+        ),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Sum up the results of a sweep.
@@ -56,9 +62,9 @@ def table(
         raise VlmlabError("--protocol goes with --against published")
     with work():
         if against or agreement:
-            lines = _beside_published(store, protocol, agreement)
+            lines = _beside_published(store, protocol, agreement, defaults)
         else:
-            lines = _summed_up(store)
+            lines = _summed_up(store, defaults)
         if out is not None:
             _write(lines, out, plain=not (against or agreement))
     if json_ or out is None:
@@ -66,7 +72,7 @@ def table(
     print(f"{out}: {len(lines)} lines")
 
 
-def _summed_up(store: Path | None) -> list[dict]:
+def _summed_up(store: Path | None, defaults: bool) -> list[dict]:
     from vlmlab.studies.store import ResultStore
     from vlmlab.studies.table import table as lines_of
 
@@ -74,20 +80,20 @@ def _summed_up(store: Path | None) -> list[dict]:
         raise VlmlabError("name the folder of a sweep's results: vlmlab table STORE")
     if not os.path.isdir(store):
         raise VlmlabError(f"there is no folder {store} with results; make one by `vlmlab sweep --store {store}`")
-    lines = lines_of(ResultStore(store).results())
+    lines = lines_of(ResultStore(store).results(defaults))
     if not lines:
         raise VlmlabError(f"there is no result in {store}; make some by `vlmlab sweep --store {store}`")
     return lines
 
 
-def _beside_published(store: Path | None, protocol: str | None, agreement: bool) -> list[dict]:
+def _beside_published(store: Path | None, protocol: str | None, agreement: bool, defaults: bool) -> list[dict]:
     import pandas as pd
 
     from vlmlab.studies import agreement as orders
     from vlmlab.studies.table import COLUMNS, read_table
 
     if store is not None and not store.suffix == ".csv":
-        measured = pd.DataFrame(_summed_up(store), columns=list(COLUMNS)).replace("", float("nan"))
+        measured = pd.DataFrame(_summed_up(store, defaults), columns=list(COLUMNS)).replace("", float("nan"))
     else:
         measured = read_table(store)
     found = orders.agreement(measured) if agreement else orders.side_by_side(measured, protocol)

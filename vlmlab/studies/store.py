@@ -115,9 +115,10 @@ class ResultStore:
             return None
         return _read(path, "failure")["failure"]
 
-    def results(self) -> list[dict]:
-        """Every result, in the order of their keys."""
-        return [_read(self.folder / f"{key}.json", "result")["result"] for key in self._keys()]
+    def results(self, defaults: bool = False) -> list[dict]:
+        """Every result, in the order of their keys; with `defaults` only of experiments that set nothing otherwise."""
+        found = (_read(self.folder / f"{key}.json", "result") for key in self._keys())
+        return [one["result"] for one in found if not (defaults and one["experiment"].get("config"))]
 
     def checkpoint(self, experiment: Experiment) -> Path:
         """Where an experiment that is under way may keep its checkpoint."""

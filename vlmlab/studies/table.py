@@ -66,15 +66,28 @@ def table(results: Sequence[dict]) -> list[dict]:
                 "images, so give each a store of its own"
             )
         names = tuple(result[name] for name in ("system", "dataset", "backbone", "shots", "split"))
-        if result["seed"] in groups.setdefault(names, {}):
+        group = groups.setdefault(names, {})
+        if result["seed"] in group or not all(_alike(result, other) for other in group.values()):
             system, dataset, backbone, shots, split = names
             raise VlmlabError(
                 f"the store has {system} on {dataset} with {backbone}, {shots} shots, seed {result['seed']}, split {split} "
-                "with more than one setting; a table has one line for them, so keep each setting in a store of its own"
+                "with more than one setting; a table has one line for them, so keep each setting in a store of its own, "
+                "or leave out all but the defaults (--defaults)"
             )
-        groups[names][result["seed"]] = result
+        group[result["seed"]] = result
     called = _short({dataset for _, dataset, *_ in groups})
     return sorted((_line(names, list(rows.values()), called) for names, rows in groups.items()), key=_order)
+
+
+def _alike(one: dict, other: dict) -> bool:
+    """Whether a mean over seeds may have both: the same settings (those that both know: an older vlmlab has fewer), measured
+    on the same and in the same way."""
+    here, there = one.get("config", {}), other.get("config", {})
+    if any(here[name] != there[name] for name in here.keys() & there.keys()):
+        return False
+    return all(
+        (one.get(name) or None) == (other.get(name) or None) for name in ("views", "noise", "test_pictures", "targets")
+    )
 
 
 def _short(datasets: Collection[str]) -> dict[str, str]:
