@@ -6,16 +6,18 @@ sharp as its pixels are. Where masks of seen classes are there, they are used; t
 the teacher finds most likely among the *unlabelled* words alone. After some iterations the student's own answers take the
 teacher's place, because by then they are better.
 
-    F = student(x),   P = s n(F) T^T                                student and its scores       (1)
+    F = student(x),   P = F T^T, or s n(F) T^T with a `scale` s     student and its scores       (1)
     y(x) = mask(x) where it is granted; else argmax over unlabelled c of G_c(x)                  (2)
     G = MaskCLIP(x) for the first `guided` of the iterations, then P of the student itself       (3)
     L = mean over pixels of CE(P(x), y(x)); pixels that show no class at all count nothing       (4)
 
 What differs from the release, which trains DeepLabv2 with ResNet-101: the student is a small pixel encoder on the frozen
 tokens of the same tower (`dense.pixels`), as there is no ImageNet here, and it is supervised at half the image's size.
-The release takes plain products of features and words (norm_feat off); they learn too slowly in a minute, so here both
-are unit vectors times a scale. There is no learned background row (cls_bg), for every pixel of the embedded sets that
-counts has a name. In the release self-training begins after a tenth of the iterations on VOC.
+The release takes plain products of features and words (norm_feat off), and so do the defaults; they learn too slowly in a
+minute, so the embedded settings take unit vectors times a scale, and a rate that falls as a cosine. There is no learned
+background row (cls_bg), for every pixel of the embedded sets that counts has a name, and the teacher is MaskCLIP without key
+smoothing and prompt denoising, which are off in the release's zero-shot settings. In (4) the release divides by all pixels,
+also by those that count nothing (mmsegmentation's mean). In the release self-training begins after a tenth of the iterations.
 
 It is transductive as in the paper: which pixels have no label, and the words for them, are known in training.
 
@@ -39,6 +41,9 @@ from vlmlab.methods.method import Batch, Recipe, option, rate_by_step
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
+FALLS = ("power", "cosine")
+LAST_RATE, POWER = 1e-4, 0.9
+
 
 @register(
     "maskclip_plus",
@@ -61,6 +66,7 @@ class MaskCLIPPlus(Segmenter):
         batch_size: int = option(16, "training images a step", 1, 4096)
         optimizer: str = option("sgd", "optimiser", choices=("sgd", "adamw"))
         lr: float = option(0.01, "learning rate", 0.0, 10.0)
+        fall: str = option("power", "how the rate falls: to 1e-4 as a power of 0.9, or to 0 as a cosine", choices=FALLS)
         warmup_epochs: int = option(0, "first epochs, in which the rate rises", 0, 100)
         guided: float = option(0.1, "share of the iterations in which MaskCLIP gives the pseudo labels", 0.0, 1.0)
         labels: str = option(
@@ -68,7 +74,9 @@ class MaskCLIPPlus(Segmenter):
             "seen: masks of seen classes are used; teacher: MaskCLIP labels every pixel",
             choices=("seen", "teacher"),
         )
-        scale: float = option(20.0, "factor of the cosines", 0.0, 1000.0)
+        scale: float | None = option(
+            None, "factor of the cosines of pixels and words; none: their plain products", 0.0, 1000.0
+        )
         templates: str = option("scene85", HELP)
 
     embedded: ClassVar[dict] = {
@@ -76,8 +84,10 @@ class MaskCLIPPlus(Segmenter):
         "optimizer": "adamw",
         "lr": 3e-3,
         "weight_decay": 1e-3,
+        "fall": "cosine",
         "warmup_epochs": 1,
         "guided": 1.0,
+        "scale": 20.0,
         "templates": "dataset",
     }
 
@@ -103,7 +113,10 @@ class MaskCLIPPlus(Segmenter):
 
     def learning_rate(self, step: int, steps: int) -> float:
         self.done.fill_(step)  # the schedule counts the steps that are done
-        return rate_by_step(step, steps, self.config.lr, self.config.warmup_epochs * self.batches)
+        warm, lr = self.config.warmup_epochs * self.batches, self.config.lr
+        if self.config.fall == "cosine" or step < warm:
+            return rate_by_step(step, steps, lr, warm)
+        return LAST_RATE + (lr - LAST_RATE) * max(0.0, 1 - step / steps) ** POWER
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, C, S, S], the student's scores (1), enlarged."""
@@ -121,9 +134,8 @@ class MaskCLIPPlus(Segmenter):
         return F.cross_entropy(scores, target, ignore_index=NOTHING, reduction="sum") / counted  # (4)
 
     def scores(self, batch: Batch) -> Tensor:
-        """[B, C, S/2, S/2], the scaled cosines of the student's pixels with the words (1)."""
-        features = self.student(batch.images, self.frozen.of(batch))
-        return self.config.scale * torch.einsum("behw,ce->bchw", F.normalize(features, dim=1), self.classifier)
+        """[B, C, S/2, S/2], what the student's pixels have in common with the words (1)."""
+        return compared(self.student(batch.images, self.frozen.of(batch)), self.classifier, self.config.scale)
 
     @torch.no_grad()
     def teacher(self, batch: Batch, size: tuple[int, int]) -> Tensor:
@@ -139,6 +151,13 @@ class MaskCLIPPlus(Segmenter):
     def local_features(self, images: Tensor) -> Tensor:
         """Unit features of places [B, e, h, w] of images [B, 3, S, S], for the teacher."""
         return F.normalize(self.backbone.image.local_features(images), dim=1)
+
+
+def compared(features: Tensor, words: Tensor, scale: float | None = None) -> Tensor:
+    """Scores [B, C, h, w] of pixels [B, e, h, w] and unit words [C, e] (1): products, or `scale` times their cosines."""
+    if scale is None:
+        return torch.einsum("behw,ce->bchw", features, words)
+    return scale * torch.einsum("behw,ce->bchw", F.normalize(features, dim=1), words)
 
 
 def pseudo_labelled(masks: Tensor, guide: Tensor, unlabelled: Sequence[int]) -> Tensor:
