@@ -31,6 +31,23 @@ def test_maps_loss_and_gradients_are_those_of_the_release(block, depth):
         same_gradient(net.block.depthwise.weight.grad, numbers[f"grad/{block}/kernel"].numpy())
 
 
+@pytest.mark.parametrize("activation", ["lrelu", "tanh"])
+def test_other_activations_between_blocks_are_those_of_the_release(activation):
+    numbers = {name: torch.from_numpy(values) for name, values in golden("lseg").items()}
+    net = Pixels(4, 8, "bottleneck", 3, activation)
+    net.block.depthwise.load_state_dict({"weight": numbers["in/kernel"], "bias": numbers["in/bias"]})
+    features = numbers["in/features"].requires_grad_()
+    maps = net.compared(features, numbers["in/texts"])
+    maps = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=True)
+    same(maps, numbers[f"out/{activation}"])
+    loss = F.cross_entropy(maps, numbers["in/target"])
+    same(loss, numbers[f"loss/{activation}"])
+    loss.backward()
+    same_gradient(features.grad, numbers[f"grad/{activation}/features"].numpy())
+    same_gradient(net.block.depthwise.weight.grad, numbers[f"grad/{activation}/kernel"].numpy())
+    assert LSeg.Config().activation == "lrelu"  # as on the release's command line
+
+
 @pytest.mark.parametrize("block", ["depthwise", "bottleneck"])
 def test_the_order_of_the_words_changes_nothing_but_the_order(block):
     generator = torch.Generator().manual_seed(0)
