@@ -10,7 +10,7 @@ from vlmlab.datasets.truth import UNLABELLED
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.fit import fit
 from vlmlab.methods.method import Batch
-from vlmlab.methods.segmentation.clipseg import CLIPSeg, Decoder, read_blocks
+from vlmlab.methods.segmentation.clipseg import CLIPSeg, Decoder, prompt_crops, read_blocks
 from vlmlab.testing import toys
 
 
@@ -37,6 +37,15 @@ def test_maps_loss_and_gradients_are_those_of_the_release():
     same(loss, numbers["out/loss"])
     loss.backward()
     same_gradients({name: p.grad for name, p in method.decoder.named_parameters()}, numbers)
+
+
+def test_image_prompts_are_those_of_the_release():
+    numbers = golden("clipseg")
+    images, masks = torch.from_numpy(numbers["in/prompt_images"]), torch.from_numpy(numbers["in/prompt_masks"]) > 0
+    crops = prompt_crops(images, masks)
+    same(crops, numbers["out/prompts"])
+    assert CLIPSeg.Config().crop == "padded" and (crops[0, :, :, 0] == 0).all()  # a tall thing has zeros beside it
+    assert prompt_crops(images, masks, "square")[0, :, :, 0].abs().min() > 0
 
 
 def test_a_map_per_prompt_is_the_map_of_the_prompt_alone():

@@ -3,7 +3,8 @@
 A MaskFormer proposes segments; whether it has a name for them is the system's own. Masks of seen classes teach it to cut,
 and cutting carries over to classes without a mask. What differs from the releases in all of them: the network is small
 and stands on frozen tokens of the same tower (`mask_former`), masks are supervised at half the image's size, and pixels of
-classes without a granted mask count nothing in matching and losses (there, they lie outside of every mask).
+classes without a granted mask count nothing in matching and losses (there, they lie outside of every mask). Norms and queries are
+decayed like all that learns (there, they are not).
 
 Dimensions: B images, N queries, K names in training, C classes, S image side, d query width.
 """

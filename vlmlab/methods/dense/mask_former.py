@@ -7,7 +7,8 @@
     z = Q_l + W (mean of the frozen tokens under sg(mask))                                                     (5)
 
 (2) and (5) let it start where CLIP already is: from nothing, queries do not learn forty names in a minute. The original has
-a ResNet with a pixel decoder for (1), queries that know nothing of the image for (2), post-norm layers, and z = Q_l.
+a ResNet with a pixel decoder for (1), queries that know nothing of the image for (2), post-norm layers with dropout and an inner
+width of 2048, positions in keys alone, an mlp of three layers without norm, root and b in (4), and z = Q_l.
 
 Dimensions: B images, N queries, d width, m pixel channels, L d' token channels, h x w places, G segments, P pixels, K names.
 """

@@ -15,11 +15,13 @@ The means of o and b are over pairs of an image and a class that it shows, the l
 clamped to 1e-4 ... 0.9999. X is normalised, so what is cut out of it gets the mean colour. f is the frozen image tower,
 through which the gradient goes to the map. Then a segmenter learns from the maps as pseudo labels (`dense.cam_student`).
 
-What differs from the release: the CAM network is the pixel encoder of `dense.pixels` on frozen tokens, with a linear path, where
-the release has a ResNet-50 of ImageNet; maps are made at one scale, without mirrored images; its random walk (IRNet)
-between the maps and the segmenter is missing, and the segmenter is that of CLIP-ES here. "player" for "person" is a word to
-type. The release hands its weight decay to SGD as the momentum, and so does the default. The embedded settings judge some pairs
-per step, drawn at random, and weigh the area more: an image shows three of 47 classes, whose maps alone can be large.
+What differs from the release: CLIP judges pixels normalised as CLIP's, where the release hands it those of ImageNet; (3) is at
+the maps' own size, a quarter, and enlarged afterwards, where the release enlarges first; the CAM network is the pixel encoder
+of `dense.pixels` on frozen tokens, with a linear path, where the release has a ResNet-50 of ImageNet; maps are made at one
+scale, without mirrored images; its random walk (IRNet) between the maps and the segmenter is missing, and the segmenter is
+that of CLIP-ES here. "player" for "person" is a word to type. The release hands its weight decay to SGD as the momentum, and
+so does the default. The embedded settings judge some pairs per step, drawn at random, and weigh the area more: an image shows
+three of 47 classes, whose maps alone can be large.
 
 Dimensions: B images, C classes, e joint width, n pairs, K words of grounds, h x w = a quarter of the image's side S.
 """

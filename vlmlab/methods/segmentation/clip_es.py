@@ -18,12 +18,14 @@ the tower's own attention knows which places belong together, and spreads the ma
 The maps are pseudo labels of the training images, and an ordinary segmentation network learns from them (6); it is what
 predicts, for nobody tells the classes of a test image.
 
-What differs from the release. Its dense CRF, and with it the confidence below which a pixel is left out of (6), are
-missing: every pixel counts. Instead of the CRF's background score 1 - max_c M_c there is the threshold t, chosen on
-validation images with masks (0.5, which is the same as that score, where there are none). The student is the pixel encoder
-of `dense.pixels` with the class sentences for a classifier, where the release trains DeepLabv2 with code of others, whose
-settings it does not state: epochs and rates are those of MaskCLIP+ here. Ground is not one class: it gets the stuff that
-the image's labels name (sky, grass, ...), and counts nothing if they name none, or several.
+What differs from the release. It takes images at their own size, rounded up to whole patches, with bilinear positions; here
+they are letterboxed to the tower's size. Its own names for the classes of PASCAL VOC ("person with clothes, people, human")
+are words to type. Its dense CRF, and with it the confidence below which a pixel is left out of (6), are missing: every pixel
+counts. Instead of the CRF's background score 1 - max_c M_c there is the threshold t, chosen on validation images with masks
+(0.5, which is the same as that score, where there are none). The student is the pixel encoder of `dense.pixels` with the class
+sentences for a classifier, where the release trains DeepLabv2 with code of others, whose settings it does not state: epochs
+and rates are those of MaskCLIP+ here. Ground is not one class: it gets the stuff that the image's labels name (sky, grass,
+...), and counts nothing if they name none, or several.
 
 Dimensions: B images, C classes, b background words, n pairs of an image and a class that it shows, h x w places, T = h w,
 d the tower's width, S image side.

@@ -12,8 +12,10 @@ shows one. In training the two are mixed, so that the decoder knows the way betw
 
 A map is of one phrase. Among several words the largest logit wins.
 
-An image prompt is a thing cut out (a square around it, with a tenth of its side around it), its surroundings blurred (standard
-deviation 3) and scaled by a tenth in the normalised image, which brings them near the mean colour.
+An image prompt is a thing cut out (its box, with a tenth of its sides around it, zeros beside it that make it a square, the
+nearest pixels), its surroundings blurred (standard deviation 3) and scaled by a tenth in the normalised image, which brings
+them near the mean colour. With `crop` = "square", which the embedded towers are measured with, it shows the image instead of
+zeros.
 
 With `start` = "cosine" the decoder begins as the cosine of every place with the prompt: instead of the deepest activation it
 reads MaskCLIP's local features in the joint space, `reduce_1` and `mul` are their first singular directions, `add` and the
@@ -21,8 +23,9 @@ residual branches are zero, the norms stand before the layers, and vectors of th
 random start a minute of training teaches "any thing", and the prompt is not heard.
 
 What differs from the release: it draws phrases of PhraseCut, here they are the names of the classes whose masks are granted;
-pixels of other classes (UNLABELLED) and without class are left out of (5). There is no dropout. Among several words each is the
-mean over the sentences. The square of an image prompt shows the image, where the release pads a tight crop.
+pixels of other classes (UNLABELLED) and without class are left out of (5), and a negative phrase is one that the image does
+not show, where the release draws any other. Images are normalised as CLIP's (the release: as ImageNet's), and whole, not cut
+at random. There is no dropout. Among several words each is the mean over the sentences.
 
 Dimensions: B images, C classes, T = h w places, d width of the decoder, e joint width, S image side, m image prompts.
 """
@@ -37,18 +40,20 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import masks_to_boxes, roi_align
+from torchvision.ops import roi_align
 from torchvision.transforms.functional import gaussian_blur
 
 from vlmlab.backbones.blocks import finish, project, run_block
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.crops import grown
+from vlmlab.methods.dense.mask_crops import mask_boxes
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Recipe, option
 from vlmlab.methods.templates import HELP, choose, spoken
 from vlmlab.registry import register
 
 BLUR, DARK, CONTEXT = 3.0, 0.1, 0.1
+CROPS = ("padded", "square")
 OF_BLOCKS = 12  # what `after` counts in
 AT_ONCE = 2048  # maps that are decoded together: bounds the memory
 
@@ -88,6 +93,7 @@ class CLIPSeg(Segmenter):
         most_text: float = option(0.5, "largest weight of the sentence where there is an image prompt", 0.0, 1.0)
         negatives: float = option(0.2, "share of phrases that the image does not show", 0.0, 1.0)
         prompts_per_class: int = option(12, "image prompts that are kept of a class; 0: sentences alone", 0, 10000)
+        crop: str = option("padded", "what is around the box of an image prompt: zeros, or the image", choices=CROPS)
         start: str = option(
             "random", "random, or cosine: as the cosine of place and prompt", choices=("random", "cosine")
         )
@@ -102,6 +108,7 @@ class CLIPSeg(Segmenter):
         "after": "12, 8, 4",
         "width": 48,
         "feedforward": 192,
+        "crop": "square",
         "start": "cosine",
         "templates": "dataset",
     }
@@ -190,16 +197,7 @@ class CLIPSeg(Segmenter):
     @torch.no_grad()
     def image_prompts(self, images: Tensor, masks: Tensor) -> Tensor:
         """What the masks [m, S, S] (bool, none empty) of normalised images [m, 3, S, S] show, as prompts [m, e]."""
-        side = images.shape[-1]
-        size = min(15, 2 * ((side - 1) // 2) + 1)
-        dark = DARK * gaussian_blur(images, [size, size], [BLUR, BLUR])
-        cut = torch.where(masks[:, None], images, dark)
-        boxes = masks_to_boxes(masks).to(images.dtype)
-        boxes[:, 2:] += 1  # the lower right pixel belongs to the thing
-        boxes = grown(boxes, 1 + 2 * CONTEXT, "square", float(side))
-        rows = torch.cat([torch.arange(len(images), device=images.device)[:, None].to(images.dtype), boxes], 1)
-        crops = roi_align(cut, rows, side, 1.0, sampling_ratio=1, aligned=True)
-        return self.scaled(self.backbone.encode_image(crops).float())
+        return self.scaled(self.backbone.encode_image(prompt_crops(images, masks, self.config.crop)).float())
 
     # --- learning and predicting -------------------------------------------------------------------------------------
 
@@ -343,6 +341,30 @@ class Layer(nn.Module):
         q, k, v = F.linear(x, own.in_proj_weight, own.in_proj_bias).unflatten(-1, (3, own.num_heads, -1)).unbind(-3)
         weights = torch.einsum("bihd,bjhd->bhij", q, k) * q.shape[-1] ** -0.5
         return own.out_proj(torch.einsum("bhij,bjhd->bihd", weights.softmax(-1), v).flatten(-2))
+
+
+def prompt_crops(images: Tensor, masks: Tensor, crop: str = "padded") -> Tensor:
+    """What an image prompt shows of masks [m, S, S] (bool, none empty) of normalised images [m, 3, S, S]: [m, 3, S, S]."""
+    side = images.shape[-1]
+    size = min(15, 2 * ((side - 1) // 2) + 1)
+    dark = DARK * gaussian_blur(images, [size, size], [BLUR, BLUR])
+    cut = torch.where(masks[:, None], images, dark)
+    boxes = mask_boxes(masks)
+    image = torch.arange(len(images), device=images.device)
+    if crop == "square":
+        square = grown(boxes.to(images.dtype), 1 + 2 * CONTEXT, "square", float(side))
+        rows = torch.cat([image[:, None].to(images.dtype), square], 1)
+        return roi_align(cut, rows, side, 1.0, sampling_ratio=1, aligned=True)
+    around = CONTEXT * (boxes[:, 2:] - boxes[:, :2]).double()
+    low, high = (boxes[:, :2] - around).clamp_min(0).long(), (boxes[:, 2:] + around).clamp_max(side).long()
+    length = (high - low).amax(1, keepdim=True)  # side of the square, zeros included
+    steps = (torch.arange(side, device=images.device) * (length.float() / side)).floor().long()  # nearest: [m, S]
+    zeros = (length - (high - low)) // 2
+    columns, rows = (steps - zeros[:, k : k + 1] + low[:, k : k + 1] for k in (0, 1))
+    inside_x, inside_y = ((at >= low[:, k : k + 1]) & (at < high[:, k : k + 1]) for k, at in enumerate((columns, rows)))
+    y, x = rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None]
+    crops = cut[image[:, None, None], :, y, x].movedim(-1, 1)  # [m, 3, S, S]
+    return crops * (inside_y[:, None, :, None] & inside_x[:, None, None])
 
 
 def read_blocks(text: str, depth: int) -> list[int]:

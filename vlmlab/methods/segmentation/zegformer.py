@@ -14,8 +14,9 @@ RoIAlign; the box ends at the last column and row of the segment, not behind the
 image. The words t, t' come from other sentences in training, at test, and for CLIP. Learning: cross-entropy + 20 focal +
 dice after matching (`dense.mask_first`, with what differs there).
 
-What differs from the release besides: the embedded settings cut squares a quarter larger than the segment, bicubic, as
-MicroCLIP names few of the tight stretched ones; an empty mask then says the same of all names.
+What differs from the release besides: a class has one name, where the release takes the mean over those that stand with
+commas; the embedded settings cut squares a quarter larger than the segment, bicubic, as MicroCLIP names few of the tight
+stretched ones; an empty mask then says the same of all names.
 
 Dimensions: B images, N segments, C classes, e joint width, d query width, S image side, R crops.
 """
