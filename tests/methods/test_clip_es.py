@@ -38,15 +38,26 @@ def test_maps_are_those_of_the_release():
     assert (numbers["out/spread"].max((1, 2)) > 0).sum() >= 3  # a region in the last column has no box at all
 
 
-def test_probabilities_are_those_of_the_release():
+@pytest.mark.parametrize("size", ["", "wide_"])
+def test_images_of_any_size_have_the_release_s_probabilities_and_maps(size):
     numbers = golden("clip_es")
+    method = read(", ".join(numbers["in/background"].tolist()))
+    images = torch.from_numpy(numbers["in/wide_images"]) if size else noise_images(32, 3)
+    shown, seen, target = torch.from_numpy(numbers[f"in/{size}shown"]) > 0, [], method.target
+    method.target = lambda *given: seen.append(target(*given)) or seen[0]
+    pairs, maps, wide = method.maps_of(images, shown)
+    same(seen[0].gather(1, pairs[:, 1:])[:, 0], numbers[f"out/{size}p"])
+    same(maps, numbers[f"out/{size}maps"])
+    same(wide, numbers[f"out/{size}spread"])
+
+
+def test_probabilities_are_those_of_the_release():
     method = read()
     features = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     features = torch.nn.functional.normalize(features, dim=-1)
     shown = torch.tensor([[True, False, True, False, False], [False, True, False, False, False]])
     p = method.target(features, shown)
     assert (p[~shown] == 0).all() and (p.sum(1) < 1).all()  # background words have the rest
-    assert numbers["out/p"].max() < 1
     alone = read(target="present").target(features, shown)
     torch.testing.assert_close(alone, p / p.sum(1, keepdim=True))
     assert (alone[1, 1] == 1) and read(target="logit").target(features, shown).abs().max() > 1

@@ -170,10 +170,11 @@ class CLIPES(CamStudent):
     def attended(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(what goes into the last block [B, 1 + T, d], the mean attention of places to places [B, T, T] over the last `layers`).
 
-        A tower of fewer blocks gives all that it has.
+        A tower of fewer blocks gives all that it has. Positions of images of another size than the tower's are bilinear.
         """
-        blocks = self.backbone.image.visual.transformer.resblocks
-        x, _ = self.backbone.image._tokens(images)
+        image = self.backbone.image
+        blocks = image.visual.transformer.resblocks
+        x = image.visual.ln_pre(image.placed(image.patches(images), image.grid(*images.shape[-2:]), "bilinear"))
         first = max(0, len(blocks) - self.config.layers)
         total = x.new_zeros(())
         before = x
