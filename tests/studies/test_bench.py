@@ -10,7 +10,7 @@ from vlmlab.datasets.catalog import BY_NAME
 from vlmlab.datasets.hierarchy import hierarchy_of
 from vlmlab.errors import VlmlabError
 from vlmlab.registry import registry
-from vlmlab.studies import bench, bench_device
+from vlmlab.studies import bench, bench_dense, bench_device
 from vlmlab.testing.pretended_gpu import pretended_gpu
 
 
@@ -108,3 +108,13 @@ def test_without_a_gpu_it_is_one_line(capsys):
     said = capsys.readouterr()
     assert said.out == "" and said.err == "vlmlab: the device 'cuda' cannot be used here; choose cpu or auto\n"
     assert main(["bench", "world", "--device", "cuda"]) == 2 and "leave out world" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("measure", [bench.cached_regions, bench.cached_tokens])
+def test_an_epoch_of_a_dense_system_learns_the_same_from_what_is_cached(monkeypatch, measure):
+    monkeypatch.setattr(bench_dense, "IMAGES", 8)
+    monkeypatch.setattr(bench_dense, "AT_ONCE", 4)
+    monkeypatch.setattr(bench_dense, "seconds_of", lambda work, times: work() and 2.0)
+    measured = measure()
+    assert float(re.search(r"losses differ by (\S+) of", measured.note).group(1)) < 1e-4
+    assert measured.ratio == 1.0 and "8 images" in measured.note

@@ -17,6 +17,8 @@ MEASUREMENTS = (
     "cached_epoch",
     "coop_fit",
     "cocoop_step",
+    "cached_regions",
+    "cached_tokens",
     "freed_memory",
     "images",
     "world",

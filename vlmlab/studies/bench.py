@@ -41,6 +41,7 @@ from vlmlab.methods.text_prompt.coop import CoOp
 from vlmlab.methods.text_prompt.prompts import Prompts, assemble, placeholders
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import registry
+from vlmlab.studies.bench_dense import cached_regions, cached_tokens
 from vlmlab.studies.bench_device import images, on_device
 from vlmlab.studies.experiment import Experiment
 from vlmlab.studies.measurement import Measurement, seconds_of
@@ -374,6 +375,8 @@ MEASUREMENTS: dict[str, Callable[[], Measured]] = {
     "cached_epoch": _cached_epoch,
     "coop_fit": _coop_fit,
     "cocoop_step": _cocoop_step,
+    "cached_regions": cached_regions,
+    "cached_tokens": cached_tokens,
     "freed_memory": _freed_memory,
     "images": images,
     "world": _world,
