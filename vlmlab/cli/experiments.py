@@ -329,18 +329,19 @@ def _plan(experiments: list[Any], store: Any) -> Iterator[str]:
     different = list({experiment.key: experiment for experiment in experiments}.values())
     known = sum(store.get(experiment) is not None for experiment in different)
     counts = (
-        f"{len(values)} {name if len(values) > 1 else name.removesuffix('s')}"
+        f"{len(values)} {name}{'s' * (len(values) > 1)}"
         for name, field in (
-            ("systems", "system"),
-            ("datasets", "dataset"),
-            ("backbones", "backbone"),
-            ("numbers of shots", "shots"),
-            ("seeds", "seed"),
-            ("splits", "split"),
+            ("system", "system"),
+            ("dataset", "dataset"),
+            ("backbone", "backbone"),
+            ("number of shots" if len({one.shots for one in different}) == 1 else "numbers of shot", "shots"),
+            ("seed", "seed"),
+            ("split", "split"),
         )
         if (values := {getattr(experiment, field) for experiment in different})
     )
-    yield f"plan: {len(different)} experiments ({', '.join(counts)}); {known} known, {len(different) - known} to run"
+    count = len(different)
+    yield f"plan: {count} experiment{'s' * (count != 1)} ({', '.join(counts)}); {known} known, {count - known} to run"
     yield f"results go to {store.folder}; stopped by Ctrl-C or killed, the same command goes on from there"
 
 
