@@ -114,6 +114,37 @@ SECTION_6 = {
     "WiseFTFrontier": "WiseFTFrontier(shots=1, pictures=54, config={'epochs': 1})",
 }
 
+# The panels of the chapters on section 7, small: name -> the cell that makes it. What has to be fitted is as learning begins.
+SECTION_7 = {
+    "DetectionPlayground": "DetectionPlayground(('book', 'mushroom', 'zebra'), train=16, count=3, who='teacher', "
+    "settings={'vild': {'epochs': 1}})",
+    "ProposalBoard": "ProposalBoard(test=12)",
+    "DistillationLens": "DistillationLens(train=32, scenes=4, settings={'epochs': 8, 'lr': 0.003, 'negatives': 4})",
+    "BagOfRegions": "BagOfRegions(count=3)",
+    "PseudoBoxInspector": "PseudoBoxInspector(train=24)",
+    "MaskQueries": "MaskQueries(('cat', 'dog', 'sky', 'grass'), **FEW, segmenters={'zsseg': begun('zsseg', n_ctx=0)})",
+    "MaskedCropLens": "MaskedCropLens(**PICTURES)",
+    "CamBoard": "CamBoard(**ASKED)",
+    "ImagePrompt": "ImagePrompt(**ASKED, method=begun('clipseg'))",
+}
+SECTION_7_BEGINS = """
+from vlmlab.registry import load_system
+from vlmlab.studies.few_scenes import task_of
+from vlmlab.widgets import tableau_pictures
+
+PICTURES = tableau_pictures(3)
+ASKED = {name: value for name, value in PICTURES.items() if name != "words"}
+FEW = {"pictures": PICTURES["pictures"]}
+
+
+def begun(system, **settings):
+    task = task_of(train=20)
+    kind = load_system(system)
+    method = kind(task.backbone, kind.configure(task.backbone, **settings))
+    method.prepare(task.seen_by(kind.info.setup))
+    return method
+""".strip()
+
 
 def chromium():
     """The path of a Chromium, or None."""
@@ -123,7 +154,7 @@ def chromium():
 
 @contextlib.contextmanager
 def serving():
-    """The address of a JupyterLab that serves the chapters, panels.ipynb and section6.ipynb."""
+    """The address of a JupyterLab that serves the chapters, panels.ipynb, section6.ipynb and section7.ipynb."""
     with tempfile.TemporaryDirectory() as place:
         folder, own = Path(place, "book"), Path(place, "jupyter")
         folder.mkdir()
@@ -131,8 +162,10 @@ def serving():
             shutil.copy(path, folder)
         cells = [new_code_cell(source) for source in PANELS]
         nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "panels.ipynb")
-        cells = [new_code_cell(f"from vlmlab.widgets import {name}\n{cell}") for name, cell in SECTION_6.items()]
-        nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "section6.ipynb")
+        for section, begins, panels in ((6, "", SECTION_6), (7, SECTION_7_BEGINS, SECTION_7)):
+            cells = [new_code_cell(f"from vlmlab.widgets import {name}\n{cell}") for name, cell in panels.items()]
+            cells = [new_code_cell(begins), *cells]
+            nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / f"section{section}.ipynb")
         # All cells in the page, also those out of sight.
         settings = own / "settings" / "@jupyterlab" / "notebook-extension"
         settings.mkdir(parents=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.book.lab import FLAGS, LONG, SECTION_6, SHOWING, chromium, has_images, opened, run_all, serving
+from tests.book.lab import FLAGS, LONG, SECTION_6, SECTION_7, SHOWING, chromium, has_images, opened, run_all, serving
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
@@ -16,7 +16,7 @@ def shoot(out: Path) -> list[Path]:
     written = []
     with sync_playwright() as running, serving() as address:
         browser = running.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for notebook, names in (("panels.ipynb", SHOWING), ("section6.ipynb", SECTION_6)):
+        for notebook, names in (("panels.ipynb", SHOWING), ("section6.ipynb", SECTION_6), ("section7.ipynb", SECTION_7)):
             page = opened(browser, address, notebook)
             run_all(page)
             has_images(page, names)
