@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Method
-from vlmlab.registry import SETUPS, load_system, register, registry
+from vlmlab.registry import SETUPS, load_system, register, registry, settings_of
 
 FACTS = {
     "title": "Mine: A System of My Own",
@@ -79,3 +80,8 @@ def test_a_short_name_leads_to_the_key_and_says_which_system_it_is():
         load_system("vpt")
     with pytest.raises(VlmlabError, match=r"unknown system 'coup'; did you mean .*coop"):
         load_system("coup")
+
+
+def test_settings_are_read_from_the_sources_as_the_classes_have_them():
+    for key in registry():
+        assert settings_of(key) == [field.name for field in dataclasses.fields(load_system(key).Config)], key

@@ -148,6 +148,62 @@ def system_label(key: str) -> str:
     return info.name if info else key
 
 
+def settings_of(key: str) -> list[str]:
+    """Names of the settings of a system of the package, read from the source files as `registry()` is: nothing is imported.
+
+    Raises `KeyError` for a system that is not of the package.
+    """
+    info = _written()[key]
+    for node in _parsed(info.module).body:
+        for call in getattr(node, "decorator_list", []):
+            if isinstance(node, ast.ClassDef) and isinstance(call, ast.Call) and ast.literal_eval(call.args[0]) == key:
+                return list(dict.fromkeys(_settings_in(info.module, node)))
+    raise KeyError(key)
+
+
+def _settings_in(module: str, system: ast.ClassDef) -> list[str]:
+    """The fields of a system's Config: its own, or that of the first base that has one."""
+    own = next((n for n in system.body if isinstance(n, ast.ClassDef) and n.name == "Config"), None)
+    if own is not None:
+        return _fields_in(module, own)
+    found = (_settings_in(*_class_named(module, base.id)) for base in system.bases if isinstance(base, ast.Name))
+    return next(filter(None, found), [])
+
+
+def _fields_in(module: str, config: ast.ClassDef) -> list[str]:
+    """The fields of a dataclass after those of its bases, which are written Recipe or ViLD.Config."""
+    names = []
+    for base in config.bases:
+        if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
+            names += _settings_in(*_class_named(module, base.value.id))
+        elif isinstance(base, ast.Name):
+            names += _fields_in(*_class_named(module, base.id))
+    return names + [
+        n.target.id
+        for n in config.body
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and "ClassVar" not in ast.unparse(n.annotation)
+    ]
+
+
+def _class_named(module: str, name: str) -> tuple[str, ast.ClassDef]:
+    """The module that a class of this name in `module` is written in, and the class; an empty one if it is not of vlmlab."""
+    for node in _parsed(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vlmlab."):
+            for one in node.names:
+                if (one.asname or one.name) == name:
+                    return _class_named(str(node.module), one.name)
+    return module, ast.ClassDef(name, [], [], [], [])
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(module: str) -> ast.Module:
+    place = Path(__file__).parent.joinpath(*module.split(".")[1:])
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def load_system(key: str) -> type[Any]:
     """The class of a system, imported now if it was not before.
 

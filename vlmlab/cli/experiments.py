@@ -22,6 +22,7 @@ from vlmlab.cli.options import (
     Targets,
     TestPictures,
     Views,
+    check_setting_names,
     check_settings,
     names_in,
     numbers_in,
@@ -73,6 +74,8 @@ def run(
     for name in (dataset, *tested):
         check_dataset(name)
     check_backbone(backbone)
+    chosen = read_settings(settings or ())
+    check_setting_names([system], chosen)
     if shots is None:
         shots = 16 if registry()[system].takes_shots else 0
     experiment = Experiment(
@@ -82,7 +85,7 @@ def run(
         shots,
         seed,
         split,
-        read_settings(settings or ()),
+        chosen,
         views,
         root and str(root),
         skip_broken,
@@ -199,6 +202,7 @@ def sweep(
     for name, _ in given:
         if "." in name and name.partition(".")[0] not in keys:
             raise unknown("system of the sweep", name.partition(".")[0], keys)
+    check_setting_names(keys, given)
     few, draws = numbers_in("shots", shots or ["1,4,16"]), numbers_in("seeds", seeds or ["0,1,2"])
     if section:
         experiments = suited(

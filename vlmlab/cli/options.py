@@ -98,6 +98,19 @@ def numbers_in(option: str, given: Sequence[str]) -> list[int]:
         raise VlmlabError(f"--{option} takes whole numbers separated by commas, such as 1,2,4, not '{text}'") from error
 
 
+def check_setting_names(keys: Sequence[str], settings: Sequence[tuple[str, str]]) -> None:
+    """Raises `VlmlabError` for a setting that a system has not, before anything heavy is imported."""
+    from vlmlab.errors import unknown
+    from vlmlab.registry import own_systems, settings_of
+    from vlmlab.studies.experiment import settings_for
+
+    for key in keys:
+        known = None if key in own_systems() else settings_of(key)
+        for name in settings_for(key, settings):
+            if known is not None and name not in known:
+                raise _of_system(key, unknown("setting", name, known), len(keys) > 1)
+
+
 def check_settings(keys: Sequence[str], settings: Sequence[tuple[str, str]]) -> None:
     """Raises `VlmlabError` for a setting that a system has not, or of the wrong type, before the first experiment."""
     from types import SimpleNamespace
@@ -109,4 +122,9 @@ def check_settings(keys: Sequence[str], settings: Sequence[tuple[str, str]]) -> 
         try:
             load_system(key).configure(SimpleNamespace(embedded=False), **settings_for(key, settings))
         except VlmlabError as error:
-            raise VlmlabError(f"{key}: {error} (a setting of one system is written SYSTEM.KEY=VALUE)") from error
+            raise _of_system(key, error) from error
+
+
+def _of_system(key: str, error: VlmlabError, several: bool = True) -> VlmlabError:
+    """The error with the system that it is about, where there may be several."""
+    return VlmlabError(f"{key}: {error} (a setting of one system is written SYSTEM.KEY=VALUE)") if several else error

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlmlab.cli.options import Device, Json, Root, Settings, path_in
+from vlmlab.cli.options import Device, Json, Root, Settings, check_setting_names, path_in
 from vlmlab.cli.output import print_json, work
 from vlmlab.errors import VlmlabError
 
@@ -45,9 +45,9 @@ def predict(
         raise VlmlabError(f"{system} finds nothing in images; choose a system that detects or segments, such as vild")
     check_dataset(dataset)
     check_backbone(backbone)
-    experiment = Experiment(
-        system, dataset, backbone, 0, seed, "all", read_settings(settings or ()), root=root and str(root)
-    )
+    chosen = read_settings(settings or ())
+    check_setting_names([system], chosen)
+    experiment = Experiment(system, dataset, backbone, 0, seed, "all", chosen, root=root and str(root))
     with work():
         from vlmlab.files import must_be_writable
         from vlmlab.studies.predict import check_words, predict_images, read_images

@@ -14,14 +14,14 @@ import functools
 from collections.abc import Callable, Sequence
 
 import torch
-import torchvision
 from torch import Tensor
 
 from vlmlab.datasets import Dataset, Task
 from vlmlab.errors import VlmlabError
-from vlmlab.learning.dense import AT_ONCE, HIT, MOST
+from vlmlab.learning.dense import AT_ONCE, MOST
 from vlmlab.learning.evaluate import evaluate
 from vlmlab.learning.fit import fit
+from vlmlab.learning.mistakes import first_hits
 from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.method import Batch
@@ -102,7 +102,7 @@ def ap50(detections: Sequence[Detections], images, task: Task) -> dict[str, floa
     truths = [images.truth(i) for i in range(len(images))]
     scores = torch.cat([one.scores for one in detections])
     labels = torch.cat([one.labels for one in detections])
-    hits = torch.cat([_hits(one, truth) for one, truth in zip(detections, truths, strict=True)])
+    hits = torch.cat([first_hits(one, truth) for one, truth in zip(detections, truths, strict=True)])
     objects = torch.cat([truth.labels for truth in truths]).bincount(minlength=len(task.classes))
     per_class = torch.full((len(task.classes),), torch.nan)
     for c in objects.nonzero().flatten().tolist():
@@ -110,19 +110,6 @@ def ap50(detections: Sequence[Detections], images, task: Task) -> dict[str, floa
         per_class[c] = 100 * average_precision(scores[own], hits[own], int(objects[c]))
     groups = {"base": task.base, "new": task.new, "all": range(len(task.classes))}
     return {name: float(per_class[list(members)].nanmean()) for name, members in groups.items()}
-
-
-def _hits(one: Detections, truth) -> Tensor:
-    """Which detections [n], the surest first, are the first to meet an object of their name: bool."""
-    hits = torch.zeros(len(one), dtype=torch.bool)
-    overlap = torchvision.ops.box_iou(one.boxes, truth.boxes)
-    overlap = overlap * (one.labels[:, None] == truth.labels)
-    for k in (overlap >= HIT).any(1).nonzero().flatten().tolist():
-        best, which = overlap[k].max(0)
-        hits[k] = best >= HIT
-        if hits[k]:
-            overlap[:, which] = 0.0  # an object counts once
-    return hits
 
 
 def average_precision(scores: Tensor, hits: Tensor, objects: int) -> float:
