@@ -181,7 +181,9 @@ def _fields_in(module: str, config: ast.ClassDef) -> list[str]:
     return names + [
         n.target.id
         for n in config.body
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and "ClassVar" not in ast.unparse(n.annotation)
+        if isinstance(n, ast.AnnAssign)
+        and isinstance(n.target, ast.Name)
+        and "ClassVar" not in ast.unparse(n.annotation)
     ]
 
 

@@ -16,7 +16,11 @@ def shoot(out: Path) -> list[Path]:
     written = []
     with sync_playwright() as running, serving() as address:
         browser = running.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for notebook, names in (("panels.ipynb", SHOWING), ("section6.ipynb", SECTION_6), ("section7.ipynb", SECTION_7)):
+        for notebook, names in (
+            ("panels.ipynb", SHOWING),
+            ("section6.ipynb", SECTION_6),
+            ("section7.ipynb", SECTION_7),
+        ):
             page = opened(browser, address, notebook)
             run_all(page)
             has_images(page, names)

@@ -10,6 +10,7 @@ import typer
 
 from vlmlab.cli.options import Json, names_in, numbers_in, path_in
 from vlmlab.cli.output import print_json, say, show, work
+from vlmlab.errors import VlmlabError
 from vlmlab.files import installed
 
 
@@ -31,15 +32,19 @@ def report(
         typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the notebook; may be repeated."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(parser=path_in, metavar="PATH", help="Folder that the report is written to.")
-    ] = Path("reports/adaptation"),
-    template: Annotated[str, typer.Option(help="Name of the notebook in notebooks/reports.")] = "adaptation",
+        Path | None,
+        typer.Option(
+            parser=path_in, metavar="PATH", help="Folder that the report is written to; default: reports/TEMPLATE."
+        ),
+    ] = None,
+    template: Annotated[str, typer.Option(help="adaptation, detection or segmentation.")] = "adaptation",
     json_: Json = False,
 ) -> None:
     """Write a report: adapt a VLM and look at it.
 
-    The report is a notebook and a web page. What is not given here has the default of the notebook's parameters. Lists
-    are separated by commas. A report that was stopped goes on where it was.
+    With --template detection or segmentation, of systems of section 7. The report is a notebook and a web page. What is
+    not given here has the default of the notebook's parameters. Lists are separated by commas. A report that was stopped
+    goes on where it was.
     """
     given = {
         "systems": systems and names_in(systems),
@@ -56,8 +61,17 @@ def report(
         from vlmlab.studies.templates import from_text, parameters_of, template_named
 
         defaults = parameters_of(template_named(template))
+        if "dataset" in defaults and given["datasets"]:  # a report on one dataset
+            if len(given["datasets"]) > 1:
+                raise VlmlabError(f"the report {template} is on one dataset, not {len(given['datasets'])}; give one")
+            (given["dataset"],) = given.pop("datasets")
         given |= {name: from_text(name, text, defaults) for name, text in read_settings(others or ())}
-        files = write({name: value for name, value in given.items() if value is not None}, out, template, echo=say)
+        files = write(
+            {name: value for name, value in given.items() if value is not None},
+            out or Path("reports", template),
+            template,
+            echo=say,
+        )
     if json_:
         return print_json({name: str(path) for name, path in files.items()})
     for name, path in files.items():

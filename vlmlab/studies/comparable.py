@@ -35,7 +35,10 @@ def must_share_protocol(results: Sequence[Mapping]) -> None:
     ):
         if name == "shots" and len({registry()[r["system"]].takes_shots for r in results}) > 1:
             continue
-        _alike(results, [words.format(r.get(name) or "all" if name != "validation" else bool(r.get(name))) for r in results])
+        _alike(
+            results,
+            [words.format(r.get(name) or "all" if name != "validation" else bool(r.get(name))) for r in results],
+        )
     _alike(results, [f"measured by {TITLES[main_metric(r['metrics'])]}" for r in results])
     must_share_supervision([r["system"] for r in results])
 

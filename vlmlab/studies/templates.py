@@ -110,7 +110,7 @@ def check_names(values: dict[str, Any]) -> None:
     for key in [*values.get("systems", ()), *values.get("base_new", ())]:
         if key != "all" and key not in registry():
             raise unknown_system(key)
-    for name in [*values.get("datasets", ()), *filter(None, [values.get("folder")])]:
+    for name in [*values.get("datasets", ()), *filter(None, [values.get("dataset"), values.get("folder")])]:
         if is_path(name):
             if not os.path.isdir(os.path.expanduser(name)):
                 raise VlmlabError(f"there is no folder {name}; give the path of a folder of images")

@@ -39,7 +39,7 @@ def view_entropies(
     left.set_xlim(0.2, len(entropy) + 0.8)
     left.set_ylim(0, 1.45 * max(float(entropy.max()), 1e-6))
     left.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, columnspacing=1, handletextpad=0.4)
-    tidy(left, "views of this image", "view, surest first", "entropy (nats)")
+    tidy(left, "views", "view, surest first", "entropy (nats)")
 
     most = np.maximum(before, after)
     order = [k for k in np.argsort(-most)[:MOST_WORDS] if most[k] >= 0.005]
@@ -51,7 +51,7 @@ def view_entropies(
         label.set_fontweight("bold" if words[k] == truth else "normal")
     bars.set_ylim(max(len(order), 3) - 0.4, -0.6)
     bars.set_xlim(0, 100)
-    tidy(bars, "prediction for the plain view", "probability (%)", "")
+    tidy(bars, "the plain view", "probability (%)", "")
     bars.grid(axis="y", visible=False)
     handles = [Patch(color=GRID, label="before"), Patch(color=KEPT, label="after")]
     bars.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
@@ -89,7 +89,7 @@ def pseudo_label_quality(
     left.set_xlim(0, 100)
     left.set_ylim(0, 118)
     left.set_yticks(range(0, 101, 20))
-    tidy(left, "how often pseudo-labels are right", "confidence (%); number in a bar: images", "right (%)")
+    tidy(left, "how often right", "confidence (%); number in a bar: images", "right (%)")
 
     good = np.bincount(labels[chosen][right[chosen]], minlength=len(classes))
     every = np.bincount(labels[chosen], minlength=len(classes))
@@ -103,7 +103,7 @@ def pseudo_label_quality(
     bars.set_ylim(len(shown) - 0.4, -0.6)
     bars.set_xlim(0, max(1.0, 1.05 * float(every.max(initial=1))))
     some = f" ({len(shown)} of {len(classes)} classes)" if len(shown) < len(classes) else ""
-    tidy(bars, f"what is learned from{some}", "images with this pseudo-label", "")
+    tidy(bars, f"learned from{some}", "images with this pseudo-label", "")
     bars.grid(axis="y", visible=False)
     fig.legend(*bars.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower right", ncols=2)
     return fig

@@ -3,7 +3,7 @@
 Every number comes through a result store, so that a stopped report goes on where it was.
 """
 
-from vlmlab.studies.open_vocabulary.plan import Plan, Results, measure, run, write_record
+from vlmlab.studies.open_vocabulary.plan import Plan, Results, measure, run, tested_images, write_record
 from vlmlab.studies.open_vocabulary.tables import (
     absent_table,
     apart_table,
@@ -30,5 +30,6 @@ __all__ = [
     "run",
     "settings_table",
     "summary",
+    "tested_images",
     "write_record",
 ]

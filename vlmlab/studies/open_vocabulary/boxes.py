@@ -22,6 +22,7 @@ from vlmlab.methods.dense.two_stage import TwoStage
 from vlmlab.methods.method import Batch
 from vlmlab.studies.few_scenes import ap50, found
 
+EXAMPLES = 4  # test images that a report shows
 FIXED = 0.5
 """The threshold of who looks at no image: half of the largest score that there could be."""
 
@@ -40,12 +41,13 @@ def asked(method, words: Sequence[str], templates: Sequence[str]) -> Iterator[No
 def look_at_boxes(method: Detector, task: Task, images, absent: Sequence[str] = ()) -> dict[str, Any]:
     """What a report says of a detector beside its metrics; plain numbers, for a record.
 
-    {"restricted": AP50 of new objects when only the names of new classes are asked for, "true_names" and "true_boxes":
+    {"restricted": AP50 of new objects when only the names of new classes are asked for, in the images that show one, "true_names" and "true_boxes":
     {"all", "base", "new"} AP50 with the names or the boxes of its detections put right, "given_boxes": the same when the true
     boxes are its proposals (None for a system that names no proposals), "thresholds": {rule: {"at", "f1"}} for the rules
     "fixed", "validation" and "oracle", "kinds": mistakes at the threshold of validation, "objects": how many there are,
     "absent": {"words", "alarms": boxes of absent words per 100 images at that threshold, "ap50": of the classes meanwhile} or None,
-    "refused": why the system cannot be asked for other words, or ""}.
+    "examples": [{"image", "boxes", "labels", "scores"}] of a few test images, above that threshold, "refused": why the system
+    cannot be asked for other words, or ""}.
     """
     truths = [images.truth(i) for i in range(len(images))]
     known = found(method, images)
@@ -59,6 +61,7 @@ def look_at_boxes(method: Detector, task: Task, images, absent: Sequence[str] = 
         "thresholds": {rule: {"at": value, "f1": f1_at(known, truths, value)} for rule, value in at.items()},
         "kinds": box_mistakes(known, truths, chosen),
         "objects": sum(len(truth) for truth in truths),
+        "examples": [_example(i, known[i], chosen) for i in telling(truths, task.new)],
         "restricted": None,
         "absent": None,
         "refused": "",
@@ -67,13 +70,32 @@ def look_at_boxes(method: Detector, task: Task, images, absent: Sequence[str] = 
     try:
         if len(new):
             with asked(method, [task.classes[c] for c in task.new], task.templates):
-                seen["restricted"] = ap50([replace(one, labels=new[one.labels]) for one in found(method, images)], images, task)["new"]
+                shows = images.subset([i for i, truth in enumerate(truths) if torch.isin(truth.labels, new).any()])
+                own = [replace(one, labels=new[one.labels]) for one in found(method, shows)]
+                seen["restricted"] = ap50(own, shows, task)["new"]
         if absent:
             with asked(method, [*task.classes, *absent], task.templates):
                 seen["absent"] = _with_absent(found(method, images), len(task.classes), absent, chosen, images, task)
     except VlmlabError as error:
         seen["refused"] = str(error)
     return seen
+
+
+def telling(truths: Sequence, new: Sequence[int]) -> list[int]:
+    """A few images that show new classes, the ones with the most of them and base classes too first."""
+    kinds = [set(truth.labels.tolist()) for truth in truths]
+    worth = [(len(own & set(new)) > 0) + (len(own - set(new)) > 0) + len(own) / 100 for own in kinds]
+    return sorted(range(len(worth)), key=lambda i: -worth[i])[:EXAMPLES]
+
+
+def _example(image: int, one: Detections, threshold: float) -> dict[str, Any]:
+    one = one[one.scores >= threshold]
+    return {
+        "image": image,
+        "boxes": one.boxes.round(decimals=2).tolist(),
+        "labels": one.labels.tolist(),
+        "scores": one.scores.round(decimals=4).tolist(),
+    }
 
 
 def _with_absent(

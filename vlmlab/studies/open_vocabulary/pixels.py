@@ -23,9 +23,10 @@ from vlmlab.learning.dense import AT_ONCE, harmonic_mean
 from vlmlab.learning.mistakes import iou_by_group, pixel_mistakes
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
-from vlmlab.studies.open_vocabulary.boxes import asked
+from vlmlab.studies.open_vocabulary.boxes import asked, telling
 
 STEPS = 21  # choices of what is taken from base classes
+MAP_SIDE = 96  # pixels of a map in the record
 SAMPLED = 4096  # pixels of a validation image that are looked at
 
 
@@ -35,7 +36,8 @@ def look_at_pixels(method: Segmenter, task: Task, images, absent: Sequence[str] 
     {"restricted": mIoU of new pixels when only the names of new classes are asked for, "true_names" and "true_masks": {"all",
     "base", "new"} mIoU when the names of each image, or its masks, are given, "kinds": percent of the pixels by mistake,
     "offsets": {rule: {"at", "harmonic_mean"}} for the rules "fixed", "validation" and "oracle", "absent": {"words", "share": percent of
-    the pixels that absent words take, "miou": of the classes meanwhile} or None, "refused": why the system cannot be asked for
+    the pixels that absent words take, "miou": of the classes meanwhile} or None, "examples": [{"image", "map"}], the class of every
+    pixel of a few test images (rows, at most 96 pixels a side), "refused": why the system cannot be asked for
     other words, or ""}.
     """
     classes, base, new = len(task.classes), torch.tensor(task.base), torch.tensor(task.new)
@@ -56,13 +58,18 @@ def look_at_pixels(method: Segmenter, task: Task, images, absent: Sequence[str] 
         for scores, truth in _scored(method, task.tuning, classes):
             tuned += _shifted(scores, truth, base, new, choices)
         test, validation = (_balance(own, task.new) for own in (shifted, tuned))
-        at = {"fixed": int(choices.abs().argmin()), "validation": int(validation.argmax()), "oracle": int(test.argmax())}
+        at = {
+            "fixed": int(choices.abs().argmin()),
+            "validation": int(validation.argmax()),
+            "oracle": int(test.argmax()),
+        }
         offsets = {rule: {"at": float(choices[k]), "harmonic_mean": float(test[k])} for rule, k in at.items()}
     seen: dict[str, Any] = {
         "true_names": iou_by_group(named, task.new),
         "true_masks": iou_by_group(masked, task.new),
         "kinds": pixel_mistakes(counts, task.new),
         "offsets": offsets,
+        "examples": _examples(method, images, telling([images.truth(i) for i in range(len(images))], task.new)),
         "restricted": None,
         "absent": None,
         "refused": "",
@@ -82,10 +89,21 @@ def _scored(method: Segmenter, pictures, classes: int) -> Iterator[tuple[Tensor,
     """Scores [C, P] and true classes [P] of the P pixels of every image whose class is one of the first `classes`."""
     for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: looking at pixels"):
         images, frames = method.framed(raw)
-        for i, own, frame in zip(positions, method.logits(Batch(images=images, index=torch.tensor(positions))), frames, strict=True):
+        for i, own, frame in zip(
+            positions, method.logits(Batch(images=images, index=torch.tensor(positions))), frames, strict=True
+        ):
             truth = pictures.truth(i).semantic.long().flatten()
             known = (truth >= 0) & (truth < classes)
             yield frame.map_back(own.float().cpu()).flatten(1)[:, known], truth[known]
+
+
+def _examples(method: Segmenter, images, positions: Sequence[int]) -> list[dict[str, Any]]:
+    maps = method.maps([images.images(i) for i in positions])
+    found = []
+    for i, scores in zip(positions, maps, strict=True):
+        step = -(-max(scores.shape[1:]) // MAP_SIDE)
+        found.append({"image": i, "map": scores.argmax(0)[::step, ::step].tolist()})
+    return found
 
 
 def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:

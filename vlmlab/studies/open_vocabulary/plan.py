@@ -80,6 +80,11 @@ class Results:
     rows: list[dict]
     failures: list[str]
 
+    @property
+    def shown(self) -> list[dict]:
+        """One row per system, of the first seed: what is shown is one fit."""
+        return [self.of(system)[0] for system in self.systems]
+
     def of(self, system: str) -> list[dict]:
         """The rows of one system, a seed each."""
         return [row for row in self.rows if row["system"] == system]
@@ -125,7 +130,9 @@ def measure(experiment: Experiment, absent: Sequence[str] = (), download: bool =
     adapted = adapt(experiment, download=download)
     method, task = adapted.method, adapted.task
     if wrong := [word for word in absent if word in task.classes]:
-        raise VlmlabError(f"the absent word '{wrong[0]}' is a class of {task.dataset.name}; choose one that is not there")
+        raise VlmlabError(
+            f"the absent word '{wrong[0]}' is a class of {task.dataset.name}; choose one that is not there"
+        )
     images = some(task.test, experiment.test_pictures)
     groups = {"base": task.base, "new": task.new}
     with Clock() as clock:
@@ -147,10 +154,22 @@ def measure(experiment: Experiment, absent: Sequence[str] = (), download: bool =
         "test_pictures": experiment.test_pictures,
         "images": len(images),
         "validation_images": len(task.tuning),
+        "classes": list(task.classes),
         "names": {"base": [task.classes[c] for c in task.base], "new": [task.classes[c] for c in task.new]},
         "inside": look(method, task, images, absent) | {"absent_words": list(absent)},  # type: ignore[operator]
         "versions": versions(),
     }
+
+
+def tested_images(results: Results, root: str = "") -> Any:
+    """The test images that the examples of the results are counted in."""
+    from vlmlab.registry import load_system
+    from vlmlab.studies.run import dataset_for, shared_bank, some
+
+    row = results.rows[0]
+    segments = load_system(row["system"]).info.tasks[0] == "segmentation"
+    dataset = dataset_for(shared_bank(row["backbone"]), row["dataset"], root=root or None, with_stuff=segments)
+    return some(dataset.test, row["test_pictures"])
 
 
 def write_record(results: Results, path: Path) -> None:

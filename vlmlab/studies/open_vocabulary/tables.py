@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import html
 from collections.abc import Callable, Mapping, Sequence
 
 from vlmlab.book.tables import Table, measured, table
@@ -48,7 +47,7 @@ def protocol(results: Results) -> str:
         f"- **Who saw what**: {taught}.\n"
         f"- **Names that compete**: all {len(base) + len(new)} at once (generalised): {len(base)} base classes, and "
         f"{len(new)} new ones, of which nobody saw a box or mask: {', '.join(new)}. *Restricted* means that only the names of new "
-        "classes are asked for, which is easier and another protocol.\n"
+        "classes are asked for, in the images that show one: another protocol, not to be compared.\n"
         f"- **Score**: {scored}."
     )
 
@@ -57,7 +56,11 @@ def summary(results: Results) -> str:
     """The result in a few sentences of Markdown; losses against the training-free system are told, too."""
     name = TITLES[main_metric(results.rows[0]["metrics"])]
     lines = []
-    for group, words in (("new", "new classes"), ("base", "base classes"), ("harmonic_mean", "the harmonic mean of both")):
+    for group, words in (
+        ("new", "new classes"),
+        ("base", "base classes"),
+        ("harmonic_mean", "the harmonic mean of both"),
+    ):
         means = {key: spread(_group(results, key, group))[0] for key in results.systems if _group(results, key, group)}
         if not means:
             continue
@@ -65,7 +68,9 @@ def summary(results: Results) -> str:
         said = f"- In {name} on {words}, the best here is {system_label(best)}, {measured(_group(results, best, group))} %."
         ground = BASELINE[results.task]
         if ground in means:
-            below = [f"{system_label(k)} ({m - means[ground]:.1f} points)" for k, m in means.items() if m < means[ground]]
+            below = [
+                f"{system_label(k)} ({m - means[ground]:.1f} points)" for k, m in means.items() if m < means[ground]
+            ]
             said += (
                 f" Below {system_label(ground)}, which learns nothing ({means[ground]:.1f} %): {', '.join(below)}."
                 if below
@@ -157,8 +162,15 @@ def absent_table(results: Results) -> Table:
     }
     words = results.rows[0]["inside"]["absent_words"]
     sure = ", with a score that reaches the threshold of validation images" if results.task == "detection" else ""
-    refused = dict.fromkeys(f"{system_label(r['system'])}: {r['inside']['refused']}." for r in results.rows if r["inside"]["refused"])
-    note = " ".join([f"Words asked for beside the classes, none of which is in any image: {', '.join(words)}. Counted is what they take{sure}.", *refused])
+    refused = dict.fromkeys(
+        f"{system_label(r['system'])}: {r['inside']['refused']}." for r in results.rows if r["inside"]["refused"]
+    )
+    note = " ".join(
+        [
+            f"Words asked for beside the classes, none of which is in any image: {', '.join(words)}. Counted is what they take{sure}.",
+            *refused,
+        ]
+    )
     return _by_system(results, columns, note)
 
 
@@ -168,18 +180,22 @@ def cost_table(results: Results) -> Table:
     for key in results.systems:
         own = results.of(key)
         seconds = [r["cpu_seconds"] for r in own]
-        rows.append([system_label(key), registry()[key].learns, f"{own[0]['trainable_parameters']:,}", measured(seconds)])
+        rows.append(
+            [system_label(key), registry()[key].learns, f"{own[0]['trainable_parameters']:,}", measured(seconds)]
+        )
     note = "Seconds are of the processor, adaptation and evaluation together; what is frozen and cached counts once or not at all."
     return table(["system", "learns", "parameters", "seconds"], rows, note)
 
 
-def settings_table(results: Results) -> str:
-    """HTML: the settings of each system."""
-    lines = []
-    for key in results.systems:
-        text = ", ".join(f"{name} = {value!r}" if value == "" else f"{name} = {value}" for name, value in results.of(key)[0]["config"].items())
-        lines.append(f"<tr><td style='text-align:left;vertical-align:top'>{html.escape(system_label(key))}</td><td style='text-align:left'>{html.escape(text or 'none')}</td></tr>")
-    return f"<table><thead><tr><th style='text-align:left'>system</th><th style='text-align:left'>settings</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def settings_table(results: Results) -> Table:
+    """The settings of each system."""
+    rows = []
+    for row in results.shown:
+        settings = (
+            f"{name} = {value!r}" if value == "" else f"{name} = {value}" for name, value in row["config"].items()
+        )
+        rows.append([system_label(row["system"]), ", ".join(settings) or "none"])
+    return table(["system", "settings"], rows)
 
 
 def _group(results: Results, system: str, group: str) -> list[float]:
