@@ -216,5 +216,7 @@ def test_the_metadata_of_a_wheel(wheel):
         "vlmlab/py.typed",
         "vlmlab/data/backbones/manifest.json",
         "vlmlab/notebooks/reports/adaptation.ipynb",
+        "vlmlab/notebooks/reports/detection.ipynb",
+        "vlmlab/notebooks/reports/segmentation.ipynb",
     } <= kept
     assert not [name for name in kept if name.startswith(("tests/", "data/", "notebooks/"))]

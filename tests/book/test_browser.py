@@ -16,6 +16,7 @@ from tests.book.lab import (
     LATER,
     LONG,
     SECTION_6,
+    SECTION_7,
     SHOWING,
     chromium,
     has_images,
@@ -67,6 +68,13 @@ def panels(browser, server):
 @pytest.fixture(scope="module")
 def section_6(browser, server):
     page = shown(browser, server, "section6.ipynb", SECTION_6)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def section_7(browser, server):
+    page = shown(browser, server, "section7.ipynb", SECTION_7)
     yield page
     page.close()
 
@@ -508,3 +516,69 @@ def test_the_board_repaints_in_time(section_6):
         settled(section_6, "SectionBoard", before)
         took.append(time.perf_counter() - began)
     assert sorted(took)[len(took) // 2] < 0.3 * SLACK, took
+
+
+# --- the panels of section 7 -------------------------------------------------------------------------------------------
+
+SLIDERS = {
+    "DetectionPlayground": "threshold", "ProposalBoard": "count", "DistillationLens": "moment", "BagOfRegions": "draw",
+    "PseudoBoxInspector": "threshold", "MaskedCropLens": "expand", "CamBoard": "threshold", "ImagePrompt": "threshold",
+}  # fmt: skip
+"""Panel -> what moves it without learning anything."""
+TOGGLED = ("DetectionPlayground", "CamBoard", "ImagePrompt", "ProposalBoard", "PseudoBoxInspector")
+"""Panels whose slider computes nothing anew: regions, maps and candidates are cached."""
+
+
+def moved(page, name):
+    """Seconds from the key on the panel's slider to the repaint: left, right, left, right."""
+    handle, took = page.locator(f".vlmlab-{name} .vlmlab-{SLIDERS[name]} .noUi-handle"), []
+    for key in ("ArrowLeft", "ArrowRight") * 2:
+        before, began = revision(page, name), time.perf_counter()
+        handle.press(key)
+        settled(page, name, before)
+        took.append(time.perf_counter() - began)
+    return took
+
+
+@pytest.mark.parametrize("name", SLIDERS)
+def test_a_panel_of_section_7_answers_to_its_slider(section_7, name):
+    took = moved(section_7, name)
+    assert section_7.locator(f".vlmlab-{name} .vlmlab-told").count() == 0
+    assert name not in TOGGLED or sorted(took)[len(took) // 2] < 0.2 * SLACK, took
+
+
+def test_boxes_follow_the_words(section_7):
+    box = section_7.locator(".vlmlab-DetectionPlayground")
+    seen = []
+    for words in ("book, mushroom, zebra", "mushroom"):
+        before = revision(section_7, "DetectionPlayground")
+        typed(section_7, ".vlmlab-DetectionPlayground .vlmlab-words textarea", words)
+        if words != "book, mushroom, zebra":  # what stood there already asks for nothing
+            settled(section_7, "DetectionPlayground", before)
+        seen.append(box.locator(".vlmlab-shown .vlmlab-shown img, .vlmlab-shown img").first.get_attribute("alt"))
+    assert "book" in seen[0] and "book" not in seen[1] and "mushroom" in seen[1], seen
+    # A click on the image asks about the box there.
+    image = box.locator(".vlmlab-shown .vlmlab-click").first
+    size, before = image.bounding_box(), revision(section_7, "DetectionPlayground")
+    image.click(position={"x": 0.3 * size["width"], "y": 0.4 * size["height"]})
+    settled(section_7, "DetectionPlayground", before)
+    assert "teacher, of the crop" in box.inner_text()
+
+
+def test_pixels_follow_the_words_and_a_click_chooses_a_query(section_7):
+    before = revision(section_7, "MaskQueries")
+    typed(section_7, ".vlmlab-MaskQueries .vlmlab-words textarea", "cat, umbrella")
+    settled(section_7, "MaskQueries", before)
+    told = section_7.locator(".vlmlab-MaskQueries .vlmlab-shown")
+    assert "umbrella" in told.inner_text()
+    sheet = section_7.locator(".vlmlab-MaskQueries .vlmlab-sheet")
+    size, before = sheet.bounding_box(), told.inner_text()
+    sheet.click(position={"x": 0.6 * size["width"], "y": 0.5 * size["height"]})
+    section_7.wait_for_function(
+        "before => document.querySelector('.vlmlab-MaskQueries .vlmlab-shown').innerText !== before", arg=before
+    )
+
+
+def test_panels_of_section_7_fit_a_small_screen_and_show_no_error_of_ours(section_7):
+    fit_a_small_screen(section_7)
+    test_no_panel_shows_an_error_of_ours(section_7)
