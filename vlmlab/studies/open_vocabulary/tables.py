@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 
-from vlmlab.book.tables import Table, measured, table
 from vlmlab.learning.metrics import TITLES, main_metric, of_group
 from vlmlab.registry import registry, system_label
 from vlmlab.studies.comparable import SEES
 from vlmlab.studies.open_vocabulary.plan import BASELINE, Results
 from vlmlab.studies.table import spread
 
+Table = tuple[Sequence[str], Sequence[Sequence[object]], str]
+"""Head, rows of cells, and a note in Markdown: the arguments of `vlmlab.book.table`, which shows it."""
 RULES = {"fixed": "fixed rule", "validation": "validation images", "oracle": "oracle (the scored images)"}
 
 
@@ -184,7 +185,7 @@ def cost_table(results: Results) -> Table:
             [system_label(key), registry()[key].learns, f"{own[0]['trainable_parameters']:,}", measured(seconds)]
         )
     note = "Seconds are of the processor, adaptation and evaluation together; what is frozen and cached counts once or not at all."
-    return table(["system", "learns", "parameters", "seconds"], rows, note)
+    return ["system", "learns", "parameters", "seconds"], rows, note
 
 
 def settings_table(results: Results) -> Table:
@@ -195,7 +196,13 @@ def settings_table(results: Results) -> Table:
             f"{name} = {value!r}" if value == "" else f"{name} = {value}" for name, value in row["config"].items()
         )
         rows.append([system_label(row["system"]), ", ".join(settings) or "none"])
-    return table(["system", "settings"], rows)
+    return ["system", "settings"], rows, ""
+
+
+def measured(values: Sequence[float], digits: int = 1) -> str:
+    """The mean of one number per seed with its standard deviation, "71.3 ± 0.4"; of a single one only that."""
+    mean, deviation = spread(values)
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 def _group(results: Results, system: str, group: str) -> list[float]:
@@ -212,4 +219,4 @@ def _by_system(
             values = [value for r in results.of(key) if (value := of(r)) is not None]
             cells.append(measured(values, digits) if values else None)
         rows.append(cells)
-    return table(["system", *(name.strip() for name in columns)], rows, note)
+    return ["system", *(name.strip() for name in columns)], rows, note
