@@ -47,8 +47,12 @@ def test_the_prompt_is_the_release_s(numbers):
 
 
 def test_segments_are_named_as_in_the_release(numbers):
-    method = official(numbers)
-    same(5 * method.names(numbers["in/z"], method.words), numbers["out/logits"].numpy())
+    method, z = official(numbers), numbers["in/z"].clone().requires_grad_()
+    found = method.names(z, method.words)
+    same(5 * found, numbers["out/logits"].numpy())
+    (found.softmax(-1) * numbers["in/names"][0]).sum().backward()
+    same_gradient(z.grad, numbers["grad/z"].numpy())
+    same_gradient(method.null.grad, numbers["grad/null"].numpy())
 
 
 def test_crops_are_those_of_the_release(numbers):

@@ -21,11 +21,13 @@ from the masks of one task at a step, drawn at random: cross-entropy + 20 focal 
     instances  things with s_q > 1/2 and |R_q| > o |m_q|, here with mask_q >= 1/2; the largest of a class is left out where the
                others cover more than 0.8 of it; score = s_q times the mean of m_q where it is above 1/2               (9)
 
-The start token stands behind the task in (1), as in the release. What differs from the release, beside what `dense.mask_first` says:
-a MaskFormer in place of a Mask2Former, so that (2) has two maps of unlike width, with weights of their own, in place of four with the
-same; no dropout in A. In (9) the release never answers the last class, takes all things for one class, and leaves the largest out where
-the others are large, wherever they lie: with two objects, the larger one. Embedded settings cut squares a quarter larger than the
-segment; h has hidden width 2 d. The paper tunes prompts at test, its code does not.
+The start token stands behind the task in (1), as in the release. What differs from the release, beside what `dense.mask_first`
+says: a MaskFormer in place of a Mask2Former, so that (2) has two maps of unlike width, with weights of their own, in place of
+four with the same; no dropout in A; masks are enlarged without aligned corners, and the queries that have seen nothing yet are
+not taught, where it teaches ten outputs of nine layers. In (9) the release never answers the last class, takes all things for one
+class, and leaves the largest out where the others are large, wherever they lie: with two objects, the larger one. Embedded
+settings cut squares a quarter larger than the segment; h has hidden width 2 d. The paper tunes prompts at test, its code does
+not.
 
 With `tasks` "semantic", semantic segmentation alone is taught, in the prompts too.
 

@@ -66,7 +66,7 @@ class ZSSeg(CosineNames):
         prompt_steps: int = option(16000, "steps of the prompt", 0, 10**6)
         prompt_lr: float = option(0.02, "learning rate of the prompt", 0.0, 10.0)
         prompt_shots: int = option(32, "crops per class that the prompt learns from", 1, 1000)
-        templates: str = option("photo", HELP)
+        templates: str = option("a sculpture of a {}.", f"without a learned prompt: {HELP}")
         shape: str = option("stretched", "how crops become square", choices=SHAPES)
         expand: float = option(1.0, "side of a crop over that of the segment's box", 0.5, 4.0)
 
