@@ -81,11 +81,11 @@ def targets_in(given: Sequence[str] | None, *sources: str) -> tuple[str, ...]:
         return ()
     if names_in(given) != ["others"]:
         return tuple(names_in(given))
-    from vlmlab.datasets.catalog import DATASETS, shifted_versions
+    from vlmlab.datasets.catalog import DATASETS, versions
 
-    same = {name for source in sources for name in (source, *shifted_versions(source))}
+    same = {name for source in sources for name in (source, *versions(source))}
     suited = (d for d in DATASETS if d.offline and d.splits["train"] and d.tasks == ("classification",))
-    shifted = {version for d in DATASETS for version in shifted_versions(d.name)}
+    shifted = {version for d in DATASETS for version in versions(d.name)}
     return tuple(d.name for d in suited if d.name not in same | shifted)
 
 

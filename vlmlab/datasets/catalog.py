@@ -62,6 +62,15 @@ def drawn_counts(classes: int) -> dict[str, int]:
     }
 
 
+COMPOSED_TEST = 30
+"""Test images per class of a composed set (`vlmlab.datasets.composed`)."""
+
+
+def _composed(name: str, classes: int, mirrors: str, gap: str) -> DatasetInfo:
+    counts = drawn_counts(classes) | {"test": COMPOSED_TEST * classes}
+    return DatasetInfo(name, classes, counts, CLASSIFICATION, mirrors, True, gap)
+
+
 def _standard(
     name: str, classes: int, train: int, val: int, test: int, mirrors: str, tasks: tuple[str, ...] = CLASSIFICATION
 ) -> DatasetInfo:
@@ -87,6 +96,16 @@ DATASETS: tuple[DatasetInfo, ...] = (
         "digits", 10, {"train": 480, "val": 160, "test": 1157}, CLASSIFICATION, "MNIST", True,
         "Real handwriting (scikit-learn's, 8 by 8 pixels); pretraining shows neither writing nor these names.",
     ),
+    _composed("scattered", 48, "MIT-States", "Colour, thing and ground at once, which captions seldom say."),
+    _composed("media", 50, "ImageNet-R", "Photos, drawings, silhouettes, sketches and mosaics of small things."),
+    _composed("kinds", 46, "iNaturalist", "Birds, flowers, vehicles and dishes in noise, blur and haze."),
+    _composed("weather", 30, "ACDC", "Places at night, in fog, snow and rain, which pretraining never shows."),
+    _composed("land", 28, "EuroSAT", "Land from above in four seasons, whose names pretraining never says."),
+    _composed("lit", 40, "Food101", "Dishes in coloured light, which pretraining never shows."),
+    _composed("neon", 48, "StanfordCars", "Vehicles in coloured light, which pretraining never shows."),
+    _composed("renditions", 48, "ImageNet-R", "Flowers as mosaics, sketches and negatives, which pretraining never shows."),
+    _composed("deeds", 40, "UCF101", "People acting at night, in fog and snow, which pretraining never shows."),
+    _composed("objects-corrupted", 54, "ImageNet-C", "The scenes of objects with ten corruptions in five severities."),
     DatasetInfo(
         "tableau", 47, {"train": 600, "val": 150, "test": 800}, DENSE, "COCO", True,
         "Two to four objects in a scene; twelve categories are novel: known by name, kept out of boxes and masks.",
@@ -151,8 +170,13 @@ def check_dataset(name: str) -> None:
         raise VlmlabError(f"{text}, or the path of a folder of your own, such as ./{name}")
 
 
-def shifted_versions(name: str) -> tuple[str, ...]:
-    """The embedded datasets that show the classes of `name` in another style, such as objects-sketch of objects.
+LATER_VERSIONS = ("objects-corrupted",)
+"""Versions that came after split "shift" and its published results: they are asked by name (`--targets`), so that the mean over
+the other versions means what it meant."""
+
+
+def versions(name: str) -> tuple[str, ...]:
+    """The embedded datasets that show the classes of `name` otherwise, such as objects-sketch of objects.
 
     None of a dataset with boxes: what is measured on one of tableau's relatives is learned there, too.
     """
@@ -167,6 +191,11 @@ def shifted_versions(name: str) -> tuple[str, ...]:
         and info.name.startswith(f"{name}-")
         and info.classes == own.classes
     )
+
+
+def shifted_versions(name: str) -> tuple[str, ...]:
+    """Those of `versions` that split "shift" measures."""
+    return tuple(version for version in versions(name) if version not in LATER_VERSIONS)
 
 
 def relative(name: str) -> bool:

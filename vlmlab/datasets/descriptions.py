@@ -12,7 +12,7 @@ from vlmlab.files import data_path, expanded
 
 KINDS = ("sentences", "descriptors")
 SHARED = (
-    {f"objects-{style}": "objects" for style in ("v2", "sketch", "silhouette", "mosaic")}
+    {f"objects-{style}": "objects" for style in ("v2", "sketch", "silhouette", "mosaic", "corrupted")}
     | {"tableau": "objects"}
     | {f"tableau-{kind}": "objects" for kind in ("paired", "cluttered", "silhouette", "many", "128")}
 )

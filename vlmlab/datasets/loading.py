@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vlmlab.datasets.catalog import BY_NAME, canonical, check_dataset, relative, warn_of_namesake
+from vlmlab.datasets.composed import COMPOSED, load_composed
 from vlmlab.datasets.dataset import Dataset
 from vlmlab.datasets.digits import load_digits
 from vlmlab.datasets.folder import load_folder
@@ -48,6 +49,8 @@ def load_dataset(
         return load_photographs()
     if relative(key):
         return load_tableaux(key, size, seed)
+    if key in COMPOSED:
+        return load_composed(key, size, seed)
     if BY_NAME[key].offline:
         return load_microworld(key, size, seed)
     return load_standard(key, root and Path(root), download, seed, skip_broken)

@@ -29,6 +29,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "objects": ("objects", "objects-unnamed"),
     "objects, coarsely": ("objects-v2", "objects-mosaic"),
     "objects in outline": ("objects-sketch", "objects-silhouette"),
+    "combinations": ("scattered", "media", "lit", "neon", "renditions"),
+    "seen badly": ("kinds", "weather", "land", "deeds", "objects-corrupted"),
     "fine-grained photographs": ("oxford-pets", "flowers102", "stanford-cars", "food101", "fgvc-aircraft"),
     "photographs of places and textures": ("sun397", "eurosat", "dtd"),
     "photographs of objects": ("caltech101", "cifar10", "cifar100"),
