@@ -47,6 +47,7 @@ test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	OMP_NUM_THREADS=1 VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder -p tests.book.longest_first \
 		--timeout=3600 --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
 
 torture: $(READY)         ## the long form of the tests under load and faults (an hour or two)

@@ -10,11 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vlmlab"
 
-ABOVE_NOTHING = ("errors", "files", "registry", "heap", "lists", "watch", "randomness", "clock")
+ABOVE_NOTHING = ("errors", "files", "registry", "heap", "lists", "watch", "randomness", "clock", "devices")
 BELOW = {
     "errors": (),
     "files": ("errors",),
     "heap": (),
+    "devices": (),
     "lists": (),
     "watch": (),
     "randomness": ("errors",),

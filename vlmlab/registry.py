@@ -123,7 +123,8 @@ def _written() -> dict[str, SystemInfo]:
     rows = []
     for path in sorted(root.glob("methods/**/*.py")):
         module = ".".join(["vlmlab", *path.relative_to(root).with_suffix("").parts])
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.parse(source).body if "@register(" in source else ():
             for call in getattr(node, "decorator_list", []):
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "register":
                     facts = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}

@@ -48,6 +48,7 @@ def test_on_a_pretended_gpu(key, tmp_path, monkeypatch):
         on("cuda", monkeypatch)
         method, learns = learn_and_resume(key, tmp_path / "run.pt")
         assert gpu.autocast == ({torch.bfloat16} if learns else set())
+        assert gpu.pinned or not learns, "images and their order go there from pinned memory"
         found = scores(key, method)
     assert found.device.type == "cpu"
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -141,6 +142,33 @@ def test_a_report_that_is_stopped_goes_on_where_it_was(template, tmp_path, monke
     assert seen == [[], ["first.json"], []]
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     assert json.loads((out / "parameters.json").read_text())["number"] == 3
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_a_report_that_ends_between_two_moves_is_made_whole_by_the_next(template, tmp_path, monkeypatch, moves):
+    """As if it were killed: its files come one after the other, the page last."""
+    template("out = ''", "pass")
+    out, real, done = tmp_path / "out", os.replace, []
+
+    def run(source, target, parameters, **how):
+        pathlib.Path(parameters["out"], "record.json").write_text("{}")
+        shutil.copy(source, target)
+
+    def replace(source, target):
+        if pathlib.Path(source).parent.name == "whole" and not pathlib.Path(source).name.startswith("."):
+            if len(done) == moves:
+                raise KeyboardInterrupt
+            done.append(pathlib.Path(target).name)
+        real(source, target)
+
+    monkeypatch.setattr("papermill.execute_notebook", run)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("vlmlab.studies.report.os.replace", replace)
+        report({}, out, "tiny", echo=lambda _: None)
+    seen = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    assert seen == sorted(done) and done == ["parameters.json", "record.json", "report.ipynb", "report.html"][:moves]
+    report({}, out, "tiny", echo=lambda _: None)
+    assert len(list(out.iterdir())) == 4 and (out / "report.html").read_text().rstrip().endswith("</html>")
 
 
 @pytest.mark.parametrize("measured", [False, True])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from vlmlab.devices import sent
 from vlmlab.testing.pretended_gpu import GPU, Mixed, pretended_gpu
 
 
@@ -105,6 +106,18 @@ def test_waits_are_counted(gpu):
     loss.tolist()
     bool(loss > 0)
     assert gpu.waits == 4
+
+
+def test_what_is_sent_to_a_gpu_is_pinned_first(gpu):
+    images = torch.arange(6.0)
+    there = sent(images, "cuda")
+    assert there.device == GPU and there.tolist() == images.tolist() and gpu.pinned == 1
+    assert sent(there, "cuda") is there and sent(images, "cpu") is images and gpu.pinned == 1
+    weight = torch.ones(2, requires_grad=True)
+    sent(weight, "cuda").sum().backward()
+    assert weight.grad.tolist() == [1, 1] and gpu.pinned == 1, "what learns is not copied on the way"
+    with pytest.raises(Mixed):
+        there.pin_memory()
 
 
 def test_autocast_is_noted(gpu):

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from tests.torture import LONG
+from vlmlab.cli import main
 from vlmlab.files import write_atomically
+from vlmlab.studies.run import shared_bank, shared_dataset
 
 KILLS = 20 if LONG else 1
 TIMED = ("seconds", "cpu_seconds", "peak_mb")
@@ -45,15 +48,27 @@ def numbers(store: Path) -> dict[str, dict]:
     return content
 
 
+def swept(store: Path, cache: Path) -> dict[str, dict]:
+    """The `numbers` of COMMAND that runs to its end in this process, which has what a fresh one would read from the disk."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLMLAB_CACHE", str(cache))
+        shared_bank.cache_clear(), shared_dataset.cache_clear()
+        torch.set_num_threads(1)  # as in the processes that are killed
+        try:
+            assert main([*COMMAND, "--store", str(store)]) == 0
+        finally:
+            torch.set_num_threads(threads)
+            shared_bank.cache_clear(), shared_dataset.cache_clear()
+    return numbers(store)
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> tuple[dict[str, dict], float]:
     """(what a sweep gives that nobody disturbs, its seconds)."""
     folder = tmp_path_factory.mktemp("unbroken")
     began = time.monotonic()
-    process = vlmlab(*COMMAND, "--store", str(folder / "store"), cache=folder / "cache")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return numbers(folder / "store"), time.monotonic() - began
+    return swept(folder / "store", folder / "cache"), time.monotonic() - began
 
 
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(unbroken, tmp_path):
@@ -74,10 +89,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bits(unbroken, tmp_
             json.loads(path.read_text())  # whole, or not there
         if LONG and len(list(store.glob("*.json"))) == len(expected):
             shutil.rmtree(store)  # begin again, with a cache that was killed as well
-    process = vlmlab(*COMMAND, "--store", str(store), cache=tmp_path / "cache")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert killed and numbers(store) == expected
+    assert swept(store, tmp_path / "cache") == expected and killed
     print(f"{killed} kills within {seconds:.0f} s each: the same bits")
 
 

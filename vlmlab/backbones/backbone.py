@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vlmlab.backbones.image_tower import ImageTower, open_image_tower
 from vlmlab.backbones.text_tower import TextTower, open_text_tower
+from vlmlab.devices import sent
 from vlmlab.errors import VlmlabError
 
 TEXTS_AT_ONCE = 256
@@ -93,17 +94,17 @@ class Backbone(nn.Module):
             )
         if x.shape[1:3] != (self.image_size, self.image_size):
             return self._one_by_one(x.cpu().numpy())
-        x = x.to(self.device).permute(0, 3, 1, 2)
-        mean, std = (v.to(self.device).view(3, 1, 1) for v in (self.mean, self.std))
+        x = sent(x, self.device).permute(0, 3, 1, 2)
+        mean, std = (sent(v, self.device).view(3, 1, 1) for v in (self.mean, self.std))
         return (x.float() / 255 - mean) / std
 
     def _one_by_one(self, pictures: Sequence) -> Tensor:
         images = [p if isinstance(p, Image.Image) else Image.fromarray(np.asarray(p)) for p in pictures]
-        return torch.stack([self.transform(image) for image in images]).to(self.device)
+        return sent(torch.stack([self.transform(image) for image in images]), self.device)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Features [B, e] of normalised images [B, 3, H, W], not normalised, float32."""
-        return self.image.forward(images.to(self.device))
+        return self.image.forward(sent(images, self.device))
 
     def encode_text(self, texts: Sequence[str] | Tensor) -> Tensor:
         """Features [N, e] of texts or of their token ids [N, L], not normalised, float32."""

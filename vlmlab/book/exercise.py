@@ -12,6 +12,7 @@ import importlib
 import inspect
 import numbers
 import pkgutil
+import sys
 import textwrap
 import traceback
 from collections.abc import Callable
@@ -70,13 +71,27 @@ def exercise(key: str, solution: Any, hints: tuple[str, str], seen: str) -> Call
     return decorate
 
 
-def exercises() -> dict[str, Exercise]:
-    """Every exercise of the book by key."""
+def exercises(chapter: str = "") -> dict[str, Exercise]:
+    """Every exercise of the book by key, or those of one chapter ("06_4").
+
+    Of one chapter alone the files are imported that name it: those of other chapters load models.
+    """
     from vlmlab.book import exercises as folder
 
     for module in pkgutil.iter_modules(folder.__path__):
-        importlib.import_module(f"{folder.__name__}.{module.name}")
-    return dict(sorted(_exercises.items()))
+        name = f"{folder.__name__}.{module.name}"
+        if name not in sys.modules and chapter:
+            source = pkgutil.get_data(folder.__name__, f"{module.name}.py") or b""
+            if f'"{chapter}.' not in source.decode():
+                continue
+        importlib.import_module(name)
+    found = {key: one for key, one in _exercises.items() if not chapter or chapter_of(key) == chapter}
+    return dict(sorted(found.items()))
+
+
+def chapter_of(key: str) -> str:
+    """The number of the chapter that an exercise belongs to: "06_4" of "06_4.vote"."""
+    return key.partition(".")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +132,9 @@ def check(key: str, answer: Any) -> Feedback:
 
     Raises `VlmlabError` for an exercise that does not exist.
     """
-    known = exercises()
+    known = exercises(chapter_of(key))
     if key not in known:
-        raise unknown("exercise", key, known)
+        raise unknown("exercise", key, exercises())
     name = answer.__name__ if inspect.isfunction(answer) and answer.__name__.isidentifier() else ""
     state, message = _examined(known[key], answer)
     _given[key] = state

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vlmlab.book.execute import STILL, ask, at_once, client_of
-from vlmlab.book.exercise import exercises
+from vlmlab.book.exercise import chapter_of, exercises
 from vlmlab.datasets.listing import files_below
 from vlmlab.errors import VlmlabError
 from vlmlab.files import expanded
@@ -132,9 +132,9 @@ def graded(path: Path) -> Graded:
 
 def expected(asked: set[str]) -> list[str]:
     """All exercises of the chapter that most of the keys belong to: an exercise that was cut out counts, too."""
-    known = exercises()
-    chapters = Counter(key.partition(".")[0] for key in asked if key in known)
+    known = {key for chapter in set(map(chapter_of, asked)) for key in exercises(chapter)}
+    chapters = Counter(chapter_of(key) for key in asked if key in known)
     if not chapters:
         return []
     (chapter, _), *_ = chapters.most_common(1)
-    return [key for key in known if key.partition(".")[0] == chapter]
+    return list(exercises(chapter))

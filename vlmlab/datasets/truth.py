@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmlab.devices import sent
+
 NOTHING = -1
 """Value of a semantic mask where no class is annotated."""
 UNLABELLED = -2
@@ -50,9 +52,9 @@ class Truth:
 
     def to(self, device: torch.device | str) -> Truth:
         """The same on another device."""
-        instances = None if self.instances is None else self.instances.to(device)
-        semantic = None if self.semantic is None else self.semantic.to(device)
-        return Truth(self.boxes.to(device), self.labels.to(device), instances, semantic)
+        instances = None if self.instances is None else sent(self.instances, device)
+        semantic = None if self.semantic is None else sent(self.semantic, device)
+        return Truth(sent(self.boxes, device), sent(self.labels, device), instances, semantic)
 
     def __len__(self) -> int:
         return len(self.labels)

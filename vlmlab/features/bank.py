@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlmlab.clock import Clock, charge, uncounted
+from vlmlab.devices import sent
 from vlmlab.errors import VlmlabError
 from vlmlab.features.decoding import CROP_AREA, AsRead, Cropped, Evaluated, Recipe, prepared
 from vlmlab.files import cache_path, write_atomically
@@ -152,8 +153,8 @@ def as_read(pictures, size: int, doing: str) -> Generator[tuple[range, list[NDAr
 def on_device(backbone, array: NDArray) -> Tensor:
     """What a `Recipe` gave, as images [n, 3, S, S] for the encoder on the backbone's device."""
     if array.dtype == np.uint8:
-        return backbone.preprocess(array).to(backbone.device)
-    return torch.as_tensor(array).to(backbone.device)
+        return backbone.preprocess(array)
+    return sent(torch.as_tensor(array), backbone.device)
 
 
 def evaluated(backbone, pictures, positions: Sequence[int]) -> Tensor:

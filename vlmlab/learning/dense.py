@@ -1,4 +1,5 @@
-"""How good a system is at boxes and at pixels: COCO's average precision and mean intersection over union, by torchmetrics.
+"""How good a system is at boxes and at pixels: mean intersection over union, and by torchmetrics COCO's average precision and
+panoptic quality.
 
 Both are *generalised*: all names compete at once, and a metric per group of classes (base, new) is a mean over the classes
 of the group, not another competition. Every metric is in percent, 0 to 100.
@@ -9,13 +10,11 @@ Dimensions: B images, C classes, H x W an image, n boxes, K classes that occur.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
-from torchmetrics.detection import MeanAveragePrecision, PanopticQuality
 
 from vlmlab.datasets.truth import Truth
 from vlmlab.errors import VlmlabError
@@ -25,6 +24,9 @@ from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
+
+if TYPE_CHECKING:  # it takes seconds to import, so that only who detects or tells objects apart does
+    from torchmetrics.detection import MeanAveragePrecision, PanopticQuality
 
 AT_ONCE = 64  # images per call of `logits` or `detect`: bounds the memory
 MOST = 100  # detections of an image that count, as in COCO
@@ -37,6 +39,11 @@ Groups = Mapping[str, Sequence[int]]
 def harmonic_mean(base: float, new: float) -> float:
     """H = 2 base new / (base + new), in percent like its arguments; 0 if both are (CoCoOp, arXiv 2203.05557)."""
     return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def confusion(said: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How often [C true, C predicted] each class was taken for each, int64; `said` and `labels` [N] are class indices."""
+    return (classes * labels + said).bincount(minlength=classes**2).view(classes, classes)
 
 
 @torch.no_grad()
@@ -54,7 +61,7 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, Any]:
     Raises `VlmlabError` if the images have no masks, or if no pixel has a known class.
     """
     classes = len(method.classes)
-    matrix = MulticlassConfusionMatrix(classes, ignore_index=-1)
+    matrix = torch.zeros(classes, classes, dtype=torch.long)
     single = _Single(classes)
     for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating"):
         images, frames = method.framed(raw)
@@ -68,10 +75,10 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, Any]:
             if not own.isfinite().all():
                 raise VlmlabError(f"{method.info.key} gives scores that are not numbers; try a smaller learning rate")
             truth = semantic.long()
-            truth[(truth < 0) | (truth >= classes)] = -1
-            if (truth >= 0).any():
-                matrix.update(frame.map_back(own).argmax(0).flatten(), truth.flatten())
-    counts = matrix.confmat.double()  # [C true, C predicted]
+            known = (truth >= 0) & (truth < classes)
+            if known.any():
+                matrix += confusion(frame.map_back(own).argmax(0)[known], truth[known], classes)
+    counts = matrix.double()
     shown = counts.sum(1)
     if not shown.sum():
         raise VlmlabError("no pixel of these images has a known class; choose a dataset with masks, such as tableau")
@@ -100,6 +107,8 @@ class _Single:
         panoptic, objects = method.panoptic(batch), method.instances(batch)
         if panoptic is not None:
             if self.quality is None:
+                from torchmetrics.detection import PanopticQuality
+
                 # Nothing depends on which classes are things: a ground has one segment in the ground truth.
                 every = range(self.classes)
                 self.quality = PanopticQuality(every, [], allow_unknown_preds_category=True, return_per_class=True)
@@ -230,6 +239,8 @@ def _new_only(method: Detector, pictures, new: list[int]) -> dict[str, float]:
 
 def _average_precision(kinds: str | tuple[str, ...]) -> MeanAveragePrecision:
     """COCO's average precision of boxes ("bbox"), masks ("segm") or both."""
+    from torchmetrics.detection import MeanAveragePrecision
+
     average = MeanAveragePrecision(iou_type=kinds, extended_summary=True)
     average.warn_on_many_detections = False
     return average

@@ -1,4 +1,4 @@
-"""How good a method is on an image set, in the field's measures (torchmetrics).
+"""How good a method is on an image set, in the field's measures.
 
 Every figure is in percent, 0 to 100.
 
@@ -13,24 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import (
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-)
-from torchmetrics.functional.classification import binary_average_precision
 
 from vlmlab.datasets.hierarchy import Hierarchy, LabelSet
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank, as_evaluated, as_read, chunked, encodable
 from vlmlab.features.decoding import name_seed
-from vlmlab.learning.dense import Groups, detection, harmonic_mean, segmentation
+from vlmlab.learning.dense import Groups, confusion, detection, harmonic_mean, segmentation
 from vlmlab.methods.dense.dense import Dense
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch, Method
 from vlmlab.randomness import LocalRandom
 
-__all__ = ["evaluate", "evaluate_hierarchy", "harmonic_mean", "predict"]
+__all__ = ["calibration_error", "evaluate", "evaluate_hierarchy", "harmonic_mean", "predict"]
 
 AT_ONCE = {"features": 1024, "images": 64, "regions": 64}  # images per call of `logits`: bounds the memory
 PROMPTS_AT_ONCE = 512  # the same for a test-time system, which has a prompt per image and class in memory
@@ -163,16 +158,26 @@ def evaluate_hierarchy(
 
 def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, Any]:
     classes = logits.shape[1]
-    matrix = MulticlassConfusionMatrix(classes)(logits.argmax(1), labels).double()  # [C true, C predicted]
+    matrix = confusion(logits.argmax(1), labels, classes).double()
     right, shown = matrix.diag(), matrix.sum(1)
-    calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, norm="l1")
     return {
         "accuracy": 100 * float(right.sum() / shown.sum()),
-        "ece": 100 * float(calibration(logits.softmax(1), labels)),
+        "ece": 100 * calibration_error(logits.softmax(1), labels),
         "per_class": {
             name: 100 * float(right[c] / shown[c]) for c, name in enumerate(method.classes[:classes]) if shown[c]
         },
     }
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Expected calibration error, 0 to 1, of probabilities [N, C] (Guo et al., arXiv 1706.04599): the gap between how sure and how
+    often right the answers of a bin of confidences are, weighted by the share of answers in the bin.
+    """
+    sure, said = probabilities.max(1)
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=sure.dtype)
+    at = torch.bucketize(sure, edges, right=True) - 1  # a confidence of 1 has a bin of its own
+    gap = torch.zeros_like(edges).scatter_add_(0, at, sure - (said == labels).to(sure.dtype))
+    return float(gap.abs().sum()) / len(sure)
 
 
 def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
@@ -181,8 +186,18 @@ def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[
         raise VlmlabError("none of these images shows any of the classes; mean average precision is not defined")
     per_class = {}
     for c in shown:
-        # Average precision depends on the order of the scores alone. torchmetrics would squash logits by a sigmoid, which
-        # saturates at CLIP's scale and makes ties, so it is given ranks; equal scores have equal ranks.
-        rank = logits[:, c].unique(return_inverse=True)[1] / len(logits)
-        per_class[classes[c]] = 100 * float(binary_average_precision(rank, labels[:, c], ignore_index=-1))
+        known = labels[:, c] >= 0
+        per_class[classes[c]] = 100 * _average_precision(logits[known, c], labels[known, c])
     return {"map": sum(per_class.values()) / len(per_class), "per_class": per_class}
+
+
+def _average_precision(scores: Tensor, there: Tensor) -> float:
+    """The sum over thresholds t of precision(t) times what recall gains at t, 0 to 1; equal scores [N] share a threshold."""
+    _, place = scores.unique(return_inverse=True)  # the order of the scores is all that matters
+    thresholds = int(place.max()) + 1
+    hits, all_of_them = (
+        torch.bincount(place, weights, thresholds).flip(0).cumsum(0) for weights in (there.double(), None)
+    )
+    recall = hits / hits[-1]
+    gained = recall.diff(prepend=recall.new_zeros(1))
+    return float((hits / all_of_them * gained).sum())

@@ -28,6 +28,7 @@ from vlmlab.clock import Clock
 from vlmlab.datasets.captions import CaptionSet
 from vlmlab.datasets.multi_task import JointSet
 from vlmlab.datasets.truth import Truth
+from vlmlab.devices import sent
 from vlmlab.errors import ForeignCheckpoint, VlmlabError
 from vlmlab.features.bank import FeatureBank, as_evaluated, on_device
 from vlmlab.features.decoding import Chunk, Cropped, prepared
@@ -151,7 +152,7 @@ class _Stage:
         if epoch not in self._orders:
             drawing = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             index = torch.randperm(len(self.pictures), generator=drawing)
-            self._orders = {epoch: (index, index.to(self.labels.device))}
+            self._orders = {epoch: (index, sent(index, self.labels.device))}
         return self._orders[epoch]
 
     def batch(self, step: int) -> Batch:

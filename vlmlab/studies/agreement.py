@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -178,26 +177,36 @@ def _means(rows: pd.DataFrame, dataset: str | None) -> tuple[dict[str, float], d
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's rank correlation of two lists of n numbers, equal ones sharing their mean rank; nan if all are equal."""
-    x, y = (pd.Series(values).rank().to_numpy() for values in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale else float("nan")
+    return float(_correlation(_ranks(np.asarray(a)), _ranks(np.asarray(b))))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks [..., n] from 1 on of numbers [..., n] among those of their row; equal ones share their mean rank."""
+    one, other = values[..., :, None], values[..., None, :]
+    return (one > other).sum(-1) + ((one == other).sum(-1) + 1) / 2
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlation [...] of the rows of x and y [..., n]; nan where all numbers of a row are equal."""
+    x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
+    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.where(scale > 0, (x * y).sum(-1) / np.where(scale > 0, scale, 1), np.nan)
 
 
 def interval(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """The middle 95 percent of the rank correlation over systems [n] drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    picks = generator.integers(len(a), size=(draws, len(a)))
-    low, high = np.nanquantile([spearman(a[pick], b[pick]) for pick in picks], [0.025, 0.975])
+    picks = np.random.default_rng(seed).integers(len(a), size=(draws, len(a)))
+    low, high = np.nanquantile(_correlation(_ranks(a[picks]), _ranks(b[picks])), [0.025, 0.975])
     return float(low), float(high)
 
 
 def chance(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 5000) -> float:
     """The share of orders of b [n] whose rank correlation with a is at least as far from zero; all of them up to n = 7."""
-    here = abs(spearman(a, b)) - 1e-9
-    if len(a) <= 7:
-        orders = list(itertools.permutations(b))
-        return sum(abs(spearman(a, order)) >= here for order in orders) / len(orders)
+    x, y = _ranks(np.asarray(a)), _ranks(np.asarray(b))
+    here = abs(_correlation(x, y)) - 1e-9
+    if len(x) <= 7:
+        return float((abs(_correlation(x, np.array(list(itertools.permutations(y))))) >= here).mean())
     generator = np.random.default_rng(seed)
-    more = sum(abs(spearman(a, generator.permutation(b))) >= here for _ in range(draws))
+    orders = np.stack([generator.permutation(y) for _ in range(draws)])
+    more = int((abs(_correlation(x, orders)) >= here).sum())
     return (more + 1) / (draws + 1)

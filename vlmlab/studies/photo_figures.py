@@ -12,13 +12,13 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from torchmetrics.classification import MulticlassCalibrationError
 
 from vlmlab.backbones import load_backbone
 from vlmlab.backbones.photo import LOGIT_SCALE, TEMPLATES, held_out
 from vlmlab.datasets import few_shot, load_dataset
 from vlmlab.datasets.standard import CALTECH_NAMES
 from vlmlab.features.bank import FeatureBank
+from vlmlab.learning.evaluate import calibration_error
 
 
 def evaluate_photo(folder: str, seeds: int = 30) -> dict:
@@ -34,7 +34,6 @@ def evaluate_photo(folder: str, seeds: int = 30) -> dict:
     labels = dataset.test.labels
     classes = backbone.class_embeddings(names, list(TEMPLATES))
     logits = LOGIT_SCALE * test @ classes.T
-    error = MulticlassCalibrationError(len(names), n_bins=15, norm="l1")
     means = {}
     for shots in (1, 2, 4, 8, 16):
         right = []
@@ -48,7 +47,7 @@ def evaluate_photo(folder: str, seeds: int = 30) -> dict:
     losses = [F.cross_entropy(s * on_train, dataset.train.labels).item() for s in scales]
     return {
         "zero_shot": round(100 * (logits.argmax(1) == labels).float().mean().item(), 1),
-        "ece": round(100 * float(error(logits.softmax(1), labels)), 1),
+        "ece": round(100 * calibration_error(logits.softmax(1), labels), 1),
         "best_scale_on_train": float(scales[losses.index(min(losses))]),
         "class_means": means,
     }

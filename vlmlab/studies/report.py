@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -100,9 +101,11 @@ def offline(page: str) -> str:
 def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptation", echo=print) -> dict[str, Path]:
     """Run `template` with `parameters` and write it to the folder `out`; `echo` is told what is happening.
 
-    The notebook runs in a hidden folder inside `out` and is moved into place when it is complete, so that `out` holds
-    either the old report or the new one. What a stopped or killed run had measured stays in that folder, and the same
-    report goes on from there. Returns the paths {"notebook", "html", "record"}.
+    The notebook runs in a hidden folder inside `out`. When all is made, the files are moved into place, each whole, the page
+    last. What a stopped or killed run had measured stays in that folder, and the same report goes on from there; also one
+    that was killed between two of these moves, when `out` may hold files of the old report beside files of the new one.
+
+    Returns the paths {"notebook", "html", "record"}.
     Raises `VlmlabError` for an unknown template or parameter, a parameter of the wrong type, a folder that cannot be
     written, or a cell that failed for a reason that the user can mend (the cell's own one-line message).
     """
@@ -160,8 +163,26 @@ def report(parameters: dict[str, Any], out: Path | str, template: str = "adaptat
         html, _ = exporter.from_filename(str(notebook), {"metadata": {"name": f"vlmlab: {template}"}})
         html = offline(with_texts(html, notebook)).replace("</head>", f"<style>{PAGE}</style></head>", 1)
         files = {"notebook": out / "report.ipynb", "html": out / "report.html", "record": out / "record.json"}
-        write_atomically(out / "parameters.json", written)
-        write_atomically(files["record"], (running / "record.json").read_text(encoding="utf-8"))
-        write_atomically(files["notebook"], notebook.read_bytes())
-        write_atomically(files["html"], html)
+        record = (running / "record.json").read_bytes()
+        _moved(
+            {
+                out / "parameters.json": written.encode(),
+                files["record"]: record,
+                files["notebook"]: notebook.read_bytes(),
+                files["html"]: html.encode(),
+            },
+            running / "whole",
+        )
     return files
+
+
+def _moved(contents: dict[Path, bytes], through: Path) -> None:
+    """Write files to a folder on the same disk, then move them into place in this order: a kill finds the time for little between
+    renames, and what it leaves lies in that folder."""
+    for path, content in contents.items():
+        write_atomically(through / path.name, content)
+    for path in contents:
+        try:
+            os.replace(through / path.name, path)
+        except OSError as error:
+            raise VlmlabError(f"cannot write {path}: {error.strerror}; move away what is there") from error

@@ -119,10 +119,11 @@ class GpuTensor(Tensor):
 
 
 class PretendedGpu:
-    """What happened: `waits`, how often the CPU waited for an answer; `autocast`, the precisions it was entered with."""
+    """What happened: `waits`, how often the CPU waited for an answer; `pinned`, how many tensors were pinned, to be copied without
+    one; `autocast`, the precisions it was entered with."""
 
     def __init__(self) -> None:
-        self.waits = 0
+        self.waits = self.pinned = 0
         self.autocast: set[torch.dtype] = set()
 
 
@@ -218,6 +219,12 @@ class _Moves(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "coalesce" and isinstance(args[0], GpuTensor):
             return args[0]
+        if name == "pin_memory" and isinstance(args[0], Tensor):
+            if isinstance(args[0], GpuTensor):
+                raise Mixed("pin_memory() of a tensor on cuda:0; only tensors of the CPU can be pinned")
+            if _now is not None:
+                _now.pinned += 1
+            return args[0].clone()
         if name in ("to", "cpu", "cuda", "type_as") and args and isinstance(args[0], Tensor):
             return self._moved(func, name, args, kwargs)
         return func(*args, **kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,8 +65,7 @@ def metric(features, who):
     seen="A linear map learned from other individuals carries over to ones that it never saw: what it learned is what does not matter.",
 )
 def _metric(answer) -> str:
-    train, test = individuals.album(48, 6, seed=HIDDEN), individuals.album(32, 6, seed=HIDDEN + 1)
-    f, g = individuals.features(train), individuals.features(test)
+    (train, f), (test, g) = _drawn(48, HIDDEN), _drawn(32, HIDDEN + 1)
     A = ask(answer, f.clone(), train.who.clone())
     if not isinstance(A, Tensor) or A.ndim != 2 or A.shape[0] != f.shape[1]:
         raise Wrong(f"a matrix [e, any] with e = {f.shape[1]} is wanted, which features are multiplied by.")
@@ -72,6 +73,13 @@ def _metric(answer) -> str:
         raise Wrong("some entries are not finite.")
     own, base = (individuals.ranked(h, test)["rank-1"] for h in (F.normalize(g @ A.float(), dim=-1), g))
     return won(own, base, "percent rank-1 on unseen individuals", "the frozen feature")
+
+
+@functools.cache
+def _drawn(count: int, seed: int) -> tuple[individuals.Album, Tensor]:
+    """So many individuals, six times each, with their features; drawn and encoded for the first answer."""
+    found = individuals.album(count, 6, seed=seed)
+    return found, individuals.features(found)
 
 
 def average_precision(hits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,16 +62,29 @@ def stream_rule(features, words, scale):
 )
 def _stream_rule(answer) -> str:
     rule = as_rule(answer)
-    streams = [
-        test_time.stream(name, seed=HIDDEN, images=300) for name in ("aerial", "objects-mosaic", "textures", "flowers")
-    ]
+    streams = _streams()
     _settled(rule, streams[0])
     if not test_time.causal(rule, streams[0]):
         raise Wrong(
             "the first images got other logits when later ones were changed: a stream has not brought them yet."
         )
-    own, base = (sum(s.gain(r) for s in streams) / len(streams) for r in (rule, test_time.tda()))
-    return won(own, base, "points above zero-shot", "TDA")
+    return won(_mean_gain(rule), _gain_of_tda(), "points above zero-shot", "TDA")
+
+
+@functools.cache
+def _streams() -> list[Encoded]:
+    names = ("aerial", "objects-mosaic", "textures", "flowers")
+    return [test_time.stream(name, seed=HIDDEN, images=300) for name in names]
+
+
+def _mean_gain(rule: Rule) -> float:
+    return sum(one.gain(rule) for one in _streams()) / len(_streams())
+
+
+@functools.cache
+def _gain_of_tda() -> float:
+    """What an answer is compared with; the same for every one."""
+    return _mean_gain(test_time.tda())
 
 
 def _settled(rule: Rule, one: Encoded) -> None:
@@ -97,15 +111,29 @@ def pool_rule(features, words, scale):
 )
 def _pool_rule(answer) -> str:
     rule = as_rule(answer)
-    pools = [
+    _settled(rule, _pools()[0][0])
+    unit = "points above zero-shot, mean over nine kinds of pools"
+    return won(_gain_on_pools(rule), _gain_of_transclip(), unit, "TransCLIP")
+
+
+@functools.cache
+def _pools() -> list[tuple[Encoded, Tensor]]:
+    return [
         unlabelled.pool(name, seed=HIDDEN + k, **kind)
         for name in unlabelled.DATASETS
         for kind in ({}, {"present": 3}, {"foreign": 0.2})
         for k in range(8)
     ]
-    _settled(rule, pools[0][0])
-    own, base = (sum(unlabelled.gain(r, *p) for p in pools) / len(pools) for r in (rule, unlabelled.transclip))
-    return won(own, base, "points above zero-shot, mean over nine kinds of pools", "TransCLIP")
+
+
+def _gain_on_pools(rule: Rule) -> float:
+    return sum(unlabelled.gain(rule, *pool) for pool in _pools()) / len(_pools())
+
+
+@functools.cache
+def _gain_of_transclip() -> float:
+    """What an answer is compared with; the same for every one."""
+    return _gain_on_pools(unlabelled.transclip)
 
 
 def describe(name, parts):
@@ -155,14 +183,20 @@ def mark(pixels, box):
     seen="What is called a prompt works as far as pretraining prepared it: enlarged single objects were among its images, red circles were not.",
 )
 def _mark(answer) -> str:
-    found = marks.scenes(120, HIDDEN)
+    found, words, base = _marked()
     given = []
     for picture, box in zip(found.pictures, found.boxes, strict=True):
         one = ask(answer, picture.pixels.copy(), box.copy())
         if not isinstance(one, np.ndarray) or one.shape != picture.pixels.shape or one.dtype != np.uint8:
             raise Wrong(f"an image of uint8 {list(picture.pixels.shape)} is wanted, as it came.")
         given.append(one)
-    words = marks.words(found.classes)
     own = marks.followed(encoded_pixels(np.stack(given)), found, words)[1]
-    base = marks.followed(marks.features(found, "blur"), found, words)[1]
     return won(own, base, "percent of the marked objects named first", "blurring what is outside")
+
+
+@functools.cache
+def _marked() -> tuple[marks.TwoObjects, Tensor, float]:
+    """The scenes, the class embeddings, and what blurring reaches; the same for every answer."""
+    found = marks.scenes(120, HIDDEN)
+    words = marks.words(found.classes)
+    return found, words, marks.followed(marks.features(found, "blur"), found, words)[1]
