@@ -8,6 +8,14 @@ from vlmlab.studies.verify._measure import SEEDS
 
 claim = "words of captions that look for their segments raise the IoU of classes without a mask, against the same masks and no captions"
 
+cause = (
+    "a linear map on frozen tokens has little to gain from the captions of 600 images, which say 1.8 of the 3.6 names that an image "
+    "shows. On validation images of seed 11, with true segments in place of proposals, words of captions take what is named "
+    "right from 48.9 to 46.4 % of base and from 26.6 to 28.4 % of new segments; all names of an image give 46.4 and 32.1 %, and "
+    "cross-entropy with each segment's own name, which no caption says, 50.2 and 39.4 %. So the contrast costs base classes even with "
+    "right segments and whole captions. The rest of the loss comes with proposals, whose masks the contrast moves, too: it was not taken apart"
+)
+
 
 def measure() -> Verdict:
     """tableau with its stuff, three seeds, about 200 test images; mean intersection over union in percent.

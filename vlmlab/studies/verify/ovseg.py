@@ -9,9 +9,12 @@ from vlmlab.studies.verify._measure import SEEDS
 claim = "of stuff, which masks leave in pieces, CLIP names more true segments right with mask prompts than without"
 
 cause = (
-    "mask prompts that learn from the captions of this world make naming worse. The learning rate and the number of steps are not "
-    "the reason: three rates and two lengths end alike on a seed of their own. Not tried: the share of right pairs among the "
-    "mined ones, and cross-entropy over all words in place of the loss within a batch"
+    "in this world the contrast within a batch teaches things and not stuff: three of seven grounds are in a step, each once. On "
+    "validation images of seed 11, prompts that learn from true segments and their own names raise what is named right of base and new "
+    "things (94.7 to 98.7 and 88.1 to 89.9 % after 60 steps) while stuff falls from 37.1 to 28.6 %; 200 steps bring it back to 37.1 %, "
+    "and cross-entropy over all 54 words, from zero, takes it to 46.7 % in 100 steps. With pairs that captions give, "
+    "mined among the same segments, it stays at 33.3 % even so: 97 % of them are right, but one in eight is of stuff, which is one in five "
+    "segments. 105 segments of stuff were named, so that one point is one segment"
 )
 
 
