@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms, box_iou, roi_align
+from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize
 
 from tests.golden.tiny_clip import tiny_backbone
 from vlmlab.errors import VlmlabError
@@ -86,6 +87,20 @@ def test_square_crops_distort_nothing_and_stay_in_the_image():
     torch.testing.assert_close(wide, torch.tensor([8.0, 3, 32, 27]))
     assert high.min() >= 0
     torch.testing.assert_close(grown(boxes, 1.0, "stretched", 64.0), boxes)
+
+
+def test_centred_crops_are_what_clip_s_preprocessing_leaves_of_a_box():
+    """The box is enlarged and cut at the image first; of what is left the shorter side fills the square."""
+    boxes = torch.tensor([[10.0, 10, 30, 20], [0, 10, 10, 40]])
+    torch.testing.assert_close(grown(boxes, 1.0, "centred", 64.0), torch.tensor([[15.0, 10, 25, 20], [0, 20, 10, 30]]))
+    wide, high = grown(boxes, 1.5, "centred", 64.0)
+    torch.testing.assert_close(wide, torch.tensor([12.5, 7.5, 27.5, 22.5]))
+    torch.testing.assert_close(high, torch.tensor([0.0, 18.75, 12.5, 31.25]))  # cut at the left
+    images = torch.zeros(1, 3, 8, 16)
+    images[..., 4:12] = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = Compose([Resize(8, InterpolationMode.BILINEAR), CenterCrop(8)])(images)
+    rows = torch.cat([torch.zeros(1, 1), grown(torch.tensor([[0.0, 0, 16, 8]]), 1.0, "centred", 16.0)], 1)
+    torch.testing.assert_close(roi_align(images, rows, 8, 1.0, sampling_ratio=1, aligned=True), expected)
 
 
 def test_a_crop_of_the_whole_image_is_the_image():

@@ -1,9 +1,10 @@
 """What CLIP says of a region: the box is cut out of the image and encoded as an image of its own.
 
-Three ways to cut: "stretched" resizes the box to the square that CLIP takes, as most releases do; "square" cuts a square around
-its longer side, so that nothing is distorted; "letterboxed" keeps the proportions of the box and fills the rest of the square with
-zeros, as HierKD does. A crop never leaves the image. Crops are enlarged (bilinear, one sample a pixel: the
-whole image as a crop is the image itself), never made smaller.
+Four ways to cut: "stretched" resizes the box to the square that CLIP takes; "centred" resizes its shorter side to it and takes
+the middle, which is what CLIP's own preprocessing does with any image, so that the ends of a long box are lost (RKD, DetPro and
+VL-PLM hand their crops to it); "square" cuts a square around the longer side, so that nothing is distorted; "letterboxed" keeps
+the proportions of the box and fills the rest of the square with zeros, as HierKD does. A crop never leaves the image. Crops are
+enlarged (bilinear, one sample a pixel: the whole image as a crop is the image itself), never made smaller.
 
     v_r = n( sum_k f(crop(r, scale_k)) )          ViLD takes scales 1 and 1.5
 
@@ -20,16 +21,22 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 CROPS_AT_ONCE = 256
-SHAPES = ("stretched", "square", "letterboxed")
+SHAPES = ("stretched", "centred", "square", "letterboxed")
 
 
 def grown(boxes: Tensor, scale: float, shape: str, side: float) -> Tensor:
-    """Boxes [R, 4] around the same centres, `scale` times as large; "square" ones as wide as high; cut at the image."""
+    """Boxes [R, 4] around the same centres, `scale` times as large, cut at the image; "square" ones as wide as high before
+    that, "centred" ones reduced behind it to the square in their middle."""
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     if shape == "square":
         size = size.amax(-1, keepdim=True).expand(-1, 2)
     half = size.clamp_min(1) * scale / 2
-    return torch.cat([centre - half, centre + half], -1).clamp(0, side)
+    found = torch.cat([centre - half, centre + half], -1).clamp(0, side)
+    if shape == "centred":
+        centre, size = (found[:, :2] + found[:, 2:]) / 2, found[:, 2:] - found[:, :2]
+        half = size.amin(-1, keepdim=True) / 2
+        found = torch.cat([centre - half, centre + half], -1)
+    return found
 
 
 def letterboxed(images: Tensor, rows: Tensor, side: int) -> Tensor:
