@@ -94,7 +94,15 @@ def test_the_distilled_projection_is_frozen_and_the_transfer_learns():
 
     method.stage = 0
     student = {name for name, _ in method.named_parameters() if name.startswith("student")}
-    assert reached() == student  # distillation alone
+    assert reached() == student  # the projection is the classifier's, too
+    batch, regions = batch_of(method, [0, 1]), method.regions_of(batch_of(method, [0, 1]))
+    with LocalRandom(0):
+        own = method.labelled(batch, regions)
+        hidden = method.student.hidden(method.features(regions.maps, own.boxes)[own.there], learning=True)
+        logits = method.scale * F.normalize(method.student.project(hidden), dim=-1) @ method.base_text.T
+        expected = class_loss(logits, own.labels[own.there]) + method._distillation(regions)
+    with LocalRandom(0):
+        same(method.loss(batch), expected.detach())
     with torch.no_grad():
         project.weight.mul_(0.5)  # a step of the first stage
     method.stage = 1
@@ -104,6 +112,12 @@ def test_the_distilled_projection_is_frozen_and_the_transfer_learns():
     }
     assert torch.equal(method.transfer.frozen, project.weight) and torch.equal(method.transfer.bias, project.bias)
     assert len(prepared(transfer=True, rkd_epochs=0).stages(toys.task_for("rkd"))) == 1
+
+
+def test_the_defaults_are_the_release_s_and_embedded_settings_stand_beside_them():
+    config = RKD.Config()
+    assert (config.crop_scales, config.crop_shape, config.transfer, config.scale) == ("1", "centred", True, 50.0)
+    assert not RKD.configure(toys.backbone()).transfer
 
 
 def test_a_fit_that_stops_between_its_stages_ends_like_an_unbroken_one(tmp_path):

@@ -12,15 +12,17 @@ arXiv 2207.03482; code: hanoonaR/object-centric-ovd, commit c962116.
     L = L_cls + L_1 + L_irm + L_pis
 
 The relation term asks that regions which look alike to CLIP look alike to the student. L_pis learns from names that a caption
-says, new ones among them: b(c) is a pseudo box for the name. With `transfer`, the projection W is learned by distillation first
-(`rkd_epochs`), is frozen, and the classifier reads
+says, new ones among them: b(c) is a pseudo box for the name. With `transfer`, the detector learns without L_pis first
+(`rkd_epochs`); then its projection W is frozen, and the classifier reads
 
     z_r = A2(leaky(A1(W))) h_r + B2(leaky(B1(h_r)))       A, B linear with biases; A1, A2 act on the rows of W
 
 What differs from the release, beyond `dense.region_learner`. Its boxes, for distillation and for names, come from MAVL, a
 detector that was pretrained with words; here they are the proposer's best (`distilled` an image), and b(c) is the proposal
 whose crop CLIP finds nearest to the name. It draws boxes and image labels in batches of their own, 1 to 4; here every step has
-both. Its pseudo-box term counts a background column of logit 0, which adds log 2 and no gradient.
+both. Its pseudo-box term counts a background column of logit 0, which adds log 2 and no gradient. Its base detector learns
+90,000 steps before anything is distilled; here distillation begins at once, and `rkd_epochs` are as long as both. Embedded:
+`transfer` is off, because the first stage doubles the time of a fit.
 
 Dimensions: R regions, K = `distilled` per image, H width of the hidden layers, C classes, e joint width.
 """
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 
 from vlmlab.datasets.captions import said
 from vlmlab.errors import VlmlabError
+from vlmlab.methods.dense.crops import SHAPES
 from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.distillation import relation
 from vlmlab.methods.dense.region_learner import EMBEDDED, RegionLearner, RegionRecipe
@@ -88,15 +91,18 @@ class RKD(RegionLearner):
         relations: float = option(0.15, "w2, weight of the relations among regions", 0.0, 1000.0)
         image_labels: float = option(0.1, "weight of the names in captions; 0: no caption is read", 0.0, 100.0)
         distilled: int = option(5, "boxes of an image that are distilled", 1, 1000)
-        transfer: bool = option(False, "whether the classifier's weights are made from the distilled ones")
-        rkd_epochs: int = option(30, "epochs of distillation before the transfer", 0, 10000)
+        transfer: bool = option(True, "whether the classifier's weights are made from the distilled ones")
+        rkd_epochs: int = option(26, "epochs without image labels before the transfer", 0, 10000)
         scale: float = option(50.0, "factor of the cosines; 0: the backbone's own", 0.0, 1000.0)
-        epochs: int = option(12, "epochs over the training images", 1, 10000)
+        crop_shape: str = option("centred", "how a box is cut out", choices=SHAPES)
+        crop_scales: str = option("1", "sizes of the crops, in sizes of the box")
+        most_detections: int = option(100, "detections of an image", 1, 10000)
+        epochs: int = option(13, "epochs over the training images", 1, 10000)
         batch_size: int = option(16, "images a step", 1, 4096)
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(1e-4, "weight decay", 0.0, 1.0)
 
-    embedded: typing.ClassVar[dict] = EMBEDDED | {"rkd_epochs": 4}
+    embedded: typing.ClassVar[dict] = EMBEDDED | {"transfer": False, "rkd_epochs": 4, "most_detections": 300}
 
     def prepare(self, task) -> None:
         super().prepare(task)
@@ -115,13 +121,13 @@ class RKD(RegionLearner):
             self.transfer.to(self.backbone.device)
 
     def stages(self, task) -> list:
-        """With `transfer`, distillation alone, whose projection is frozen then; in any case, everything."""
+        """With `transfer`, everything but L_pis, whose projection is frozen then; in any case, everything."""
         images = self.learns_from(task)
         return [images, images] if self.distils_first else [images]
 
     @property
     def distils_first(self) -> bool:
-        """Whether there is a stage of distillation alone."""
+        """Whether there is a stage without image labels."""
         return self.config.transfer and self.config.rkd_epochs > 0
 
     @property
@@ -135,15 +141,13 @@ class RKD(RegionLearner):
 
     def loss(self, batch: Batch) -> Tensor:
         regions = self.regions_of(batch)
-        if self.distilling:
-            return self._distillation(regions)
-        if self.config.transfer:
+        if self.config.transfer and not self.distilling:
             self.transfer.freeze(self.student.project)
         own = self.labelled(batch, regions)
         logits = self.logits_of(self.features(regions.maps, own.boxes)[own.there], self.base_text, learning=True)
         loss = class_loss(logits, own.labels[own.there])
         loss = loss + self._distillation(regions)
-        if self.named_boxes is not None:
+        if self.named_boxes is not None and not self.distilling:
             box, there = (part[batch.index.to(part.device)] for part in self.named_boxes)  # [B, C]
             image, name = there.nonzero(as_tuple=True)
             chosen = regions.boxes[image, box[image, name]][:, None]  # [n, 1, 4]
@@ -171,9 +175,10 @@ class RKD(RegionLearner):
         )
 
     def logits_of(self, features: Tensor, text: Tensor, learning: bool = False) -> Tensor:
-        """[..., C] of features [..., F] and words [C, e]."""
+        """[..., C] of features [..., F] and words [C, e]; before the transfer, while it learns, by the projection itself."""
         hidden = self.student.hidden(features, learning)
-        embeddings = self.transfer(hidden) if self.config.transfer else self.student.project(hidden)
+        own = self.config.transfer and not (learning and self.distilling)
+        embeddings = self.transfer(hidden) if own else self.student.project(hidden)
         return self.scale * F.normalize(embeddings, dim=-1) @ text.T
 
     @torch.no_grad()
