@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from tests.golden.tiny_clip import golden, tiny_backbone
 from tests.methods.parity import same, same_gradient
 from vlmlab.errors import VlmlabError
+from vlmlab.methods.dense.fusion import geometric
+from vlmlab.methods.dense.roi_head import TextClassifier
 from vlmlab.methods.detection.oadp import (
     OADP,
     asymmetric,
@@ -44,6 +46,34 @@ def test_the_asymmetric_loss_is_the_release_s(numbers):
     loss = asymmetric(logits.sigmoid(), numbers["in/named"])
     same(loss, numbers["out/asymmetric"])
     same_gradient(torch.autograd.grad(loss, logits)[0], numbers["grad/logits"].numpy())
+
+
+def test_new_classes_are_counted_in_the_loss_of_names_as_in_the_release(numbers):
+    """There their logit is -inf, which costs nothing, and the mean is over all columns."""
+    method = prepared(scale=10.0)
+    features = numbers["in/head_features"].requires_grad_()
+    weight = numbers["in/head_weight"].requires_grad_()
+    method.base_text, method.base, method.unnamed = numbers["in/head_text"][:4], torch.arange(4), 2
+    students = F.normalize(F.linear(features, weight, numbers["in/head_bias"]), dim=-1)
+    same(10 * students @ method.base_text.T, numbers["out/head_logits"])
+    loss = method.named_loss(students, numbers["in/head_named"])
+    same(loss, numbers["out/head_asl"])
+    at_features, at_weight = torch.autograd.grad(loss, (features, weight))
+    same_gradient(at_features, numbers["grad/head_features"].numpy())
+    same_gradient(at_weight, numbers["grad/head_weight"].numpy())
+
+
+def test_logits_are_sharper_at_test_as_in_the_release(numbers):
+    method = prepared(scale=10.0, soften=1.0, sharpen=OADP.Config().sharpen)
+    projected = F.linear(numbers["in/head_features"], numbers["in/text_weight"], numbers["in/text_bias"])
+    classifier = TextClassifier(12, method.scale)
+    with torch.no_grad():
+        classifier.background.copy_(numbers["in/text_background"])
+        same(method.config.sharpen * classifier(projected, numbers["in/head_text"]), numbers["out/test_logits"])
+        features = method.features(method.regions.maps[:2], method.regions.boxes[:2])
+        p = (method.classifier(method.text_head(features), method.text) / 0.7).softmax(-1)[..., :-1]
+        q = (10 / 0.7 * F.normalize(method.object_head(features), dim=-1) @ method.text.T).softmax(-1)
+        torch.testing.assert_close(method.scores(features), geometric(p, q, method.is_new))
 
 
 def test_relations_among_tiles_are_the_release_s(numbers):

@@ -9,6 +9,7 @@ import torch
 from tests.methods.parity import same, same_gradient
 from vlmlab.learning.fit import fit
 from vlmlab.methods.detection.xpm import XPM, MaskHead, in_boxes, mask_loss, pasted
+from vlmlab.randomness import LocalRandom
 from vlmlab.studies.verify.xpm import mask_iou
 from vlmlab.testing import toys
 
@@ -90,6 +91,29 @@ def test_doubt_learns_in_the_first_steps_of_the_student(share, learned):
     method, grads = XPM(toys.backbone(), config), []
     fit(method, _task(), lambda *_: grads.append(method.mask_head.doubt.weight.grad is not None))
     assert grads == [False] + [True] * learned + [False] * (4 - learned)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names", "masks"),
+    [
+        ({}, 0.01, 1.0),  # names by 0.01 / mean sigma, masks fully
+        ({"reweight": False}, 0.1, 0.1),  # everything that is pseudo by 0.1
+        ({"noise": False}, 0.1, 0.1),
+    ],
+)
+def test_pseudo_losses_weigh_what_the_release_gives_them(settings, names, masks, monkeypatch):
+    official = {"reweight": True, "mask_weight": XPM.Config().mask_weight}
+    method = XPM(toys.backbone(), XPM.configure(toys.backbone(), **{**official, **settings}))
+    with LocalRandom(0):
+        method.prepare(_task())
+    index = torch.arange(4)
+    method.doubts_until = 0
+    monkeypatch.setattr("vlmlab.methods.detection.xpm.mask_loss", lambda *_: torch.tensor(1000.0))
+    monkeypatch.setattr(XPM, "named_loss", lambda *_: torch.tensor(1.0))
+    with torch.no_grad():
+        method.mask_head.doubt.weight.zero_()
+        method.mask_head.doubt.bias.zero_()  # sigma is 1
+        assert method.pseudo_loss(method.regions.at(index), index).item() == pytest.approx(1000 * masks + names)
 
 
 def test_spoilt_masks_are_a_share_and_detections_have_masks():

@@ -5,7 +5,8 @@
 
 The product is plain: z_r is not made unit, so the head finds its own scale, and background is the logit 0 that a name must
 exceed. So do OVR-CNN (arXiv 2011.10678) and those who build on it: PB-OVD, XPM and VL-PLM. With `scale` above 0 the logits
-are scale * cos instead.
+are scale * cos instead. What differs from their releases: words are unit rows, where PB-OVD takes the mean over the templates as
+it is, a little shorter; the last layer starts as PyTorch starts one, not from a normal distribution of deviation 0.01.
 
 Dimensions: B images, N images of a set, P proposals of an image, K random boxes, R regions, F features of a region,
 e joint width, C classes.

@@ -15,11 +15,16 @@ pos = MLP(sines and cosines of the box in its bag). Half of the words are left o
 frozen, and gradients pass through it to the words. Other orders of the same bag are no negatives, and neither is what the queue
 holds of the same image.
 
+The middles of bags are granted objects and the best proposals (objectness above 0.85, area above a hundredth of the image, no
+side four times the other), none on another (IoU at most 0.1); an image that has none of these gets the best one. L_cls is a mean
+over the regions, in which background counts 0.7.
+
 What differs from the release, beyond `dense.region_learner`. Regions are compared behind the whole text tower; its COCO
-setting reads the 12th block, before the last norm and projection. Bags are drawn around the proposer's best proposals, without
-its filters by aspect, area and objectness and without its cache of boxes. Neighbourhoods around one proposal are drawn
-independently, where the release draws again what it has drawn before. New classes have weight 0 there and are left out here.
-`words`, `bags`, `groups` and `queue` are smaller on embedded backbones.
+setting reads the 12th block, before the last norm and projection. It has no second head and no fusion, as the release on COCO;
+on LVIS there is one. Boxes of earlier epochs are not cached. Neighbourhoods around one proposal are drawn independently, where the
+release draws again what it has drawn before; those that are equal are one bag. New classes have weight 0 there and are left out
+here. On embedded backbones `words`, `bags`, `groups` and `queue` are smaller, and the middles of bags are simply the three best
+proposals of an image, so that a step is short and every image has as many.
 
 Dimensions: B images, R regions, W words of a region, d width of the text tower, K bags, k <= 9 boxes of a bag, Q queue,
 C classes, e joint width.
@@ -30,16 +35,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torchvision.ops import batched_nms, roi_align
 
 from vlmlab.backbones.blocks import finish, project, run_block
+from vlmlab.datasets.truth import Truth
 from vlmlab.methods.dense.detections import Detections
-from vlmlab.methods.dense.region_learner import EMBEDDED, RegionLearner, RegionRecipe, text_loss
+from vlmlab.methods.dense.pseudo_labels import as_labels
+from vlmlab.methods.dense.region_learner import EMBEDDED, RegionLearner, RegionRecipe
+from vlmlab.methods.dense.regions import Regions
 from vlmlab.methods.dense.roi_head import TextClassifier
+from vlmlab.methods.dense.student import weighted_cross_entropy
 from vlmlab.methods.method import Batch, option
 from vlmlab.registry import register
 
@@ -69,7 +79,14 @@ class BARON(RegionLearner):
         single: float = option(0.1, "weight of single regions against CLIP's patches", 0.0, 100.0)
         bag_scale: float = option(30.0, "factor of the similarities of bags", 0.0, 1000.0)
         single_scale: float = option(50.0, "factor of the similarities of single regions", 0.0, 1000.0)
-        bags: int = option(300, "proposals of an image that a bag is drawn around", 1, 1000)
+        bags: int = option(300, "proposals of an image that a bag may be drawn around", 1, 1000)
+        granted: bool = option(True, "draw bags around granted objects, too")
+        sure: float = option(0.85, "objectness that the middle of a bag must exceed", 0.0, 1.0)
+        apart: float = option(
+            0.1, "intersection over union above which the less sure of two middles is dropped", 0.0, 1.0
+        )
+        slim: float = option(0.25, "shorter side over longer one that the middle of a bag must exceed", 0.0, 1.0)
+        small: float = option(0.01, "share of the image that the middle of a bag must exceed", 0.0, 1.0)
         groups: int = option(3, "bags around a proposal", 1, 16)
         orders: int = option(2, "orders of the words of a bag", 1, 8)
         alpha: float = option(3.0, "how fast a direction loses probability with the extent in it", 0.0, 10.0)
@@ -79,14 +96,21 @@ class BARON(RegionLearner):
         queue: int = option(1024, "earlier bags and regions that are negatives", 0, 65536)
         background: float = option(0.7, "weight of background in the class loss", 0.0, 10.0)
         scale: float = option(50.0, "factor of the cosines; 0: the backbone's own", 0.0, 1000.0)
-        epochs: int = option(24, "epochs over the training images", 1, 10000)
-        batch_size: int = option(16, "images a step", 1, 4096)
+        most_detections: int = option(100, "detections of an image", 1, 10000)
+        epochs: int = option(27, "epochs over the training images", 1, 10000)
+        batch_size: int = option(32, "images a step", 1, 4096)
         lr: float = option(0.04, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(2.5e-5, "weight decay", 0.0, 1.0)
 
     embedded: typing.ClassVar[dict] = EMBEDDED | {
         "words": 2,
         "bags": 3,
+        "granted": False,
+        "sure": 0.0,
+        "apart": 1.0,
+        "slim": 0.0,
+        "small": 0.0,
+        "most_detections": 300,
         "groups": 1,
         "orders": 1,
         "queue": 128,
@@ -128,14 +152,25 @@ class BARON(RegionLearner):
         words = self.words_of(self.features(regions.maps, own.boxes)[own.there], learning=True)
         logits = self.classifier(self.spoken(words, learning=True), self.base_text)
         labels = own.labels[own.there]
-        weights = torch.where(labels == len(self.base), config.background, 1.0)
-        loss = text_loss(logits, labels, 0, weights)
+        loss = weighted_cross_entropy(logits, labels, torch.ones_like(logits[:, 0]), config.background)
         if config.bag or config.single:
-            most = min(config.bags, regions.boxes.shape[1])
-            image, place = regions.there[:, :most].nonzero(as_tuple=True)
+            centres, there = self.centres(regions, batch.truths)
+            image, place = there.nonzero(as_tuple=True)
             if len(image):
-                loss = loss + self.bags_of(batch, regions.maps, image, regions.boxes[image, place])
+                loss = loss + self.bags_of(batch, regions.maps, image, centres[image, place])
         return loss
+
+    def centres(self, regions: Regions, truths: Sequence[Truth]) -> tuple[Tensor, Tensor]:
+        """Boxes [B, n, 4] that bags are drawn around, and which of them there are [B, n]: granted objects and proposals."""
+        config, most = self.config, self.config.bags
+        boxes, scores, there = regions.boxes[:, :most], regions.objectness[:, :most], regions.there[:, :most]
+        if config.granted:
+            known = as_labels(truths, boxes.device)
+            boxes = torch.cat([known.boxes, boxes], 1)
+            scores = torch.cat([torch.ones_like(known.weights), scores], 1)
+            there = torch.cat([known.there, there], 1)
+        side = float(self.backbone.image_size)
+        return boxes, promising(boxes, scores, there, side, config.slim, config.small, config.sure, config.apart)
 
     def bags_of(self, batch: Batch, maps: Tensor, image: Tensor, centres: Tensor) -> Tensor:
         """L_bag + L_single of neighbourhoods of boxes [M, 4], each in the image of the batch at `image` [M]."""
@@ -145,8 +180,10 @@ class BARON(RegionLearner):
         chosen = torch.rand_like(chance) < chance  # [K, 9]
         boxes = neighbourhood(centres, config.interval).clamp(0, side)
         spans = spanned(boxes, chosen)
-        chosen, boxes, spans, image = (
-            part.repeat_interleave(config.orders, 0) for part in (chosen, boxes, spans, image)
+        # Orders of the same boxes around the same proposal are the same bag.
+        key = torch.cat([image[:, None].to(spans.dtype), centres, chosen.to(spans.dtype)], 1)
+        chosen, boxes, spans, image, key = (
+            part.repeat_interleave(config.orders, 0) for part in (chosen, boxes, spans, image, key)
         )
         place = inside(boxes, spans)  # [K, 9, 4] in 0 to 1
         order = torch.rand(chosen.shape, device=chosen.device).argsort(1)
@@ -169,8 +206,6 @@ class BARON(RegionLearner):
             rows = torch.cat([bag[:, None].to(place.dtype), place[bag, box]], 1)
             patches = roi_align(patches, rows, 1, float(patches.shape[-1]), 2, True)[..., 0, 0]  # [n, e]
         index = batch.index.to(image.device)[image]
-        # Orders of the same boxes are the same bag.
-        key = torch.cat([image[:, None].to(spans.dtype), spans], 1)
         alike = (key[:, None] == key[None]).all(-1)
         texts, views = F.normalize(texts, dim=-1), F.normalize(views, dim=-1)
         loss = config.bag * self.of_bags.contrast(texts, views, alike, index, config.bag_scale)
@@ -258,6 +293,25 @@ def sentences(words: Tensor, there: Tensor, ends: Tensor) -> tuple[Tensor, Tenso
     row, column = there.nonzero(as_tuple=True)
     sequences[row, place[row, column]] = words[row, column].to(sequences.dtype)
     return sequences, count + 1, place
+
+
+def promising(
+    boxes: Tensor, scores: Tensor, there: Tensor, side: float, slim: float, small: float, sure: float, apart: float
+) -> Tensor:
+    """Which of boxes [B, n, 4] with scores [B, n], of which `there` [B, n] are some, are middles of bags: [B, n] bool.
+
+    A box must have a score above `sure`, cover more than a share `small` of the image of `side` pixels, and have sides whose ratio is
+    between `slim` and 1 / `slim`; of two that overlap by more than `apart` the better one is left. Where none is left, the best one.
+    """
+    size = boxes[..., 2:] - boxes[..., :2]
+    ratio, area = size[..., 0] / (size[..., 1] + 1e-12), size.prod(-1) / side**2
+    able = (ratio > slim) & (ratio * slim < 1) & (area > small) & (scores > sure) & there
+    image, place = able.nonzero(as_tuple=True)
+    left = batched_nms(boxes[image, place].float(), scores[image, place].float(), image, apart)
+    found = torch.zeros_like(there)
+    found[image[left], place[left]] = True
+    best = F.one_hot(scores.masked_fill(~there, -torch.inf).argmax(1), scores.shape[1]).bool() & there
+    return torch.where(able.any(1, keepdim=True), found, best)
 
 
 def neighbourhood(boxes: Tensor, interval: float) -> Tensor:

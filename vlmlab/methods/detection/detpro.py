@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from vlmlab.errors import VlmlabError
 from vlmlab.methods.dense.boxes import iou
-from vlmlab.methods.dense.crops import crop_embeddings
+from vlmlab.methods.dense.crops import SHAPES, crop_embeddings
 from vlmlab.methods.dense.fusion import geometric
 from vlmlab.methods.dense.pseudo_labels import as_labels
 from vlmlab.methods.dense.region_learner import EMBEDDED
@@ -80,6 +80,7 @@ class DetPro(ViLD):
         context_lr: float = option(2e-3, "learning rate of the contexts", 0.0, 10.0)
         sharpen: float = option(1 / 0.7, "factor on the logits at test: 0.01 / 0.007", 0.0, 100.0)
         hand: str = option("", "a sentence with {} in place of learned contexts")
+        crop_shape: str = option("centred", "how a box is cut out", choices=SHAPES)
         epochs: int = option(20, "epochs of the heads over the training images", 1, 10000)
         batch_size: int = option(16, "images a step", 1, 4096)
         lr: float = option(0.02, "learning rate of the heads after the warm-up", 0.0, 10.0)

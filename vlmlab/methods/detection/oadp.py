@@ -13,16 +13,18 @@ LutingWang/OADP, commit d641d28c77.
     L = L_text + L_obj + L_block + L_global
     score = p^(2/3) q^(1/3) on base, p^(1/3) q^(2/3) on new classes                       (ViLD's ensemble)
 
-ASL is the asymmetric loss: -(y log x + (1-y) (1-x)^4 ... log(1 - x + 0.05)), with x = sigmoid(logit). The crop is never distorted,
+ASL is the asymmetric loss, with x = sigmoid(logit): -log x of a name that is true, -(1 - m)^4 log m with
+m = min(1, 1 - x + 0.05) of any other; the weight (1 - m)^4 has no gradient. The crop is never distorted,
 and the token reads the object alone, whatever lies around it; blocks and the whole image teach what regions miss, relations
 among parts and what there is beside the proposals.
 
 What differs from the release, beyond `dense.region_learner`: weights do not warm up over the first steps; blocks are tiles of
 one scale (`tiles` x `tiles`, half overlapping), where the release goes through a pyramid of scales, because
-an embedded image has room for one; logits are cosines times `scale` (the release's COCO setting has learned prompts with a scale
-and a bias of their own). The head on blocks is a head of its own, as there. Named settings for a small world: `expand` (8 leaves
-an object of 20 pixels too few patches), `finer` (a finer grid makes an embedded tower several times as slow) and `soften`,
-as for ViLD.
+an embedded image has room for one; logits are cosines times `scale`, in (L_text) and ASL alike, and times `sharpen` at test, as
+in its LVIS setting (its COCO setting has learned prompts with a scale and a bias of their own, swaps the two temperatures of the
+text head, and lets that head learn at half of the rate). The head on blocks is a head of its own, as there. Named settings for a
+small world: `expand` (8 leaves an object of 20 pixels too few patches), `finer` (a finer grid makes an embedded tower several
+times as slow), `sharpen` off, and `soften`, as for ViLD.
 
 Dimensions: B images, P proposals an image, K tiles an image, C classes, T = 1 + h*w tokens, e joint width.
 """
@@ -79,12 +81,13 @@ class OADP(RegionLearner):
         finer: int = option(2, "patches a side, in those of the backbone", 1, 4)
         tiles: int = option(2, "tiles of an image, a side, without the overlapping ones", 1, 16)
         soften: float = option(1.0, "factor on the logits of p in the fusion", 0.0, 1.0)
+        sharpen: float = option(1 / 0.7, "factor on all logits at test: 0.01 / 0.007", 0.0, 100.0)
         epochs: int = option(6, "epochs of training", 1, 10000)
         batch_size: int = option(16, "images a step", 1, 4096)
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(2.5e-5, "weight decay", 0.0, 1.0)
 
-    embedded: typing.ClassVar[dict] = EMBEDDED | {"expand": 4.0, "finer": 1, "soften": 0.3}
+    embedded: typing.ClassVar[dict] = EMBEDDED | {"expand": 4.0, "finer": 1, "soften": 0.3, "sharpen": 1.0}
 
     @property
     def distils(self) -> bool:
@@ -162,10 +165,14 @@ class OADP(RegionLearner):
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[Detections]:
         found = self.tested.find(batch.images)
-        features = self.features(found.maps, found.boxes)
-        p = (self.config.soften * self.classifier(self.text_head(features), self.text)).softmax(-1)[..., :-1]
-        q = (self.scale * F.normalize(self.object_head(features), dim=-1) @ self.text.T).softmax(-1)
-        return self.named(found.boxes, geometric(p, q, self.is_new), found.there)
+        return self.named(found.boxes, self.scores(self.features(found.maps, found.boxes)), found.there)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """[..., C] of the features of regions [..., F]: the fusion of both heads."""
+        sharpen = self.config.sharpen
+        p = (sharpen * self.config.soften * self.classifier(self.text_head(features), self.text)).softmax(-1)[..., :-1]
+        q = (sharpen * self.scale * F.normalize(self.object_head(features), dim=-1) @ self.text.T).softmax(-1)
+        return geometric(p, q, self.is_new)
 
     @torch.no_grad()
     def teacher_scores(self, batch: Batch, boxes: Sequence[Tensor]) -> list[Tensor]:

@@ -22,7 +22,8 @@ The last epochs minimise L + L_web, where the detector of the moment labels for 
 
 What differs from the releases: see `dense.region_learner`. Each of the three stages has its own schedule (there, self-training
 resumes the detector's at half). (1) learns from base objects alone, at most `crops` of a class; there, retrieved images of
-base names join in a second round. The web is MicroWorld's generator (`datasets.web`), not LAION-400M: classes that it cannot
+base names join in a second round. Its crops are encoded once, not cropped and flipped at random, and a step of (1) holds those of
+a batch of images, not 32. The web is MicroWorld's generator (`datasets.web`), not LAION-400M: classes that it cannot
 draw are not found in it, and their images are of other things. The second scale is the image made `small` times as large on a grey
 canvas, since the proposer takes one size. Descriptions are the first visual feature that data/descriptions has of a class; one that
 has none is prompted without. Embedded crops are 1.2 times their box: an object takes a third of a scene of 64 pixels, and three

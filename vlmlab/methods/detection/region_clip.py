@@ -6,7 +6,8 @@
 The zero-shot arm of RegionCLIP (Zhong et al., "RegionCLIP: Region-based Language-Image Pretraining", arXiv 2112.09106), with
 a plain CLIP in place of theirs: RegionCLIP pools regions from the feature map of a tower that was pretrained on regions, and
 here every proposal is cut out and encoded, as in R-CNN. That is slow and strong, and the other systems learn to be as good
-without encoding a crop. The crops of ViLD's recipe (two scales) are the default; on the embedded backbones the crop is one
+without encoding a crop. Its softmax has a background of logit 0 besides, which 100 times the cosines of a large CLIP leave
+nothing; here the names are alone. The crops of ViLD's recipe (two scales) are the default; on the embedded backbones the crop is one
 square of 1.2 times the longer side, because a tight box stretched to a square shows their towers shapes that they never saw.
 
 Dimensions: P proposals, C classes, e joint width, K scales.

@@ -14,9 +14,10 @@ where, and CLIP say what:
 
 The student knows base boxes and pseudo boxes, and names all classes by their words. New names are known in training.
 
-What differs from the release: see `dense.region_learner`; boxes and masks are not learned, so (5) is the classification term
-alone. Named settings for the embedded world: `off_base` (a proposal on a base object is asked among new names only, and one
-of them will look likely; the release leaves such labels in), `tau` from the backbone, fewer rounds.
+What differs from the release: see `dense.region_learner` and `dense.student`; boxes and masks are not learned, so (5) is the
+classification term alone; the proposer has refined a proposal once before the `rounds` begin. Named settings for the embedded
+world: `off_base` (a proposal on a base object is asked among new names only, and one of them will look likely; the release leaves
+such labels in), `tau` from the backbone, fewer rounds.
 
 Dimensions: N images, B of them at once, P proposals of an image, C_n new classes, e joint width, K scales, R regions.
 """
@@ -32,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmlab.methods.dense.boxes import from_deltas
-from vlmlab.methods.dense.crops import crop_embeddings
+from vlmlab.methods.dense.crops import SHAPES, crop_embeddings
 from vlmlab.methods.dense.pseudo_labels import PseudoLabels, chosen
 from vlmlab.methods.dense.region_learner import EMBEDDED
 from vlmlab.methods.dense.student import Student, StudentRecipe
@@ -67,6 +68,7 @@ class VLPLM(Student):
         doubles: float = option(0.6, "intersection over union of two pseudo boxes that are one", 0.0, 1.0)
         off_base: float = option(1.0, "intersection over union with a base box from which a label is dropped", 0.0, 1.0)
         confidence: bool = option(True, "weigh a pseudo label by its score")
+        crop_shape: str = option("centred", "how a box is cut out", choices=SHAPES)
         epochs: int = option(24, "epochs over the training images", 1, 10000)
         batch_size: int = option(16, "images a step", 1, 4096)
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)

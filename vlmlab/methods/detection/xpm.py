@@ -9,8 +9,8 @@ what its outline is; the student, which begins as the teacher, learns from base 
     e_r = embedding of region r, background has the logit 0         r*_w = argmax_r <e_r, t_w>                             (1)
     pseudo box = r*_w, pseudo mask = [ sigmoid(m(r*_w)) > 0.5 ]     m: mask logits on a grid in the box                    (2)
     u = conv(sg(features)),  sigma = exp(u / 2),  m' = m + eps sigma,  eps ~ N(0, 1), one sample per mask and place        (3)
-    L = L_base(names) + L_base(masks) + lambda L_pseudo(names) + BCE(m', pseudo mask)                                      (4)
-    lambda = 0.01 / mean sigma   (0.1 if `reweight` is off)
+    L = L_base(names) + L_base(masks) + lambda L_pseudo(names) + mu BCE(m', pseudo mask)                                   (4)
+    lambda = 0.01 / mean sigma, mu = 1   (lambda = 0.1, mu = `mask_weight` if `reweight` or `noise` is off)
 
 Where sigma is large, the gradient of a pseudo mask is noise: a doubtful place counts less. sigma learns in the first seventh of
 the student's steps and stays; it sees detached features, so that the features cannot make masks doubtful. Names of L_base
@@ -18,9 +18,11 @@ compete among base classes, those of L_pseudo among all that captions may name; 
 
 What differs from the release: see `dense.region_learner`. Words are CLIP's (there, BERT's, pretrained with captions and an
 embedding layer that fits them), and the vocabulary is that of the task (there, LVIS's). The mask head reads its own grid of the
-frozen map behind one convolution (there, behind the detector's last stage, which learns), and its targets are true masks pooled into
-that grid. `damage` spoils a share of the pseudo masks by shifting them, to see who bears it; `noise` off is the plain
-cross-entropy (m' = m).
+frozen map behind one convolution (there, behind the detector's last stage, which learns), its targets are true masks pooled into
+that grid, and it learns in the granted and pseudo boxes themselves (there, in all proposals that meet them). `damage` spoils a
+share of the pseudo masks by shifting them, to see who bears it; `noise` off is the plain cross-entropy (m' = m). Embedded:
+`reweight` is off, because lambda would begin at 0.01 / exp(1/2) = 0.006 and sigma has no time to fall, and pseudo masks count
+fully.
 
 Dimensions: N images, B of them at once, n words, P proposals, R regions, W channels, M = 14 side of a mask's grid, S side of
 the input, C classes, e joint width.
@@ -75,6 +77,7 @@ class XPM(Student):
         noise: bool = option(True, "doubt pseudo masks (3)")
         noise_share: float = option(1 / 7, "share of the student's steps in which sigma learns", 0.0, 1.0)
         reweight: bool = option(True, "lambda from the mean of sigma; off: 0.1")
+        mask_weight: float = option(0.1, "mu, weight of pseudo masks where lambda is not made from sigma", 0.0, 100.0)
         damage: float = option(0.0, "share of pseudo masks that are spoilt, for study", 0.0, 1.0)
         epochs: int = option(7, "epochs of the teacher", 1, 10000)
         student_epochs: int = option(5, "epochs of the student; 0: the teacher alone", 0, 10000)
@@ -90,6 +93,7 @@ class XPM(Student):
         "student_lr": 1e-3,
         "noise_share": 0.5,
         "reweight": False,
+        "mask_weight": 1.0,
     }
 
     def prepare(self, task) -> None:
@@ -205,13 +209,13 @@ class XPM(Student):
         learns = int(self.doubted) < self.doubts_until
         logits, sigma = self.mask_head(features, learns)
         self.doubted += 1
-        weight = 0.1
+        weight, mask_weight = 0.1, self.config.mask_weight
         if self.config.noise:
-            if self.config.reweight and len(sigma):
-                weight = 0.01 / sigma.detach().mean()
+            if self.config.reweight:
+                weight, mask_weight = (0.01 / sigma.detach().mean() if len(sigma) else 0.0), 1.0
             logits = logits + torch.randn_like(sigma) * sigma  # (3)
         masks = mask_loss(logits, self.pseudo_masks[index][own.there])
-        return weight * self.named_loss(regions, own, range(len(self.text))) + masks
+        return weight * self.named_loss(regions, own, range(len(self.text))) + mask_weight * masks
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[Detections]:
