@@ -131,7 +131,7 @@ def test_what_a_region_says_its_loss_and_their_gradients_are_the_release_s(numbe
 
 
 def test_the_loss_of_names_is_that_mean():
-    method = prepared(bag=0.0, word_drop=0.0, dropout=0.0, negatives=0)
+    method = prepared(bag=0.0, single=0.0, word_drop=0.0, dropout=0.0, negatives=0)
     batch = batch_of(method, [0, 1, 2])
     regions = method.regions_of(batch)
     own = method.matched(regions.boxes, regions.there, batch.truths)

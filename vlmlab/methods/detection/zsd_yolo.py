@@ -25,11 +25,12 @@ whose sides are within a factor of four of its own, at its cell and the two near
             groups: softmax among base names and among new names apart, each with (6) of its own
 
 What differs from the release, beyond `dense.one_stage`: the detector that finds self-labels is the frozen proposer, which saw
-boxes of base classes, where the release trains a YOLOv5 for it. The weights of the losses, p and s stand in files that are not in
-its repository; those here are YOLOv5's own (boxes, objects, names) and lie in the ranges of its search (the others). They do not grow
-with the number of classes and the size of the images. Class names come without a definition from WordNet. Mosaic and mixing
-of images are left out. Where two objects are matched with one anchor, (3) learns the larger CIoU, there the last one. Named
-settings for a world this small: `groups` off, so that all names compete at once; square crops; a narrower tower.
+boxes of base classes, where the release trains a YOLOv5 for it. The weights of the losses, p and s stand in files that are not
+in its repository; those here are YOLOv5's own (boxes, objects, names) and lie in the ranges of its search (the others). They
+do not grow with the number of classes and the size of the images. Class names come without a definition from WordNet. Mosaic
+and mixing of images are left out. The biases of e start as a convolution's (there, lower, as YOLOv5's of classes do). Where
+two objects are matched with one anchor, (3) learns the larger CIoU, there the last one. Named settings for a world this small:
+`groups` off, so that all names compete at once; square crops; a narrower tower.
 
 Dimensions: B images, N images of a set, h x w cells, a anchors, A = a h w, Q boxes of an image at most, n matches, C classes,
 e joint width.
