@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def report(
     not given here has the default of the notebook's parameters. Lists are separated by commas. A report that was stopped
     goes on where it was.
     """
-    given = {
+    given: dict[str, Any] = {
         "systems": systems and names_in(systems),
         "datasets": datasets and names_in(datasets),
         "backbone": backbone,
