@@ -145,6 +145,17 @@ def begun(system, **settings):
     return method
 """.strip()
 
+# Those of the chapters on sections 8 and 9, small.
+SECTIONS_8_9 = {
+    "ScaleBoard": "ScaleBoard()",
+    "FiguresBoard": "FiguresBoard(protocol='OV-COCO', split='novel', backbone='ResNet-50')",
+    "TableDiffer": "TableDiffer()",
+    "Stream": "Stream('textures', images=60, arrived=60)",
+    "CaptionDiet": "CaptionDiet(steps=20, images=60)",
+    "Phrasebook": "Phrasebook(50, steps=2)",
+    "Teachers": "Teachers('textures', images=60)",
+}
+
 
 def chromium():
     """The path of a Chromium, or None."""
@@ -154,7 +165,7 @@ def chromium():
 
 @contextlib.contextmanager
 def serving():
-    """The address of a JupyterLab that serves the chapters, panels.ipynb, section6.ipynb and section7.ipynb."""
+    """The address of a JupyterLab that serves the chapters, panels.ipynb, section6.ipynb, section7.ipynb and section89.ipynb."""
     with tempfile.TemporaryDirectory() as place:
         folder, own = Path(place, "book"), Path(place, "jupyter")
         folder.mkdir()
@@ -162,7 +173,8 @@ def serving():
             shutil.copy(path, folder)
         cells = [new_code_cell(source) for source in PANELS]
         nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "panels.ipynb")
-        for section, begins, panels in ((6, "", SECTION_6), (7, SECTION_7_BEGINS, SECTION_7)):
+        sections = (6, "", SECTION_6), (7, SECTION_7_BEGINS, SECTION_7), (89, "", SECTIONS_8_9)
+        for section, begins, panels in sections:
             cells = [new_code_cell(f"from vlmlab.widgets import {name}\n{cell}") for name, cell in panels.items()]
             cells = [new_code_cell(begins), *cells]
             nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / f"section{section}.ipynb")

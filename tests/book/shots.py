@@ -5,7 +5,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.book.lab import FLAGS, LONG, SECTION_6, SECTION_7, SHOWING, chromium, has_images, opened, run_all, serving
+from tests.book.lab import (
+    FLAGS, LONG, SECTION_6, SECTION_7, SECTIONS_8_9, SHOWING, chromium, has_images, opened, run_all, serving,
+)  # fmt: skip
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
@@ -20,6 +22,7 @@ def shoot(out: Path) -> list[Path]:
             ("panels.ipynb", SHOWING),
             ("section6.ipynb", SECTION_6),
             ("section7.ipynb", SECTION_7),
+            ("section89.ipynb", SECTIONS_8_9),
         ):
             page = opened(browser, address, notebook)
             run_all(page)

@@ -440,7 +440,7 @@ class Trainer:
 
     def _build(self, name: str, out: Path) -> None:
         """The model that learns, and what it learns from."""
-        self.model = new_model(self.recipe)
+        self.model = self._new_model()
         self.is_vit = hasattr(self.model.visual, "conv1") and hasattr(self.model.visual, "transformer")
         if not self.is_vit:
             self.model.visual.to(memory_format=torch.channels_last)
@@ -452,6 +452,10 @@ class Trainer:
             del self.model.token_embedding
             self.words = Words(_seen_tokens(self.texts, self.pool), self.model.positional_embedding.shape[1])
             self.learned = nn.ModuleDict({"model": self.model, "words": self.words})
+
+    def _new_model(self) -> CLIP:
+        """The towers with random weights; a study of other sizes has its own."""
+        return new_model(self.recipe)
 
     def _lock(self, out: Path) -> None:
         """Take text tower and teacher from a finished micro-vit; the image tower of a finer ViT starts from the teacher's."""

@@ -189,6 +189,12 @@ def measured(encode: Encode, held_out: Sequence[str] = HELD_OUT, dataset: str = 
     }
 
 
+@functools.lru_cache(4)
+def taught(count: int, steps: int = 50, english: float = 0.3, blocks: bool = True, seed: int = 0) -> Learned:
+    """The tower that so many pairs make; the same one is made once."""
+    return learn(pairs(count, seed=seed), steps, english=english, blocks=blocks, seed=seed)
+
+
 @functools.lru_cache(32)
 def run(
     count: int, steps: int = 50, english: float = 0.3, blocks: bool = True, seed: int = 0
@@ -196,5 +202,5 @@ def run(
     """What `measured` says after so many pairs, and the losses; the same run is made once. No pairs is the frozen tower."""
     if not count:
         return measured(frozen()), []
-    found = learn(pairs(count, seed=seed), steps, english=english, blocks=blocks, seed=seed)
+    found = taught(count, steps, english, blocks, seed)
     return measured(found.encode), found.losses
