@@ -6,7 +6,17 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from tests.book.lab import (
-    FLAGS, LONG, SECTION_6, SECTION_7, SECTIONS_8_9, SHOWING, chromium, has_images, opened, run_all, serving,
+    FLAGS,
+    LONG,
+    SECTION_6,
+    SECTION_7,
+    SECTIONS_8_9,
+    SHOWING,
+    chromium,
+    has_images,
+    opened,
+    run_all,
+    serving,
 )  # fmt: skip
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
