@@ -44,8 +44,9 @@ site: $(READY)             ## build the book as a website into site/
 test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q vlmlab tests
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/mypy & types=$$!; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder; tests=$$?; \
+		wait $$types && exit $$tests
 	OMP_NUM_THREADS=1 VLMLAB_STATIC=1 VLMLAB_STRICT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		--no-loadscope-reorder -p tests.book.longest_first \
 		--timeout=3600 --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/reports
