@@ -97,12 +97,14 @@ check copo
 bench copo
 bench fit.copo
 build micro-vitt
+run coop --dataset digits --set lrr=1
+predict vild image.png --words apple --set hed=text
 """
 
 
 def test_a_wrong_name_is_told_before_anything_heavy_is_imported(tmp_path):
     code = LIGHT.replace(
-        "code = main(sys.argv[1:])", "code = [main(line.split()) for line in sys.argv[1:]] != [2] * 14"
+        "code = main(sys.argv[1:])", "code = [main(line.split()) for line in sys.argv[1:]] != [2] * 16"
     )
     lines = WRONG_NAMES.strip().splitlines()
     done = subprocess.run([sys.executable, "-c", code, *lines], capture_output=True, text=True, cwd=tmp_path)
