@@ -257,5 +257,5 @@ def has_images(page, names):
             "name => [...document.querySelectorAll(`.vlmlab-${name} .vlmlab-shown img, .vlmlab-${name} .vlmlab-bars`)]"
             ".some(image => image.naturalWidth > 1 || image.className === 'vlmlab-bars')",
             arg=name,
-            timeout=LATER,
+            timeout=LONG,
         )

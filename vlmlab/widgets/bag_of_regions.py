@@ -108,7 +108,7 @@ class BagOfRegions(Panel):
         a = self.answer
         fig = figure(9.6, 3.1)
         left, middle, right, last = fig.subplots(1, 4, width_ratios=[1.2, 0.9, 1, 1])
-        picture(left, a["pixels"], "the bag: solid boxes")
+        picture(left, a["pixels"], "the bag (solid)")
         for k in range(9):
             joined = bool(a["chosen"][k])
             if float(a["chances"][k]) > 0:
@@ -120,10 +120,10 @@ class BagOfRegions(Panel):
                 left.text(x0, y0 + 1, text, fontsize=6, color=INK, va="top", bbox=plate)
         draw_boxes(left, a["span"][None].numpy(), ["#E69F00"], (), "--", 2.0)
         x0, y0, x1, y1 = a["span"].round().int().tolist()
-        picture(middle, a["pixels"][y0 : max(y0 + 1, y1), x0 : max(x0 + 1, x1)], "what spans the bag (dashed)")
+        picture(middle, a["pixels"][y0 : max(y0 + 1, y1), x0 : max(x0 + 1, x1)], "its span")
         colours = [KINDS["new" if c in self.dataset.novel else "base"] for c in a["classes"]]
-        top_words(right, a["classes"], a["says"][0], colours, "teacher, of the proposal")
-        top_words(last, a["classes"], a["says"][1], colours, "teacher, of the whole place")
+        top_words(right, a["classes"], a["says"][0], colours, "of the proposal")
+        top_words(last, a["classes"], a["says"][1], colours, "of the span")
         return fig.described(f"a scene with {a['picture']}. {self._told()}")
 
     def facts(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from vlmlab.views.style import INK, MUTED, figure, picture, tidy
 from vlmlab.widgets.panel import LABEL, WIDE, Panel, PictureChooser, Waiting, image_view
 
 MOMENTS = 24
-HEADS = [("words and teacher (ViLD)", "vild"), ("words alone", "text")]
+HEADS = [("both (ViLD)", "vild"), ("words only", "text")]
 
 
 class DistillationLens(Panel):
@@ -170,7 +170,7 @@ class DistillationLens(Panel):
         name, kind, piece = self._regions[region][:3]
         fig = figure(9.4, 3.2)
         left, middle, right, last = fig.subplots(1, 4, width_ratios=[0.6, 1.7, 1, 1])
-        picture(left, piece, f"{kind}: {name}")
+        picture(left, piece, f"{kind}:\n{name}")
         for other in range(len(self._regions)):
             colour = KINDS[self._regions[other][1]]
             x, y = self.way(other)

@@ -47,7 +47,7 @@ body[data-jp-theme-light='false'] .vlmlab-told { color: #FFB074; }
 .vlmlab-shown .widget-hbox > .widget-html { flex: 1 1 240px; }
 .vlmlab-bars > * { white-space: nowrap; }
 .vlmlab-bars small { white-space: normal; }
-.vlmlab-bars { display: grid; grid-template-columns: minmax(40px, max-content) minmax(80px, 1fr) 52px; gap: 3px 8px;
+.vlmlab-bars { display: grid; grid-template-columns: minmax(40px, max-content) minmax(44px, 1fr) 52px; gap: 3px 8px;
   max-width: 560px; align-items: center; }
 .vlmlab-bars .bar { position: relative; height: 16px; }
 .vlmlab-bars .bar > i { position: absolute; left: 0; top: 0; bottom: 0; background: #0072B2; }
