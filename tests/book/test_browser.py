@@ -525,8 +525,8 @@ SLIDERS = {
     "PseudoBoxInspector": "threshold", "MaskedCropLens": "expand", "CamBoard": "threshold", "ImagePrompt": "threshold",
 }  # fmt: skip
 """Panel -> what moves it without learning anything."""
-TOGGLED = ("DetectionPlayground", "CamBoard", "ImagePrompt", "ProposalBoard", "PseudoBoxInspector")
-"""Panels whose slider computes nothing anew: regions, maps and candidates are cached."""
+TOGGLED = ("DetectionPlayground", "CamBoard", "ImagePrompt")
+"""Panels whose slider neither computes nor draws a chart: regions and maps are cached."""
 
 
 def moved(page, name):
