@@ -6,11 +6,10 @@ import pytest
 from vlmlab.book.execute import STILL, chapters
 
 
-def test_every_chapter_that_computes_takes_parameters():
-    """The chapters of section 8 read the survey's tables, and have nothing to choose."""
+def test_every_chapter_takes_parameters():
     for name, path in chapters().items():
         cells = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", ())]
-        assert len(cells) == (0 if name.startswith("08_") else 1), name
+        assert len(cells) == 1, name
 
 
 @pytest.mark.slow

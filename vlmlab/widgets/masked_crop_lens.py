@@ -62,7 +62,7 @@ class MaskedCropLens(Panel):
         self.chooser = PictureChooser(pictures or sample_pictures("tableau", 10), self.look, self.guarded)
         self.shown = image_view("the image with the chosen part outlined; a click chooses another", POINTS, POINTS)
         self.shown.place = place
-        self.tiles = [image_view(way) for way in WAYS]
+        self.tiles = [image_view(f"what CLIP sees of the part: {way}") for way in WAYS]
         self.bars = [widgets.HTML() for _ in WAYS]
         self.note = widgets.HTML()
         for name in ("words", "template", "expand", "shape", "shown"):
