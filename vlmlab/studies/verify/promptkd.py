@@ -6,6 +6,10 @@ from vlmlab.studies.verify import Verdict
 from vlmlab.studies.verify._measure import base_to_new
 
 claim = "a student taught on unlabelled images of all classes gains on base classes, and keeps more of the new ones than on base images alone"
+cause = (
+    "the student's projection begins at random, and some fifty steps on 240 images bring it no further on base classes than zero-shot "
+    "prediction is; that images of new classes matter to the new ones is borne out"
+)
 SEEDS = (1, 2)
 """Each run trains a teacher and a student: half a minute."""
 
