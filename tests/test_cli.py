@@ -335,7 +335,7 @@ def test_a_list_may_be_given_by_an_option_that_is_repeated(tmp_path, fake_run):
 def test_verify_says_what_holds_and_its_code_too(capsys, monkeypatch, holds, why, code, outcome):
     from vlmlab.studies.verify import Verdict
 
-    def fake(systems, on_start):
+    def fake(systems, on_start, store):
         on_start("coop", "it learns")
         yield Verdict("coop", "it learns", {"gain": 12.5}, holds, inconclusive=why)
 
