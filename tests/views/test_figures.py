@@ -1,8 +1,11 @@
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
-from vlmlab.views import charts, lessons, pictures
+from vlmlab.views import boxes, charts, lessons, pictures
 from vlmlab.views.style import SPLITS, SYSTEMS, system_style
 
 
@@ -152,3 +155,13 @@ def test_twins_share_a_colour_and_differ_in_their_lines():
     plots = lessons.lines([0, 1], curves, twins=2).axes[0].get_lines()
     colours, styles = [line.get_color() for line in plots], [line.get_linestyle() for line in plots]
     assert colours[0] == colours[1] != colours[2] == colours[3] and styles == ["-", "--"] * 2
+
+
+@pytest.mark.parametrize("title", ["one line", "two\nlines", "a title\nof\nthree lines"])
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_title_of_several_lines_is_whole(title, count):
+    row = {"pixels": np.zeros((8, 8, 3), np.uint8), "title": title, "boxes": np.zeros((0, 4)), "colours": []}
+    scenes = boxes.scenes_with_boxes([row] * count, legend={"base": SPLITS["base"]})
+    scenes.savefig(drawn := io.BytesIO())
+    ink = (np.asarray(Image.open(drawn).convert("L")) < 200).any(1)
+    assert 2 <= ink.argmax() <= 14  # neither cut at the top nor far below it

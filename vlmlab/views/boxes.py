@@ -88,7 +88,8 @@ def scenes_with_boxes(rows: Sequence[Mapping], columns: int = 4, legend: Mapping
     `legend` is {what: colour}, below.
     """
     lines = -(-len(rows) // columns)
-    fig = figure(2.35 * columns, 2.65 * lines + (0.35 if legend else 0.1))
+    longest = max((row["title"].count("\n") for row in rows), default=0)  # lines of a title beyond the first
+    fig = figure(2.35 * columns, (2.65 + 0.16 * longest) * lines + (0.35 if legend else 0.1))
     grid = fig.subplots(lines, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -100,6 +101,8 @@ def scenes_with_boxes(rows: Sequence[Mapping], columns: int = 4, legend: Mapping
             Patch(facecolor="none", edgecolor=colour, linewidth=2, label=name) for name, colour in legend.items()
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    above = 0.06 * longest / fig.get_size_inches()[1]  # above an image of fixed shape the layout leaves too little
+    fig.get_layout_engine().set(rect=(0, 0, 1, 1 - above))
     return fig
 
 
