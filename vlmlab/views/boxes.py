@@ -102,7 +102,7 @@ def scenes_with_boxes(rows: Sequence[Mapping], columns: int = 4, legend: Mapping
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
     above = 0.06 * longest / fig.get_size_inches()[1]  # above an image of fixed shape the layout leaves too little
-    fig.get_layout_engine().set(rect=(0, 0, 1, 1 - above))
+    fig.set_layout_engine("constrained", rect=(0, 0, 1, 1 - above))
     return fig
 
 
