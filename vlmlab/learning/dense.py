@@ -1,5 +1,5 @@
-"""How good a system is at boxes and at pixels: mean intersection over union, and by torchmetrics COCO's average precision and
-panoptic quality.
+"""How good a system is at boxes and at pixels: COCO's average precision, mean intersection over union and panoptic quality, by
+torchmetrics.
 
 Both are *generalised*: all names compete at once, and a metric per group of classes (base, new) is a mean over the classes
 of the group, not another competition. Every metric is in percent, 0 to 100.
@@ -43,7 +43,9 @@ def harmonic_mean(base: float, new: float) -> float:
 
 def confusion(said: Tensor, labels: Tensor, classes: int) -> Tensor:
     """How often [C true, C predicted] each class was taken for each, int64; `said` and `labels` [N] are class indices."""
-    return (classes * labels + said).bincount(minlength=classes**2).view(classes, classes)
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    return multiclass_confusion_matrix(said, labels, classes, validate_args=False)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How good a method is on an image set, in the field's measures.
+"""How good a method is on an image set, in the field's measures (torchmetrics).
 
 Every figure is in percent, 0 to 100.
 
@@ -170,34 +170,22 @@ def _one_label(logits: Tensor, labels: Tensor, method: Method) -> dict[str, Any]
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Expected calibration error, 0 to 1, of probabilities [N, C] (Guo et al., arXiv 1706.04599): the gap between how sure and how
-    often right the answers of a bin of confidences are, weighted by the share of answers in the bin.
-    """
-    sure, said = probabilities.max(1)
-    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=sure.dtype)
-    at = torch.bucketize(sure, edges, right=True) - 1  # a confidence of 1 has a bin of its own
-    gap = torch.zeros_like(edges).scatter_add_(0, at, sure - (said == labels).to(sure.dtype))
-    return float(gap.abs().sum()) / len(sure)
+    """Expected calibration error, 0 to 1, of probabilities [N, C] (Guo et al., arXiv 1706.04599)."""
+    from torchmetrics.functional.classification import multiclass_calibration_error  # seconds to import
+
+    return float(multiclass_calibration_error(probabilities, labels, probabilities.shape[1], CALIBRATION_BINS, "l1"))
 
 
 def _several_labels(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
+    from torchmetrics.functional.classification import binary_average_precision
+
     shown = [c for c in range(labels.shape[1]) if (labels[:, c] == 1).any()]
     if not shown:
         raise VlmlabError("none of these images shows any of the classes; mean average precision is not defined")
     per_class = {}
     for c in shown:
-        known = labels[:, c] >= 0
-        per_class[classes[c]] = 100 * _average_precision(logits[known, c], labels[known, c])
+        # Average precision depends on the order of the scores alone. torchmetrics would squash logits by a sigmoid, which
+        # saturates at CLIP's scale and makes ties, so it is given ranks; equal scores have equal ranks.
+        rank = logits[:, c].unique(return_inverse=True)[1] / len(logits)
+        per_class[classes[c]] = 100 * float(binary_average_precision(rank, labels[:, c], ignore_index=-1))
     return {"map": sum(per_class.values()) / len(per_class), "per_class": per_class}
-
-
-def _average_precision(scores: Tensor, there: Tensor) -> float:
-    """The sum over thresholds t of precision(t) times what recall gains at t, 0 to 1; equal scores [N] share a threshold."""
-    _, place = scores.unique(return_inverse=True)  # the order of the scores is all that matters
-    thresholds = int(place.max()) + 1
-    hits, all_of_them = (
-        torch.bincount(place, weights, thresholds).flip(0).cumsum(0) for weights in (there.double(), None)
-    )
-    recall = hits / hits[-1]
-    gained = recall.diff(prepend=recall.new_zeros(1))
-    return float((hits / all_of_them * gained).sum())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.registry import registry
@@ -177,13 +178,7 @@ def _means(rows: pd.DataFrame, dataset: str | None) -> tuple[dict[str, float], d
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's rank correlation of two lists of n numbers, equal ones sharing their mean rank; nan if all are equal."""
-    return float(_correlation(_ranks(np.asarray(a)), _ranks(np.asarray(b))))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks [..., n] from 1 on of numbers [..., n] among those of their row; equal ones share their mean rank."""
-    one, other = values[..., :, None], values[..., None, :]
-    return (one > other).sum(-1) + ((one == other).sum(-1) + 1) / 2
+    return float(_correlation(rankdata(a), rankdata(b)))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -196,13 +191,13 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def interval(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """The middle 95 percent of the rank correlation over systems [n] drawn with replacement."""
     picks = np.random.default_rng(seed).integers(len(a), size=(draws, len(a)))
-    low, high = np.nanquantile(_correlation(_ranks(a[picks]), _ranks(b[picks])), [0.025, 0.975])
+    low, high = np.nanquantile(_correlation(rankdata(a[picks], axis=-1), rankdata(b[picks], axis=-1)), [0.025, 0.975])
     return float(low), float(high)
 
 
 def chance(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = 5000) -> float:
     """The share of orders of b [n] whose rank correlation with a is at least as far from zero; all of them up to n = 7."""
-    x, y = _ranks(np.asarray(a)), _ranks(np.asarray(b))
+    x, y = rankdata(a), rankdata(b)
     here = abs(_correlation(x, y)) - 1e-9
     if len(x) <= 7:
         return float((abs(_correlation(x, np.array(list(itertools.permutations(y))))) >= here).mean())

@@ -55,8 +55,7 @@ def cached_tokens() -> Measurement:
         truths = [frame.truth(task.train.truth(i)) for frame, i in zip(frames, index.tolist(), strict=True)]
         framed[int(index[0])] = images, torch.stack([truth.semantic.long() for truth in truths])
     cached = method.frozen
-    again = Frozen(method, task.train, method.read)
-    again._too_large = True  # as of a set whose tokens do not fit into memory
+    again = Frozen(method, task.train, method.read, most=0)  # as of a set whose tokens do not fit into memory
 
     def loss(index: torch.Tensor, from_cache: bool) -> torch.Tensor:
         method.frozen = cached if from_cache else again

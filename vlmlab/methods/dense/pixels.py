@@ -46,11 +46,13 @@ def thirds(depth: int) -> list[int]:
 class Frozen:
     """What a frozen tower says of the training images, read once: `of(batch)` is what `read` gives for the batch's images.
 
-    Kept on the CPU, in an order that a resumed run repeats, unless it is more than `MOST_KEPT` numbers.
+    Kept on the CPU, in an order that a resumed run repeats, unless it is more than `most` numbers
+    (`MOST_KEPT`).
     """
 
-    def __init__(self, method: Dense, pictures, read: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, method: Dense, pictures, read: Callable[[Tensor], Tensor], most: int | None = None) -> None:
         self.method, self.pictures, self.read = method, pictures, read
+        self.most = MOST_KEPT if most is None else most
         self._kept: Tensor | None = None
         self._too_large = False
 
@@ -60,7 +62,7 @@ class Frozen:
             return self.read(batch.images)
         if self._kept is None:
             each = self.read(batch.images[:1]).numel()
-            self._too_large = each * len(self.pictures) > MOST_KEPT
+            self._too_large = each * len(self.pictures) > self.most
             if self._too_large:
                 return self.read(batch.images)
             parts = self.method.framed_in_turn(self.pictures)

@@ -19,7 +19,7 @@ from torch import Tensor
 from vlmlab.datasets import Task
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import as_read
-from vlmlab.learning.dense import AT_ONCE, harmonic_mean
+from vlmlab.learning.dense import AT_ONCE, confusion, harmonic_mean
 from vlmlab.learning.mistakes import iou_by_group, pixel_mistakes
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
@@ -46,11 +46,11 @@ def look_at_pixels(method: Segmenter, task: Task, images, absent: Sequence[str] 
     counts, named, masked = (torch.zeros(classes, classes) for _ in range(3))
     shifted, tuned = (torch.zeros(len(choices), classes, classes) for _ in range(2))
     for scores, truth in _scored(method, images, classes):
-        counts += _confusion(truth, scores.argmax(0), classes)
+        counts += confusion(scores.argmax(0), truth, classes)
         there = torch.zeros(classes, dtype=torch.bool)
         there[truth.unique()] = True
-        named += _confusion(truth, scores.masked_fill(~there[:, None], -torch.inf).argmax(0), classes)
-        masked += _confusion(truth, _named_as_a_whole(scores, truth), classes)
+        named += confusion(scores.masked_fill(~there[:, None], -torch.inf).argmax(0), truth, classes)
+        masked += confusion(_named_as_a_whole(scores, truth), truth, classes)
         if both:
             shifted += _shifted(scores, truth, base, new, choices)
     offsets: dict[str, dict[str, float]] = {}
@@ -106,11 +106,6 @@ def _examples(method: Segmenter, images, positions: Sequence[int]) -> list[dict[
     return found
 
 
-def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """[C true, C predicted] of pixels [P]."""
-    return (truth * classes + predicted).bincount(minlength=classes**2).reshape(classes, classes).float()
-
-
 def _named_as_a_whole(scores: Tensor, truth: Tensor) -> Tensor:
     """The name [P] of every pixel if each true mask gets the one that its pixels score highest on average."""
     there, which = truth.unique(return_inverse=True)
@@ -141,7 +136,7 @@ def _thinned(values: Tensor, most: int = 1_000_000) -> Tensor:
 def _shifted(scores: Tensor, truth: Tensor, base: Tensor, new: Tensor, choices: Tensor) -> Tensor:
     """Confusions [K, C, C] when each of the K `choices` is taken from the scores of base classes."""
     margin, first, second = _margin(scores, base, new)
-    return torch.stack([_confusion(truth, torch.where(margin >= k, first, second), len(scores)) for k in choices])
+    return torch.stack([confusion(torch.where(margin >= k, first, second), truth, len(scores)) for k in choices])
 
 
 def _balance(counts: Tensor, new: Sequence[int]) -> Tensor:
@@ -156,7 +151,7 @@ def _restricted(method: Segmenter, task: Task, images, new: Tensor) -> float:
     with asked(method, [task.classes[c] for c in task.new], task.templates):
         for scores, truth in _scored(method, images, len(counts)):
             own = torch.isin(truth, new)
-            counts += _confusion(truth[own], new[scores[:, own].argmax(0)], len(counts))
+            counts += confusion(new[scores[:, own].argmax(0)], truth[own], len(counts))
     return iou_by_group(counts, task.new).get("new", 0.0)
 
 
@@ -165,6 +160,6 @@ def _with_absent(method: Segmenter, task: Task, images, absent: Sequence[str]) -
     counts = torch.zeros(every, every)
     with asked(method, [*task.classes, *absent], task.templates):
         for scores, truth in _scored(method, images, classes):
-            counts += _confusion(truth, scores.argmax(0), every)
+            counts += confusion(scores.argmax(0), truth, every)
     taken = float(counts[:, classes:].sum() / counts.sum().clamp_min(1))
     return {"words": list(absent), "share": 100 * taken, "miou": iou_by_group(counts, task.new)["all"]}
