@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import functools
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,39 @@ def settings_of(key: str) -> list[str]:
             if isinstance(node, ast.ClassDef) and isinstance(call, ast.Call) and ast.literal_eval(call.args[0]) == key:
                 return list(dict.fromkeys(_settings_in(info.module, node)))
     raise KeyError(key)
+
+
+def protocol_settings(key: str, protocol: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a system sets otherwise than usual under a protocol (a key of `datasets.PROTOCOLS`): its `by_protocol`.
+
+    `asked` are the settings of the user, of the types of the Config: those that say something else than the `start_implies` of
+    the system are another start, and nothing of the protocol's is set. Read from the source files as `settings_of` does, unless
+    the user registered the system; empty for a system that is unknown.
+    """
+    own = own_systems()
+    if key in own:
+        found = {name: getattr(own[key], name, {}) for name in ("by_protocol", "start_implies")}
+    else:
+        found = _declared(key)
+    implied = found.get("start_implies", {})
+    if any(asked[name] != implied[name] for name in implied.keys() & (asked or {}).keys()):  # type: ignore[index]
+        return {}
+    return dict(found.get("by_protocol", {}).get(protocol, {}))
+
+
+@functools.lru_cache(maxsize=256)
+def _declared(key: str) -> dict[str, dict[str, Any]]:
+    """The literals `by_protocol` and `start_implies` of a system of the package, where its class declares them itself."""
+    info, found = _written().get(key), {}
+    for node in _parsed(info.module).body if info else ():
+        for call in getattr(node, "decorator_list", []):
+            if isinstance(node, ast.ClassDef) and isinstance(call, ast.Call) and ast.literal_eval(call.args[0]) == key:
+                for line in node.body:
+                    if isinstance(line, ast.AnnAssign) and line.value is not None:
+                        name = ast.unparse(line.target)
+                        if name in ("by_protocol", "start_implies"):
+                            found[name] = ast.literal_eval(line.value)
+    return found
 
 
 def _settings_in(module: str, system: ast.ClassDef) -> list[str]:

@@ -147,6 +147,12 @@ class Method(nn.Module):
         """A system without settings."""
 
     embedded: typing.ClassVar[dict] = {}  # overrides of Config on the embedded backbones
+    # Overrides under a protocol, by its key: how the system's paper starts it there. They are settings of the experiment
+    # (`studies.experiment`), so they stand above `embedded` and below what the user sets. Literals, which the registry reads.
+    by_protocol: typing.ClassVar[dict[str, dict]] = {}
+    start_implies: typing.ClassVar[
+        dict
+    ] = {}  # what else these say of the start; who sets it otherwise starts elsewhere
     # What a Batch must carry: "features", "images" or "views"; or "regions": its `index` alone, by which a system finds what it
     # keeps of the images' regions.
     eats: str = "features"

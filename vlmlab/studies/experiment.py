@@ -3,6 +3,9 @@
 An `Experiment` names everything that decides the numbers, and nothing else. Its key is a hash of that content: two
 machines that ask the same question write the same file name, and a sweep that begins again knows what is done. However the
 question is spelled (lr as 0.01, "1e-2" or "0.010"; Objects_V2 or objects-v2), it is one experiment with one key.
+
+Under some protocols a system starts otherwise than usual, because its paper does (`by_protocol` in its file). That is part of the
+question: it stands among the experiment's settings, as if it had been asked for, unless the user set it otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from vlmlab.datasets.catalog import canonical, is_path
 from vlmlab.errors import VlmlabError, unknown
 from vlmlab.files import expanded
-from vlmlab.registry import load_system
+from vlmlab.registry import load_system, protocol_settings
 from vlmlab.studies.splits import SPLITS
 
 YOUNGER = ("targets", "noise", "test_pictures", "validation")
@@ -36,7 +39,7 @@ class Experiment:
             "hierarchy": learn on all classes, report also how well answers at the levels of the class tree agree.
         backbone: as for `load_backbone`; the path in ARCH@FILE is kept as an absolute one.
         config: settings of the system that differ from its defaults, as (name, value) pairs in order of name; a value is
-            kept as the type that the system's Config gives it.
+            kept as the type that the system's Config gives it. Those of the protocol are among them.
         views: random crops per training image, 0 for none (see `learning.fit`).
         root: folder of the standard datasets, where one is used.
         skip_broken: leave out images of a folder that cannot be read.
@@ -78,9 +81,13 @@ class Experiment:
             raise VlmlabError(f"seed must be below {2**31}, not {self.seed}")
         settings = self.config.items() if isinstance(self.config, Mapping) else self.config
         asked = tuple(sorted((str(name), value) for name, value in settings))
+        typed = _typed(self.system, asked)
+        start = protocol_settings(self.system, self.protocol, dict(typed))
+        of_protocol = {name: value for name, value in start.items() if name not in dict(asked)}
         # Not a field: an older vlmlab called the experiment by what was asked, letter by letter.
+        asked = tuple(sorted((*asked, *of_protocol.items())))
         object.__setattr__(self, "_asked", {"config": asked, "dataset": self.dataset, "backbone": self.backbone})
-        object.__setattr__(self, "config", _typed(self.system, asked))
+        object.__setattr__(self, "config", tuple(sorted((*typed, *of_protocol.items()))))
         if not 0 <= self.noise <= 1:
             raise VlmlabError(f"noise is a share of the labels, 0 to 1, not {self.noise!r}")
         object.__setattr__(self, "noise", float(self.noise))
@@ -89,6 +96,12 @@ class Experiment:
         object.__setattr__(self, "backbone", absolute_backbone(self.backbone))
         if self.root is not None:
             object.__setattr__(self, "root", os.path.realpath(expanded(self.root)))
+
+    @property
+    def protocol(self) -> str:
+        """The one of `datasets.PROTOCOLS` whose settings the system has: that of the split, or cross-dataset with targets."""
+        own = SPLITS[self.split].protocol
+        return "cross-dataset" if self.targets and own == "few-shot" else own
 
     @property
     def key(self) -> str:

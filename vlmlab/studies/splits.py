@@ -46,12 +46,14 @@ class Split:
         key: what `--split` takes.
         text: what is learned and measured, for a help text.
         learned_on: the classes that are learned, "all" or "base".
+        protocol: the one of `datasets.PROTOCOLS` whose settings systems have then (`by_protocol`).
         lacks: dataset name -> why it cannot be asked on it, as a sentence, or None.
     """
 
     key: str
     text: str
     learned_on: str = "all"
+    protocol: str = "few-shot"
     lacks: Callable[[str], str | None] = _any
 
     def refusal(self, info: SystemInfo, dataset: str) -> str | None:
@@ -65,9 +67,9 @@ SPLITS: dict[str, Split] = {
     split.key: split
     for split in (
         Split("all", "all classes"),
-        Split("base", "learn and test on half of them", "base"),
-        Split("new", "test on the other half", "base"),
-        Split("shift", "all, and also in other styles", lacks=_shifted),
+        Split("base", "learn and test on half of them", "base", "base-to-new"),
+        Split("new", "test on the other half", "base", "base-to-new"),
+        Split("shift", "all, and also in other styles", protocol="domain-shift", lacks=_shifted),
         Split("hierarchy", "all, and also at every level of the class tree", lacks=_with_tree),
     )
 }

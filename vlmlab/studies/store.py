@@ -116,9 +116,10 @@ class ResultStore:
         return _read(path, "failure")["failure"]
 
     def results(self, defaults: bool = False) -> list[dict]:
-        """Every result, in the order of their keys; with `defaults` only of experiments that set nothing otherwise."""
+        """Every result, in the order of their keys; with `defaults` only of experiments that set nothing otherwise than the
+        system's own settings, which are those of the protocol where it has some."""
         found = (_read(self.folder / f"{key}.json", "result") for key in self._keys())
-        return [one["result"] for one in found if not (defaults and one["experiment"].get("config"))]
+        return [one["result"] for one in found if not defaults or _of_defaults(one["experiment"])]
 
     def checkpoint(self, experiment: Experiment) -> Path:
         """Where an experiment that is under way may keep its checkpoint."""
@@ -167,6 +168,11 @@ class ResultStore:
 
     def _failure_path(self, experiment: Experiment) -> Path:
         return self.folder / f"{experiment.key}.failed.json"
+
+
+def _of_defaults(content: Mapping) -> bool:
+    """Whether an experiment, as a file of the store has it, is what one without any settings is now."""
+    return dict(Experiment(**{**content, "config": ()}).config) == content.get("config", {})
 
 
 def _parts(made_from: Mapping[str, str], source: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ from vlmlab.backbones.catalog import BACKBONES
 from vlmlab.datasets.task import DENSE
 from vlmlab.errors import VlmlabError
 from vlmlab.learning.metrics import TITLES, main_metric
-from vlmlab.registry import load_system, registry
+from vlmlab.registry import load_system, protocol_settings, registry
+from vlmlab.studies import splits
 from vlmlab.views.live import fit_progress, run_label
 from vlmlab.views.style import SPLITS, system_label
 from vlmlab.widgets.menus import classifying, drawn_datasets, menu, system_menu
@@ -78,6 +79,7 @@ class MethodLab(Panel):
         super().__init__()
         self.system.observe(self.guarded(lambda change: self._offer_settings()), "value")
         self.backbone.observe(self.guarded(lambda change: self._offer_settings()), "value")
+        self.split.observe(self.guarded(lambda change: self._offer_settings()), "value")
         self.fit.on_click(self.guarded(lambda button: self.start()))
         self.clear.on_click(self.guarded(lambda button: self._forget()))
         self._offer_settings()
@@ -120,6 +122,7 @@ class MethodLab(Panel):
         system = load_system(self.system.value)
         embedded = next((b.offline for b in BACKBONES if b.name == self.backbone.value), False)
         values = dict(system.embedded) if embedded else {}
+        values |= protocol_settings(self.system.value, splits.SPLITS[self.split.value].protocol)
         self.settings = Settings(system.Config(**values))
         self.folded.children = [self.settings.box]
 

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from vlmlab.datasets import PROTOCOLS, Task
 from vlmlab.datasets.task import SEES
 from vlmlab.errors import VlmlabError
-from vlmlab.registry import load_system, registry
+from vlmlab.registry import load_system, protocol_settings, registry
 from vlmlab.studies.experiment import Experiment
 from vlmlab.views.style import INK, MUTED, SPLITS, figure, system_label, tidy
 from vlmlab.watch import told
@@ -102,6 +102,7 @@ class ProtocolBox(Panel):
                 "validation": len(learned.val),
             },
             "judged": {key: (len(t.classes), len(t.test)) for key, t in judged.items()},
+            "starts": protocol_settings(system, protocol),
             "sees": sorted(SEES[info.setup]),
             "setup": info.setup,
             "classes": learned.classes,
@@ -127,10 +128,12 @@ class ProtocolBox(Panel):
             if answer["refusal"]
             else f"<p>A {answer['setup']} system may see: {sees}. Test images are hidden until the end.</p>"
         )
+        starts = ", ".join(f"{name}={value}" for name, value in answer["starts"].items())
+        own = f"<tr><td>set by the protocol</td><td>{html.escape(starts)}</td></tr>" if starts else ""
         names = ", ".join(map(html.escape, answer["classes"][:12])) + (" ..." if len(answer["classes"]) > 12 else "")
         self.table.value = (
             f"<table ><tr><td>learned on</td><td>{learned['classes']} classes, {learned['labelled']} "
-            f"labelled and {learned['validation']} validation images</td></tr>{judged}"
+            f"labelled and {learned['validation']} validation images</td></tr>{judged}{own}"
             f"<tr><td>classes</td><td>{names}</td></tr><tr><td>from</td><td>{html.escape(answer['paper'])}</td></tr></table>{verdict}"
         )
 
@@ -138,10 +141,10 @@ class ProtocolBox(Panel):
 
     def cheat(self) -> None:
         """Choose the system's settings on validation images, as one must, and on the test images, as one must not."""
-        name, key = self.dataset.value, self.system.value
-        self.ask(lambda cancelled: self._flatter(name, key), self._show_flattery)
+        chosen = self.protocol.value, self.dataset.value, self.system.value
+        self.ask(lambda cancelled: self._flatter(*chosen), self._show_flattery)
 
-    def _flatter(self, name: str, key: str) -> list[tuple[float, float]]:
+    def _flatter(self, protocol: str, name: str, key: str) -> list[tuple[float, float]]:
         """Per seed the test accuracy (%) with the settings that validation images, and that test images chose."""
         from vlmlab.studies.run import shared_bank
 
@@ -157,7 +160,8 @@ class ProtocolBox(Panel):
             )
         for seed in SEEDS:
             told("choosing, seed", seed, len(SEEDS))
-            experiment = Experiment(key, name, self.backbone_name, self.number, seed)
+            own, split = protocol_settings(key, protocol), PROTOCOLS[protocol].learns_on
+            experiment = Experiment(key, name, self.backbone_name, self.number, seed, split, config=own)
             on_val, on_test = _grid(experiment) if key == "tip_adapter" else _each(experiment, tried)
             pairs.append((float(on_test[on_val.argmax()]), float(on_test.max())))
         return pairs
@@ -227,7 +231,7 @@ def _each(experiment: Experiment, tried: dict[str, Sequence[Any]]) -> tuple[Tens
     rows = []
     ((setting, values),) = tried.items()
     for value in values:
-        ready = construct(dataclasses.replace(experiment, config={setting: value}))
+        ready = construct(dataclasses.replace(experiment, config={**dict(experiment.config), setting: value}))
         task = _with_validation(ready.task)
         method = ready.learn().method
         rows.append([evaluate(method, part, ready.bank)["accuracy"] for part in (task.val, task.test)])

@@ -11,8 +11,9 @@ through the frozen text encoder. A task is then stored in M x d numbers.
 The name may also stand in the middle of the context or in front of it. With the name at the end, a context that all
 classes share is encoded once instead of C times: same numbers, same gradients.
 
-In the release the epochs follow the shots, but ImageNet has 50 always; and for base and new classes its
-authors start CoOp from "a photo of a" (`init`), with M = 4 and 200 epochs.
+In the release the epochs follow the shots, but ImageNet has 50 always. On base and new classes, and on other datasets, its
+authors start CoOp from "a photo of a" with M = 4 (CoCoOp, arXiv:2203.05557, section 4 and the configuration whose name ends in
+ctxv1): so do the protocols base-to-new and cross-dataset here, unless `init` ("" for M vectors of noise), another `n_ctx` or `csc` is set.
 
 What differs from the release: float32 instead of half precision; no image is augmented unless training asks for
 views; if a word of `init` is several tokens, all of them learn (there, as many tokens as there are words).
@@ -57,6 +58,8 @@ class CoOp(Method):
         position: str = option("end", "where the class name stands", choices=("end", "middle", "front"))
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60}
+    by_protocol: ClassVar[dict] = {"base-to-new": {"init": "a photo of a"}, "cross-dataset": {"init": "a photo of a"}}
+    start_implies: ClassVar[dict] = {"n_ctx": 4, "csc": False}
     eats = "features"
 
     def prepare(self, task) -> None:

@@ -14,7 +14,8 @@ The context begins with zero vectors and ends with the words that stand before t
 several tokens, and as many vectors are taken as there are words; what is left of the words stays between context and name.
 
 What differs from the release: float32; the teacher sees the same image as the student, as there. On the embedded backbones
-the context is drawn at random, so that it starts where CoOp's does.
+the context is drawn at random, so that it starts where CoOp's does; on base and new classes, where CoOp starts from words, it starts
+from the template as the release does (scripts/base2new_train_prograd.sh with CTX_INIT of rn50_ep100).
 
 Dimensions: B batch, C classes, M context vectors, d text width, e joint width.
 """
@@ -60,6 +61,7 @@ class ProGrad(Method):
         templates: str = option("dataset", HELP)
 
     embedded: ClassVar[dict] = {"optimizer": "adamw", "lr": 0.01, "epochs": 60, "init": "random"}
+    by_protocol: ClassVar[dict] = {"base-to-new": {"init": "template"}}
     eats = "features"
 
     def prepare(self, task) -> None:

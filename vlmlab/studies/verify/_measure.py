@@ -71,8 +71,8 @@ def base_to_new(system: str, seeds: Sequence[int] = SEEDS, **config) -> dict[str
 
 def against_coop(system: str) -> dict[str, float]:
     """`base_to_new` of a system, with CoOp's beside it: from the same words, which is the CoOp of the papers that learn on
-    half of the classes, and from noise."""
-    words, noise = base_to_new("coop", init="a photo of a"), base_to_new("coop")
+    half of the classes (its settings of this protocol), and from noise."""
+    words, noise = base_to_new("coop"), base_to_new("coop", init="")
     measured = base_to_new(system)
     for name, coop in (("coop", words), ("noise_coop", noise)):
         measured |= {f"{name}_{part}": coop[part] for part in ("base", "new", "new_sd")}

@@ -10,5 +10,5 @@ claim = "from noise, 16 shots lift CoOp above zero-shot on the base classes and 
 
 def measure() -> Verdict:
     """aerial and textures, base half learned; holds if both signs agree on the means over datasets and three seeds."""
-    m = base_to_new("coop")
+    m = base_to_new("coop", init="")
     return Verdict("coop", claim, m, m["base"] > m["zero_shot_base"] and m["new"] < m["zero_shot_new"])
