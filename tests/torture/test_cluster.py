@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import distributed
 import psutil
 import pytest
 
@@ -19,7 +20,7 @@ from vlmlab.studies.experiment import Experiment, grid
 from vlmlab.studies.store import ResultStore
 from vlmlab.studies.sweep import sweep
 
-PLANNED = 100_000 if LONG else 200
+PLANNED = int(os.environ.get("VLMLAB_PLANNED", 100_000 if LONG else 200))
 pytestmark = pytest.mark.slow
 
 # Workers run the experiments of these tests at once, or after a moment, and write down that they did. The module that runs real
@@ -149,10 +150,50 @@ def test_a_worker_that_is_killed_loses_nothing(running, tmp_path):
     assert len(runs) >= 5, "what the killed one had begun is run again"
 
 
+def test_a_lost_connection_loses_no_experiment(running, tmp_path, monkeypatch):
+    """As a client loses it whose machine has so much to do that nobody reads for half a minute."""
+    _, address, *_ = running
+    monkeypatch.setattr(sweeps, "WAVE", 20)
+    elsewhere(monkeypatch)
+    clients, told = [], []
+
+    def cut(outcome) -> None:
+        told.append(outcome.experiment.seed)
+        if len(told) in (10, 30):
+            client = distributed.default_client()
+            clients.append(client)
+            client.loop.add_callback(client.scheduler_comm.comm.abort)
+
+    store = ResultStore(tmp_path / "store")
+    outcomes = sweep(grid(["coop"], ["digits"], seeds=range(60)), store, scheduler=address, on_outcome=cut)
+    assert [outcome.failure for outcome in outcomes] == [None] * 60 and len(set(clients)) == 2
+    assert sorted(told) == list(range(60)), "and each is told once"
+
+
+def test_a_scheduler_that_is_gone_is_told(running, tmp_path, monkeypatch):
+    """What had ended before is kept."""
+    monkeypatch.setattr(sweeps, "WAVE", 20)
+    monkeypatch.setattr(sweeps, "PATIENCE", 2)
+    elsewhere(monkeypatch)
+    with cluster(tmp_path, workers=1) as (address, _, scheduler):
+        store = ResultStore(tmp_path / "store")
+
+        def gone(outcome) -> None:
+            if scheduler.poll() is None:
+                scheduler.kill()
+                scheduler.wait()
+
+        outcomes = sweep(grid(["coop"], ["digits"], seeds=range(40)), store, scheduler=address, on_outcome=gone)
+    ended = [outcome for outcome in outcomes if outcome.failure is None]
+    lost = {outcome.failure for outcome in outcomes} - {None}
+    assert 0 < len(ended) < 40 and lost == {"the scheduler has lost it; run the sweep again"}
+    assert all(store.get(outcome.experiment) for outcome in ended)
+
+
 def test_many_planned_experiments_keep_client_and_scheduler_small(running, tmp_path, monkeypatch):
     """Only a wave of them is known to the scheduler at a time."""
     _, address, _, scheduler = running
-    monkeypatch.setattr(sweeps, "WAVE", 1000 if LONG else 50)
+    monkeypatch.setattr(sweeps, "WAVE", 1000 if PLANNED > 1000 else 50)
     elsewhere(monkeypatch)
     store = ResultStore(tmp_path / "store")
     if LONG:  # the disk's speed is not the question

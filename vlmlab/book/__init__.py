@@ -18,7 +18,7 @@ _HOMES = {
     "published": "vlmlab.studies.published",
     "beside": "vlmlab.book.ledger",
     "table": "vlmlab.book.tables",
-    "measured": "vlmlab.book.tables",
+    "measured": "vlmlab.studies.table",
 }
 __all__ = ["beside", "check", "facts", "measured", "near", "published", "source", "table"]
 

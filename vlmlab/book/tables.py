@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vlmlab.errors import VlmlabError
-from vlmlab.studies.table import spread
 
 
 class Table:
@@ -45,13 +44,3 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], note: str = 
 def _cell(value: object) -> str:
     words = {"True": "yes", "False": "no", "None": ""}
     return words.get(str(value), str(value)) if value is None or isinstance(value, bool) else str(value)
-
-
-def measured(values: Sequence[float], digits: int = 1, sign: bool = False) -> str:
-    """The mean of one figure per seed with its standard deviation, "71.3 ± 0.4"; of a single value only the value.
-
-    With `sign`, a mean above zero has a plus in front: the figures are differences.
-    """
-    mean, deviation = spread(values)
-    text = f"{mean:{'+' if sign else ''}.{digits}f}"
-    return f"{text} ± {deviation:.{digits}f}" if len(values) > 1 else text

@@ -9,7 +9,8 @@ Dimensions: B images, C classes, H x W an image, n boxes, K classes that occur.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ from vlmlab.geometry import Frame
 from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.detector import Detector
 from vlmlab.methods.dense.segmenter import Segmenter
-from vlmlab.methods.method import Batch
+from vlmlab.methods.method import Batch, Method
 
 if TYPE_CHECKING:  # it takes seconds to import, so that only who detects or tells objects apart does
     from torchmetrics.detection import MeanAveragePrecision, PanopticQuality
@@ -46,6 +47,14 @@ def confusion(said: Tensor, labels: Tensor, classes: int) -> Tensor:
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     return multiclass_confusion_matrix(said, labels, classes, validate_args=False)
+
+
+def iou_by_class(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """(intersection over union in percent [C], which classes the ground truth shows [C] bool) of confusions [C true, C
+    predicted]."""
+    counts = counts.double()
+    right, true, said = counts.diag(), counts.sum(1), counts.sum(0)
+    return 100 * right / (true + said - right).clamp_min(1), true > 0
 
 
 @torch.no_grad()
@@ -80,14 +89,12 @@ def segmentation(method: Segmenter, pictures, groups: Groups) -> dict[str, Any]:
             known = (truth >= 0) & (truth < classes)
             if known.any():
                 matrix += confusion(frame.map_back(own).argmax(0)[known], truth[known], classes)
-    counts = matrix.double()
-    shown = counts.sum(1)
-    if not shown.sum():
+    iou, shown = iou_by_class(matrix)
+    if not shown.any():
         raise VlmlabError("no pixel of these images has a known class; choose a dataset with masks, such as tableau")
-    iou = 100 * counts.diag() / (shown + counts.sum(0) - counts.diag()).clamp_min(1)
-    found: dict[str, Any] = {"miou": float(iou[shown > 0].mean())}
-    found |= _by_group("miou", iou, shown > 0, groups)
-    found["pixel_accuracy"] = 100 * float(counts.diag().sum() / shown.sum())
+    found: dict[str, Any] = {"miou": float(iou[shown].mean())}
+    found |= _by_group("miou", iou, shown, groups)
+    found["pixel_accuracy"] = 100 * float(matrix.diag().sum() / matrix.sum())
     found |= single.metrics(groups)
     found["per_class"] = {method.classes[c]: float(iou[c]) for c in shown.nonzero().flatten().tolist()}
     return found
@@ -206,21 +213,23 @@ def detection(method: Detector, pictures, groups: Groups) -> dict[str, Any]:
     numbers |= _by_group("ap50", ap[0], there, groups)
     numbers |= masks.metrics(groups) | ceilings.metrics(groups)
     if method.also_new_only and groups.get("new"):
-        numbers |= _new_only(method, pictures, list(groups["new"]))
+        numbers |= new_only(method, pictures, list(groups["new"]))
     numbers["per_class"] = {method.classes[c]: float(ap[0, c]) for c in there.nonzero().flatten().tolist()}
     return numbers
 
 
-def _new_only(method: Detector, pictures, new: list[int]) -> dict[str, float]:
-    """{"ap50_new_only", "ap_new_only"} of the images that show one of the classes `new`; nothing if there is none. The method is
-    left on the classes that it had."""
+@torch.no_grad()
+def new_only(method: Detector, pictures, new: Sequence[int]) -> dict[str, float]:
+    """{"ap50_new_only", "ap_new_only"} when only the names of the classes `new` are asked for, in the images that show one of
+    them; nothing if there is none. The method is left on the classes that it had.
+
+    Raises `VlmlabError` if the method cannot be asked for other names.
+    """
     shown = [i for i in range(len(pictures)) if torch.isin(pictures.truth(i).labels, torch.tensor(new)).any()]
     if not shown:
         return {}
     pictures, average = pictures.subset(shown), _average_precision("bbox")
-    classes = list(method.classes)
-    method.set_classes([classes[c] for c in new], method.templates)
-    try:
+    with asked(method, [method.classes[c] for c in new], method.templates):
         for positions, raw in as_read(pictures, AT_ONCE, f"{method.info.key}: evaluating new names alone"):
             images, frames = method.framed(raw)
             truths = [pictures.truth(i).of_classes(new) for i in positions]
@@ -232,11 +241,20 @@ def _new_only(method: Detector, pictures, new: list[int]) -> dict[str, float]:
                 [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found],
                 [{"boxes": truth.boxes, "labels": truth.labels} for truth in truths],
             )
-    finally:
-        method.set_classes(classes, method.templates)
     ap = _by_class(average, len(new))
     there = torch.cat([pictures.truth(i).of_classes(new).labels for i in range(len(pictures))]).unique()
     return {"ap50_new_only": float(ap[0, there].mean()), "ap_new_only": float(ap[1, there].mean())}
+
+
+@contextlib.contextmanager
+def asked(method: Method, words: Sequence[str], templates: Sequence[str]) -> Iterator[None]:
+    """The system asked for other words meanwhile. Raises `VlmlabError` if it cannot be."""
+    before = list(method.classes), list(method.templates)
+    try:
+        method.set_classes(list(words), list(templates))
+        yield
+    finally:
+        method.set_classes(*before)
 
 
 def _average_precision(kinds: str | tuple[str, ...]) -> MeanAveragePrecision:

@@ -23,7 +23,7 @@ import torchvision
 from torch import Tensor
 
 from vlmlab.datasets.truth import Truth
-from vlmlab.learning.dense import HIT
+from vlmlab.learning.dense import HIT, iou_by_class
 from vlmlab.methods.dense.detections import Detections
 
 NEAR = 0.1
@@ -148,9 +148,7 @@ def iou_by_group(counts: Tensor, new: Sequence[int]) -> dict[str, float]:
     Args:
         counts: [C true, C predicted]. new: indices of the new classes.
     """
-    counts = counts.double()
-    shown = counts.sum(1) > 0
-    iou = 100 * counts.diag() / (counts.sum(1) + counts.sum(0) - counts.diag()).clamp_min(1)
+    iou, shown = iou_by_class(counts)
     is_new = torch.zeros(len(counts), dtype=torch.bool)
     is_new[list(new)] = True
     groups = {"all": shown, "base": shown & ~is_new, "new": shown & is_new}

@@ -12,6 +12,7 @@ the workers find them. The scheduler knows of `WAVE` experiments at a time, howe
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -21,11 +22,10 @@ import queue
 import secrets
 import socket
 import warnings
-from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, LocalCluster
 
 from vlmlab.datasets.catalog import DATASETS, canonical, relative
 from vlmlab.errors import ForeignCheckpoint, VlmlabError, unknown
@@ -37,6 +37,8 @@ from vlmlab.studies.store import ResultStore
 
 PATIENCE = 20  # seconds that a scheduler has to answer
 WAVE = 1000  # experiments that the scheduler knows of at a time
+NO_ANSWER = (OSError, ValueError, TimeoutError)
+LOSSES = 5  # connections to the scheduler in a row that may be lost before anything ends
 
 
 def systems_of(section: str) -> list[str]:
@@ -147,7 +149,7 @@ def sweep(
                 changed[experiment.key] = why
         elif experiment.key not in outcomes:
             outcomes[experiment.key] = _told(Outcome(experiment, result, known=True), on_outcome)
-    for why, count in Counter(changed.values()).items():
+    for why, count in collections.Counter(changed.values()).items():
         counted = f"{count} result{'s' * (count != 1)}"
         warnings.warn(f"{why}; {counted} of {store.folder} to be measured again", MeasuredAgain, stacklevel=2)
     if pending:
@@ -229,66 +231,103 @@ def _one_by_one(
 def _by_workers(
     experiments: Sequence[Experiment], store: ResultStore, download: bool, workers: int, scheduler: str | None
 ) -> Generator[Outcome, None, None]:
-    """The outcomes of work in other processes, as they end; a result that a worker could not keep is kept here."""
+    """The outcomes of work in other processes, as they end; a result that a worker could not keep is kept here.
+
+    A client that cannot be attended to for half a minute, on a machine that has too much to do, loses its connection, and with
+    it everything that it has handed out. That is handed out again by a new client, unless `LOSSES` of them in a row end nothing.
+    """
+    todo, losses = collections.deque(experiments), 0
+    with without_main_module(), _cluster(workers, scheduler) as cluster:
+        while todo and losses < LOSSES:
+            losses += 1
+            try:
+                client = _client(cluster, scheduler)
+            except VlmlabError:
+                if len(todo) == len(experiments):
+                    raise
+                break
+            with client:
+                for outcome in _by_client(client, todo, store, download):
+                    losses = 0
+                    yield outcome
+        for experiment in todo:
+            yield Outcome(experiment, failure="the scheduler has lost it; run the sweep again")
+
+
+def _by_client(
+    client: Client, todo: collections.deque[Experiment], store: ResultStore, download: bool
+) -> Generator[Outcome, None, None]:
+    """The outcomes of `todo`, as they end, until all have or the client has lost one; those that have not ended stay in `todo`."""
     folder, mark = str(store.folder.resolve()), f".sweep-{secrets.token_hex(8)}.tmp"
-    todo = iter(experiments)
     running: dict[Any, Experiment] = {}
     ended: queue.SimpleQueue = queue.SimpleQueue()
-    with without_main_module(), _client(workers, scheduler) as client, client.get_executor(pure=False) as executor:
+    executor = client.get_executor(pure=False)
 
-        def hand_out() -> None:
-            # What has ended counts until the client has told the scheduler to forget it, which its own thread does a moment
-            # later: when many end at once, their successors would otherwise be there before they are gone.
-            room = max(WAVE - len(client.futures), 0 if running else 1)
-            for experiment in itertools.islice(todo, room):
-                future = executor.submit(work_elsewhere, experiment, folder, mark, download)
-                running[future] = experiment
-                future.add_done_callback(ended.put)
+    def hand_out() -> None:
+        # What has ended counts until the client has told the scheduler to forget it, which its own thread does a moment later:
+        # when many end at once, their successors would otherwise be there before they are gone.
+        for _ in range(min(len(todo), max(WAVE - len(client.futures), 0 if running else 1))):
+            experiment = todo.popleft()
+            future = executor.submit(work_elsewhere, experiment, folder, mark, download)
+            running[future] = experiment
+            future.add_done_callback(ended.put)
 
-        write_atomically(store.folder / mark, "")
-        try:
-            hand_out()
-            while running:
-                future = ended.get()
-                experiment = running.pop(future)
-                if future.cancelled():
-                    outcome, made_from = (
-                        Outcome(experiment, failure="the scheduler has lost it; run the sweep again"),
-                        None,
-                    )
-                elif error := future.exception():
-                    outcome, made_from = _failed(experiment, error), None
-                else:
-                    result, made_from = future.result()
-                    outcome = Outcome(experiment, result=result)
-                del future  # the scheduler forgets what nobody holds; it is told so before it hears of the next one
-                hand_out()
-                if made_from is not None:
-                    store.add(experiment, outcome.result, made_from)
-                yield outcome
-        finally:
-            for future in running:  # of use only if the user stopped the sweep
-                future.cancel()
-            (store.folder / mark).unlink(missing_ok=True)
-
-
-def _client(workers: int, scheduler: str | None) -> Client:
+    write_atomically(store.folder / mark, "")
     try:
-        return Client(scheduler, timeout=PATIENCE) if scheduler else _local(workers)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise VlmlabError(
-            f"no dask scheduler answers at {scheduler or 'this machine'} ({type(error).__name__}); "
-            "start one with `dask scheduler`, or leave --scheduler out to use this machine"
-        ) from error
+        hand_out()
+        while running:
+            future = ended.get()
+            if future.cancelled():
+                return
+            experiment = running.pop(future)
+            if error := future.exception():
+                outcome, made_from = _failed(experiment, error), None
+            else:
+                result, made_from = future.result()
+                outcome = Outcome(experiment, result=result)
+            del future  # the scheduler forgets what nobody holds; it is told so before it hears of the next one
+            hand_out()
+            if made_from is not None:
+                store.add(experiment, outcome.result, made_from)
+            yield outcome
+    finally:
+        todo.extendleft(reversed(running.values()))
+        for future in running:  # lost, or the user stopped the sweep
+            future.cancel()
+        (store.folder / mark).unlink(missing_ok=True)
 
 
-def _local(workers: int) -> Client:
-    return Client(
-        n_workers=workers,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",  # any free port: two sweeps on one machine must not be in each other's way
-        silence_logs=50,  # workers that are shut down must not complain on the terminal
+def _client(cluster: LocalCluster | str, scheduler: str | None) -> Client:
+    try:
+        return Client(cluster, timeout=PATIENCE)
+    except NO_ANSWER as error:
+        raise _silent(scheduler, error) from error
+
+
+def _silent(scheduler: str | None, error: Exception) -> VlmlabError:
+    return VlmlabError(
+        f"no dask scheduler answers at {scheduler or 'this machine'} ({type(error).__name__}); "
+        "start one with `dask scheduler`, or leave --scheduler out to use this machine"
     )
+
+
+@contextlib.contextmanager
+def _cluster(workers: int, scheduler: str | None) -> Iterator[LocalCluster | str]:
+    """What a client connects to: the address of a scheduler, or processes of this machine meanwhile."""
+    if scheduler:
+        yield scheduler
+        return
+    try:
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",  # any free port: two sweeps on one machine must not be in each other's way
+            silence_logs=50,  # workers that are shut down must not complain on the terminal
+        )
+    except NO_ANSWER as error:
+        raise _silent(None, error) from error
+    with cluster:
+        yield cluster
 
 
 def _failed(experiment: Experiment, error: BaseException) -> Outcome:

@@ -51,6 +51,16 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
 
 
+def measured(values: Sequence[float], digits: int = 1, sign: bool = False) -> str:
+    """The mean of one number per seed with its standard deviation, "71.3 ± 0.4"; of a single value only the value.
+
+    With `sign`, a mean above zero has a plus in front: the numbers are differences.
+    """
+    mean, deviation = spread(values)
+    text = f"{mean:{'+' if sign else ''}.{digits}f}"
+    return f"{text} ± {deviation:.{digits}f}" if len(values) > 1 else text
+
+
 def table(results: Sequence[dict]) -> list[dict]:
     """The lines of the table, as column -> value, of results as `vlmlab run --json` prints them.
 

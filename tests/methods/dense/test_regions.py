@@ -20,6 +20,7 @@ from vlmlab.methods.detection.region_clip import scores_of
 from vlmlab.methods.detection.vild import ViLD
 from vlmlab.methods.method import Batch
 from vlmlab.randomness import LocalRandom
+from vlmlab.registry import load_system
 from vlmlab.testing import toys
 
 
@@ -267,3 +268,10 @@ def test_images_without_boxes_are_refused():
     task._train = toys.dense_dataset().train.without_truth()
     with pytest.raises(VlmlabError, match="learns from boxes"):
         fit(ViLD(toys.backbone()), task)
+
+
+@pytest.mark.parametrize("key", ["ro_vit", "promptdet"])
+def test_who_multiplies_no_cosines_by_a_constant_takes_no_scale(key):
+    """Both learn their factor; a setting that changes nothing is refused."""
+    with pytest.raises(VlmlabError, match="scale"):
+        load_system(key).read_setting("scale", 50.0)

@@ -48,7 +48,6 @@ class RegionRecipe(Recipe):
     negatives: int = option(0, "random boxes of a training image beside the proposals", 0, 1000)
     hidden: int = option(1024, "width of the head's layers", 1, 8192)
     dropout: float = option(0.0, "share of the head's inputs that are left out", 0.0, 0.9)
-    scale: float = option(100.0, "factor of the cosines; 0: the backbone's own", 0.0, 1000.0)
     test_proposals: int = option(1000, "proposals of a test image", 1, 1000)
     crop_shape: str = option("stretched", "how a box is cut out", choices=SHAPES)
     crop_scales: str = option("1 1.5", "sizes of the crops, in sizes of the box")
@@ -61,7 +60,6 @@ EMBEDDED: dict[str, typing.Any] = {
     "negatives": 16,
     "hidden": 256,
     "dropout": 0.3,
-    "scale": 0.0,
     "test_proposals": 12,
     "crop_shape": "square",
     "crop_scales": "1.2",
@@ -119,7 +117,7 @@ class RegionLearner(TwoStage):
 
     @property
     def scale(self) -> float:
-        """What cosines are multiplied by."""
+        """What cosines are multiplied by, of a system whose Config has a `scale`."""
         return self.config.scale or float(self.backbone.logit_scale)
 
     @property

@@ -87,6 +87,7 @@ class DetPro(ViLD):
         weight_decay: float = option(2.5e-5, "weight decay", 0.0, 1.0)
 
     embedded: typing.ClassVar[dict] = EMBEDDED | {
+        "scale": 0.0,
         "distill": 2.0,
         "soften": 0.3,
         "sharpen": 1.0,

@@ -71,6 +71,7 @@ class OADP(RegionLearner):
 
     @dataclasses.dataclass
     class Config(RegionRecipe):
+        scale: float = option(100.0, "factor of the cosines; 0: the backbone's own", 0.0, 1000.0)
         objects: float = option(256.0, "weight of the objects' distance", 0.0, 10000.0)
         blocks: float = option(128.0, "weight of the tiles' distance; 0: no tile is looked at", 0.0, 10000.0)
         block_relations: float = option(8.0, "weight of the relations among tiles", 0.0, 10000.0)
@@ -87,7 +88,13 @@ class OADP(RegionLearner):
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(2.5e-5, "weight decay", 0.0, 1.0)
 
-    embedded: typing.ClassVar[dict] = EMBEDDED | {"expand": 4.0, "finer": 1, "soften": 0.3, "sharpen": 1.0}
+    embedded: typing.ClassVar[dict] = EMBEDDED | {
+        "scale": 0.0,
+        "expand": 4.0,
+        "finer": 1,
+        "soften": 0.3,
+        "sharpen": 1.0,
+    }
 
     @property
     def distils(self) -> bool:

@@ -102,7 +102,12 @@ class RKD(RegionLearner):
         lr: float = option(0.02, "learning rate after the warm-up", 0.0, 10.0)
         weight_decay: float = option(1e-4, "weight decay", 0.0, 1.0)
 
-    embedded: typing.ClassVar[dict] = EMBEDDED | {"transfer": False, "rkd_epochs": 4, "most_detections": 300}
+    embedded: typing.ClassVar[dict] = EMBEDDED | {
+        "scale": 0.0,
+        "transfer": False,
+        "rkd_epochs": 4,
+        "most_detections": 300,
+    }
 
     def prepare(self, task) -> None:
         super().prepare(task)

@@ -60,6 +60,7 @@ class ViLD(RegionLearner):
 
     @dataclasses.dataclass
     class Config(RegionRecipe):
+        scale: float = option(100.0, "factor of the cosines; 0: the backbone's own", 0.0, 1000.0)
         head: str = option("vild", "what the head learns from", choices=HEADS)
         distill: float = option(0.5, "w, weight of the distance to CLIP's crops", 0.0, 1000.0)
         soften: float = option(1.0, "factor on the logits of p in the ensemble", 0.0, 1.0)
@@ -69,7 +70,7 @@ class ViLD(RegionLearner):
         momentum: float = option(0.9, "momentum of SGD", 0.0, 1.0)
         weight_decay: float = option(4e-5, "weight decay", 0.0, 1.0)
 
-    embedded: typing.ClassVar[dict] = EMBEDDED | {"distill": 2.0, "soften": 0.3}
+    embedded: typing.ClassVar[dict] = EMBEDDED | {"scale": 0.0, "distill": 2.0, "soften": 0.3}
 
     @property
     def distils(self) -> bool:

@@ -5,16 +5,14 @@ Everything here is AP50 or F1 in percent on the same test images. Dimensions: n 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from vlmlab.datasets import Task
 from vlmlab.errors import VlmlabError
-from vlmlab.learning.dense import AT_ONCE, MOST
+from vlmlab.learning.dense import AT_ONCE, MOST, asked, new_only
 from vlmlab.learning.mistakes import best_threshold, box_mistakes, f1_at, with_true_boxes, with_true_names
 from vlmlab.methods.dense.detections import Detections
 from vlmlab.methods.dense.detector import Detector
@@ -25,17 +23,6 @@ from vlmlab.studies.few_scenes import ap50, found
 EXAMPLES = 4  # test images that a report shows
 FIXED = 0.5
 """The threshold of who looks at no image: half of the largest score that there could be."""
-
-
-@contextlib.contextmanager
-def asked(method, words: Sequence[str], templates: Sequence[str]) -> Iterator[None]:
-    """The system asked for other words meanwhile. Raises `VlmlabError` if it cannot be."""
-    before = list(method.classes)
-    try:
-        method.set_classes(list(words), list(templates))
-        yield
-    finally:
-        method.set_classes(before, list(templates))
 
 
 def look_at_boxes(method: Detector, task: Task, images, absent: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,13 +53,9 @@ def look_at_boxes(method: Detector, task: Task, images, absent: Sequence[str] = 
         "absent": None,
         "refused": "",
     }
-    new = torch.tensor(task.new)
     try:
-        if len(new):
-            with asked(method, [task.classes[c] for c in task.new], task.templates):
-                shows = images.subset([i for i, truth in enumerate(truths) if torch.isin(truth.labels, new).any()])
-                own = [replace(one, labels=new[one.labels]) for one in found(method, shows)]
-                seen["restricted"] = ap50(own, shows, task)["new"]
+        if task.new:
+            seen["restricted"] = new_only(method, images, task.new).get("ap50_new_only")
         if absent:
             with asked(method, [*task.classes, *absent], task.templates):
                 seen["absent"] = _with_absent(found(method, images), len(task.classes), absent, chosen, images, task)

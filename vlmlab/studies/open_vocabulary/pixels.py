@@ -19,11 +19,11 @@ from torch import Tensor
 from vlmlab.datasets import Task
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import as_read
-from vlmlab.learning.dense import AT_ONCE, confusion, harmonic_mean
+from vlmlab.learning.dense import AT_ONCE, asked, confusion, harmonic_mean
 from vlmlab.learning.mistakes import iou_by_group, pixel_mistakes
 from vlmlab.methods.dense.segmenter import Segmenter
 from vlmlab.methods.method import Batch
-from vlmlab.studies.open_vocabulary.boxes import asked, telling
+from vlmlab.studies.open_vocabulary.boxes import telling
 
 STEPS = 21  # choices of what is taken from base classes
 MAP_SIDE = 96  # pixels of a map in the record

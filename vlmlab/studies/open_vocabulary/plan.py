@@ -121,11 +121,9 @@ def run(plan: Plan) -> Results:
 
 def measure(experiment: Experiment, absent: Sequence[str] = (), download: bool = False) -> dict[str, Any]:
     """Fit, evaluate and open one system; what `vlmlab run --json` prints, without zero-shot prediction, and "inside"."""
-    from vlmlab.clock import Clock
-    from vlmlab.learning.evaluate import evaluate
     from vlmlab.studies.open_vocabulary.boxes import look_at_boxes
     from vlmlab.studies.open_vocabulary.pixels import look_at_pixels
-    from vlmlab.studies.run import adapt, some, versions
+    from vlmlab.studies.run import adapt, evaluated, some
 
     adapted = adapt(experiment, download=download)
     method, task = adapted.method, adapted.task
@@ -134,30 +132,13 @@ def measure(experiment: Experiment, absent: Sequence[str] = (), download: bool =
             f"the absent word '{wrong[0]}' is a class of {task.dataset.name}; choose one that is not there"
         )
     images = some(task.test, experiment.test_pictures)
-    groups = {"base": task.base, "new": task.new}
-    with Clock() as clock:
-        measured = evaluate(method, images, adapted.bank, experiment.seed, groups)
     look = look_at_boxes if "detection" in method.info.tasks else look_at_pixels
-    return {
-        "system": experiment.system,
-        "dataset": experiment.dataset,
-        "backbone": experiment.backbone,
-        "shots": experiment.shots,
-        "seed": experiment.seed,
-        "split": "all",
-        "metrics": {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)},
-        "zero_shot": {},
-        "trainable_parameters": method.trainable_parameters,
-        "seconds": round(adapted.record.seconds + clock.read()[0], 3),
-        "cpu_seconds": round(adapted.record.cpu_seconds + clock.read()[1], 3),
-        "config": dataclasses.asdict(method.config),
-        "test_pictures": experiment.test_pictures,
+    return evaluated(adapted, experiment) | {
         "images": len(images),
         "validation_images": len(task.tuning),
         "classes": list(task.classes),
         "names": {"base": [task.classes[c] for c in task.base], "new": [task.classes[c] for c in task.new]},
         "inside": look(method, task, images, absent) | {"absent_words": list(absent)},  # type: ignore[operator]
-        "versions": versions(),
     }
 
 

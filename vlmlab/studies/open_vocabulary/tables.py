@@ -9,7 +9,7 @@ from vlmlab.learning.metrics import TITLES, main_metric, of_group
 from vlmlab.registry import registry, system_label
 from vlmlab.studies.comparable import SEES
 from vlmlab.studies.open_vocabulary.plan import BASELINE, Results
-from vlmlab.studies.table import spread
+from vlmlab.studies.table import measured, spread
 
 Table = tuple[Sequence[str], Sequence[Sequence[object]], str]
 """Head, rows of cells, and a note in Markdown: the arguments of `vlmlab.book.table`, which shows it."""
@@ -197,12 +197,6 @@ def settings_table(results: Results) -> Table:
         )
         rows.append([system_label(row["system"]), ", ".join(settings) or "none"])
     return ["system", "settings"], rows, ""
-
-
-def measured(values: Sequence[float], digits: int = 1) -> str:
-    """The mean of one number per seed with its standard deviation, "71.3 ± 0.4"; of a single one only that."""
-    mean, deviation = spread(values)
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 def _group(results: Results, system: str, group: str) -> list[float]:
