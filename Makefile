@@ -44,6 +44,7 @@ site: $(READY)             ## build the book as a website into site/
 test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q vlmlab tests
+	$(BIN)/python -m compileall -q vlmlab tests  # else each of some hundred processes compiles where PYTHONDONTWRITEBYTECODE is set
 	$(BIN)/mypy & types=$$!; \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder; tests=$$?; \
 		wait $$types && exit $$tests

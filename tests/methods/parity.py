@@ -25,10 +25,10 @@ def same(found, expected) -> None:
 
 
 def same_gradient(found, expected) -> None:
-    """The largest error is at most a thousandth of the largest entry."""
+    """The largest error is at most a ten-thousandth of the largest entry."""
     assert found is not None and found.shape == expected.shape
     assert np.abs(expected).max() > 1e-6  # an expected gradient of nothing but noise would prove nothing
-    assert np.abs(array(found) - expected).max() <= 1e-3 * np.abs(expected).max()
+    assert np.abs(array(found) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def learned(numbers: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -53,13 +53,13 @@ def learned(numbers: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def same_gradients(found: Mapping[str, torch.Tensor], numbers: Mapping[str, np.ndarray]) -> None:
-    """For the files of `learned`: each gradient's length and first 64 entries, within a thousandth."""
+    """For the files of `learned`: each gradient's length and first 64 entries, within a ten-thousandth."""
     assert set(found) == set(learned(numbers))
     for name, gradient in found.items():
         gradient = array(gradient).astype(np.float64)
         length = float(numbers[f"grad_norm/{name}"])
         assert gradient.shape == tuple(numbers[f"shape/{name}"])
-        assert abs(np.sqrt((gradient**2).sum()) - length) <= 1e-3 * length + 1e-6, name
+        assert abs(np.sqrt((gradient**2).sum()) - length) <= 1e-4 * length + 1e-6, name
         first = numbers[f"grad_first/{name}"]
         largest = max(np.abs(first).max(), length / math.sqrt(gradient.size))
-        assert np.abs(gradient.reshape(-1)[:64] - first).max() <= 1e-3 * largest + 1e-6, name
+        assert np.abs(gradient.reshape(-1)[:64] - first).max() <= 1e-4 * largest + 1e-6, name
