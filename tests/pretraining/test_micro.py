@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +175,19 @@ def test_the_teacher_is_asked_once_per_picture(resnet, monkeypatch):
     wanted = trainer._taught(index)
     monkeypatch.setattr(trainer.teacher.visual, "forward", lambda images: pytest.fail("it was asked again"))
     assert torch.equal(trainer._taught(index[::-1].copy()), wanted.flip(0))
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux says here what its processor can do")
+def test_bfloat16_is_used_where_the_processor_has_it():
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    assert pretrain.has_bfloat16() == bool({"amx_tile", "avx512_bf16"} & set(flags.split()))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_towers_compute_in_bfloat16_there_and_in_float32_elsewhere(workshop, tmp_path, monkeypatch, has):
+    recipe, pool = workshop
+    monkeypatch.setattr(pretrain, "has_bfloat16", lambda: has)
+    trainer, seen = pretrain.Trainer("micro-vit", recipe, pool, tmp_path), set()
+    trainer.model.visual.ln_post.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    trainer.train_step()
+    assert seen == {has}

@@ -275,6 +275,11 @@ class Texts:
         return out
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16 itself. Where it does not, PyTorch imitates it, ten times slower than float32."""
+    return any(getattr(torch.cpu, f"_is_{kind}_supported", bool)() for kind in ("amx_tile", "avx512_bf16"))
+
+
 def text_features(model: CLIP, words: nn.Module, tokens: Tensor) -> Tensor:
     """Unit text features [N, e] of trimmed tokens [N, L]."""
     length = tokens.shape[1]
@@ -505,7 +510,7 @@ class Trainer:
         if progress < r.small_until:
             images = F.interpolate(images, size=r.size // 2, mode="area")
         losses: dict[str, Tensor] = {}
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             if self.is_vit:
                 f, local, kept = vit_features(self.model.visual, images, dropout)
             else:
@@ -551,7 +556,7 @@ class Trainer:
         new = index[self.taught[index].isnan().any(1).numpy()]
         if len(new):
             images = F.interpolate(normalised(self.pool.pixels[new]), size=64, mode="area")
-            with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
+            with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                 self.taught[new] = F.normalize(self.teacher.visual(images).float(), dim=-1)
         return self.taught[index]
 
