@@ -374,6 +374,22 @@ def test_lvis_has_its_rare_names_for_novel_and_images_from_both_folders(lvis):
     assert dataset.test.images(0).shape == (HEIGHT, WIDTH, 3)
 
 
+def test_rare_common_and_frequent_classes_of_lvis_are_groups(lvis):
+    dataset = load_dataset("lvis", lvis)
+    assert dataset.groups == {"rare": ("zucchini (food)",), "common": ("aerosol can",), "frequent": ("person",)}
+    file = lvis / "lvis/annotations/lvis_v1_train.json"
+    content = json.loads(file.read_text())
+    for kind, count in zip(content["categories"], (100, 101, 10), strict=True):
+        del kind["frequency"]
+        kind["image_count"] = count
+    file.write_text(json.dumps(content))
+    assert load_dataset("lvis", lvis).groups == dataset.groups
+    content["categories"][0]["frequency"] = "x"
+    file.write_text(json.dumps(content))
+    with pytest.raises(VlmlabError, match="incomplete"):
+        load_dataset("lvis", lvis)
+
+
 def test_missing_files_of_lvis_are_told_in_one_line(lvis, tmp_path):
     dataset = load_dataset("lvis", lvis)
     gone = dataset.test.files()[1]

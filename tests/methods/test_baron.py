@@ -190,7 +190,24 @@ def test_word_tokens_stand_beside_the_feature_that_the_tower_gives():
     with torch.no_grad():
         features, tokens = tower.with_word_tokens(tower.embed(ids), end)
         torch.testing.assert_close(features, tower.encode(ids), rtol=1e-4, atol=1e-4)
-    assert tokens.shape == (2, ids.shape[1], features.shape[1])
+        alone = [tower.with_word_tokens(tower.embed(ids[i : i + 1]), end[i : i + 1])[1][0] for i in range(2)]
+    assert tokens.shape == (2, int(end.max()) + 1, features.shape[1])
+    for own, one in zip(tokens, alone, strict=True):  # the shorter text is not touched by the longer one beside it
+        torch.testing.assert_close(own[: len(one)], one, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_costs_nothing_and_changes_nothing():
+    tower = toys.backbone().text
+    ids = tower.tokenize(["a cat", "a small red tree"])
+    end, embedded = tower.end_of_text(ids), tower.embed(ids).detach().requires_grad_(True)
+    found = []
+    for own in (tower.with_word_tokens, tower._with_all_word_tokens):
+        # The second one is for towers that see both ways; what a mask would hide stands behind the end.
+        features, tokens = own(embedded[1:, : int(end[1]) + 1], end[1:])
+        (gradient,) = torch.autograd.grad(features.square().sum() + tokens.square().sum(), embedded)
+        found.append((features, tokens, gradient))
+    assert found[0][1].shape == found[1][1].shape
+    assert not found[0][2][0].any() and found[0][2][1, : int(end[1]) + 1].any()
 
 
 def test_some_words_are_left_out_and_never_all():

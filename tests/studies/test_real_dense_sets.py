@@ -55,6 +55,35 @@ def coco(tmp_path):
 
 
 @pytest.fixture
+def lvis(tmp_path):
+    """Eight training and six test images in LVIS' files: birds and cars are frequent, apples and boats common, clocks and cats rare."""
+    often = dict(zip(("bird", "car", "apple", "boat", "clock", "cat"), "ffccrr", strict=True))
+    ids = {name: 100 * n for n, name in enumerate(often, 1)}
+    (tmp_path / "lvis/annotations").mkdir(parents=True)
+    number = 0
+    for split, count in (("train", 8), ("val", 6)):
+        images, objects = [], []
+        for i in range(count):
+            number += 1
+            picture, cast = scene(often, f"lvis/{split}/{i}")
+            file = tmp_path / f"coco/{split}2017/{number:012d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.pixels).save(file)
+            height, width = picture.pixels.shape[:2]
+            url = f"http://images.cocodataset.org/{split}2017/{file.name}"
+            images.append({"id": number, "coco_url": url, "height": height, "width": width})
+            for (x0, y0, x1, y1), name in zip(picture.boxes.tolist(), cast, strict=True):
+                outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+                box = [x0, y0, x1 - x0, y1 - y0]
+                entry = {"image_id": number, "category_id": ids[name], "bbox": box, "segmentation": outline}
+                objects.append({"id": len(objects) + 1, **entry})
+        kinds = [{"id": ids[name], "name": name, "frequency": letter} for name, letter in often.items()]
+        content = {"images": images, "annotations": objects, "categories": kinds}
+        (tmp_path / f"lvis/annotations/lvis_v1_{split}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.fixture
 def voc(tmp_path):
     base = tmp_path / "VOCdevkit/VOC2012"
     for folder in ("ImageSets/Segmentation", "SegmentationClass", "SegmentationObject", "JPEGImages"):
@@ -100,3 +129,13 @@ def test_a_segmenter_learns_and_is_measured_on_voc(voc, capsys):
     # Three steps teach nothing. None of VOC's novel categories is drawn, so there is nothing to measure of them.
     assert set(metrics) == {"miou", "miou_base", "pixel_accuracy"} == set(maskclip)
     assert all(0 <= value <= 100 for value in metrics.values()) and maskclip["pixel_accuracy"] > 0
+
+
+def test_rare_common_and_frequent_classes_of_lvis_have_metrics_of_their_own(lvis, capsys):
+    result, _ = result_of(capsys, "region_clip", "--dataset", "lvis", "--root", str(lvis))
+    metrics = result["metrics"]
+    assert metrics["ap_rare"] == metrics["ap_new"] and metrics["ap50_rare"] == metrics["ap50_new"]
+    assert {"ap_common", "ap_frequent", "ap50_common", "recall_frequent", "teacher_common"} <= set(metrics)
+    low, high = sorted((metrics["ap_common"], metrics["ap_frequent"]))
+    assert low <= metrics["ap_base"] <= high
+    assert metrics["ap_rare"] > 20  # it names drawn things as well where a file in LVIS' form lists them

@@ -188,20 +188,43 @@ class TextTower:
         return self._head(x[:, 0])
 
     def with_word_tokens(self, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        """(features [N, e] as of `forward`, features [N, L, e] of the single tokens) of token embeddings [N, L, d].
+        """(features [N, e] as of `forward`, features [N, L', e] of the single tokens) of token embeddings [N, L, d].
 
         A token's own feature is what the last block and the head make of it alone: its value in place of the attention, on top
-        of the end token's state, as in BARON (arXiv 2302.13996).
+        of the end token's state, as in BARON (arXiv 2302.13996). A causal tower cuts off what stands behind the last `end` (L' is
+        what is left) and computes no padding: behind the `end` of a shorter text stand features of other tokens.
         """
+        if not self.causal:
+            return self._with_all_word_tokens(embeddings, end)
+        embeddings = embeddings[:, : int(end.max()) + 1]
+        self._check(embeddings.shape[1], None, 0)
+        rows, slot = _side_by_side(end, embeddings.shape[1])
+        *first, last = self.blocks
+        y = self._positioned(embeddings, 0).flatten(0, 1)[rows]  # [R, d]: the tokens of all texts, without padding
+        for block in first:
+            q, k, v = (part[:, slot] for part in project(block, block.ln_1(y), "qkv"))  # each [h, N, L, d/h]
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            y = finish(block, y, mixed.flatten(1, 2)[:, rows])
+        normed, ends = last.ln_1(y), slot.gather(1, end[:, None])[:, 0]  # [N]
+        k, values = project(last, normed, "kv")
+        (q,) = project(last, normed[ends], "q")
+        past = (torch.arange(slot.shape[1], device=end.device) <= end[:, None])[:, None]  # [N, 1, L]
+        mixed = F.scaled_dot_product_attention(q.unsqueeze(2), k[:, slot], values[:, slot], attn_mask=past)
+        text = torch.arange(len(end), device=end.device).repeat_interleave(end + 1)  # [R]
+        alone = finish(last, y[ends][text], values)
+        return self._head(finish(last, y[ends], mixed.flatten(1, 2))), self._head(alone)[slot]
+
+    def _with_all_word_tokens(self, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in a tower that sees both ways, in which padding counts."""
         self._check(embeddings.shape[1], None, 0)
         *first, last = self.blocks
         x = self._positioned(embeddings, 0)
         for block in first:
-            x = run_block(block, x, causal=self.causal)
+            x = run_block(block, x)
         rows = torch.arange(len(x), device=x.device)
         (values,) = project(last, last.ln_1(x), "v")
         alone = finish(last, x[rows, end][:, None].expand_as(x), values)
-        return self._head(run_block(last, x, causal=self.causal)[rows, end]), self._head(alone)
+        return self._head(run_block(last, x)[rows, end]), self._head(alone)
 
     def forward_shared_prefix(
         self, prefix: Tensor, suffix: Tensor, end: Tensor, deep: Sequence[Tensor] | None = None
@@ -226,8 +249,7 @@ class TextTower:
 
         # Names differ in length: the tokens of all classes stand in one row of R, and `slot` [C, S] finds each there.
         real = torch.arange(length, device=end.device) <= end[:, None]
-        slot = (real.flatten().cumsum(0) - 1).unflatten(0, real.shape).clamp_min(0)
-        rows = real.flatten().nonzero()[:, 0]
+        rows, slot = _side_by_side(end, length)
         ends = slot.gather(1, end[:, None])[:, 0]  # [C]
         past = torch.ones(length, length, dtype=torch.bool, device=end.device).tril()
 
@@ -291,6 +313,14 @@ class TextTower:
         most = max(d.shape[-2] for d in deep if d is not None)
         if self.special + most > room:
             raise VlmlabError(f"deep text prompts of {most} tokens do not fit into a prefix of {room}; use fewer")
+
+
+def _side_by_side(end: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Texts of `end` + 1 tokens [N] without their padding: (places [R] of their tokens among all N L, in which of the R rows each
+    token [N, L] is then found; that of padding is the one before it)."""
+    real = torch.arange(length, device=end.device) <= end[:, None]
+    slot = (real.flatten().cumsum(0) - 1).unflatten(0, real.shape).clamp_min(0)
+    return real.flatten().nonzero()[:, 0], slot
 
 
 def _attend_after_prefix(

@@ -27,6 +27,7 @@ class Dataset:
         novel: categories that base-to-new splits treat as new; empty where CoCoOp's halves apply.
         stuff: classes of the semantic masks that are no things; they follow the C classes.
         grounds: those of the C classes that are stuff (see `with_stuff`).
+        groups: further groups of classes that have metrics of their own: name -> class names. LVIS has "rare", "common" and "frequent".
         hierarchy: super group -> group -> class names.
         skipped: images that could not be read and were left out on request.
     """
@@ -44,6 +45,7 @@ class Dataset:
     novel: tuple[str, ...] = ()
     stuff: tuple[str, ...] = ()
     grounds: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 

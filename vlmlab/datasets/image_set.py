@@ -5,6 +5,7 @@ Letters: N images, C classes, H height, W width, n objects in one image.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -270,6 +271,12 @@ class ImageSet:
     def captioned(self) -> bool:
         """Whether there is a sentence about every image."""
         return self._caption is not None
+
+    def captioned_by(self, sentences: Sequence[str]) -> ImageSet:
+        """The same images with these captions, one of each, in place of what is said of them."""
+        new = copy.copy(self)
+        new._caption = dict(zip((int(position) for position in self._positions), sentences, strict=True)).__getitem__
+        return new
 
     def caption(self, i: int) -> str:
         """A sentence about image `i`; `VlmlabError` if the set has none."""

@@ -15,7 +15,9 @@ at the border of its image, and objects whose box has no area there (COCO has a 
 Novel categories are the 17 of OVR-CNN (arXiv 2011.10678; its release's mscoco_seen_classes.json and
 mscoco_unseen_classes.json) in COCO. The 15 that it sets aside are among the base ones of coco2014 and coco2017; in `coco`, the
 benchmark of open-vocabulary detection, they are left out: 48 base and 17 novel names compete, and all images stay. In VOC novel
-are the five of SPNet (CVPR 2019), in LVIS the 337 that its file calls rare (ViLD, arXiv 2104.13921), 866 others are base. LVIS
+are the five of SPNet (CVPR 2019), in LVIS the 337 that its file calls rare (ViLD, arXiv 2104.13921), 866 others are base. Its
+rare, common and frequent classes (in at most 10, at most 100, or more training images) are groups with metrics of their own: `ap_rare`, `ap_common`
+and `ap_frequent` are what papers call AP_r, AP_c and AP_f, but for two things: 100 detections of an image count where LVIS takes 300, and LVIS
 is annotated for some categories per image only; its own metric forgives unmatched boxes of the others, and ours, COCO's, does
 not: compare within vlmlab.
 """
@@ -27,7 +29,7 @@ import math
 import os
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,10 @@ COCO_BASE = (
     "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "pizza", "donut", "chair", "bed", "toilet", "tv", "laptop",
     "mouse", "remote", "microwave", "oven", "toaster", "refrigerator", "book", "clock", "vase", "toothbrush",
 )  # fmt: skip
+FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+"""How LVIS' files say it -> the group of classes."""
+RARE, COMMON = 10, 100  # training images that show a class of LVIS, at most
+
 SCENES = ("voc2007", "voc2012", "coco2014", "coco2017", "coco", "lvis")
 
 
@@ -79,6 +85,10 @@ class _Picture:
     annotate: Callable[[], Truth]
 
 
+_Read = tuple[list[str], tuple[str, ...], Mapping[str, tuple[str, ...]], list[_Picture]]
+"""Classes, those that are novel, further groups of them, images."""
+
+
 def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, skip_broken: bool = False) -> Dataset:
     """VOC, COCO or LVIS from below `root`, in torchvision's and the original layout.
 
@@ -86,7 +96,7 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, sk
     and cannot be downloaded (COCO and LVIS never are), if its files are incomplete, or if its annotations contradict each other.
     """
     try:
-        classes, novel, pictures = (_voc if name.startswith("voc") else _coco)(name, root, download)
+        classes, novel, groups, pictures = (_voc if name.startswith("voc") else _coco)(name, root, download)
     except (OSError, ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VlmlabError(f"{name} in {root} is incomplete ({reason}); unpack its archives again") from error
@@ -125,6 +135,7 @@ def load_scenes(name: str, root: Path, download: bool = False, seed: int = 0, sk
         tasks=info.tasks,
         mirrors=info.mirrors,
         novel=novel,
+        groups=groups,
         stuff=("background",) if name == "voc2012" else (),
         skipped=tuple(skipped),
     )
@@ -156,7 +167,7 @@ def _in_image(boxes: Sequence[Sequence[float]], width: float, height: float) -> 
 # ------------------------------------------------------------------------------------------------ Pascal VOC
 
 
-def _voc(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, ...], list[_Picture]]:
+def _voc(name: str, root: Path, download: bool) -> _Read:
     year = name[-4:]
     folder = root / "VOCdevkit" / f"VOC{year}"
     masks = year == "2012"
@@ -179,7 +190,7 @@ def _voc(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, .
             f"left out {counted(len(without_area), 'object')} of {folder} whose box has no area in the image: "
             f"{some(without_area)}"
         )
-    return list(VOC_NAMES.values()), VOC_NOVEL, pictures
+    return list(VOC_NAMES.values()), VOC_NOVEL, {}, pictures
 
 
 def _download_voc(year: str, root: Path, lists: Sequence[str]) -> None:
@@ -282,7 +293,7 @@ def _extents(instances: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ COCO
 
 
-def _coco(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, ...], list[_Picture]]:
+def _coco(name: str, root: Path, download: bool) -> _Read:
     lvis = name == "lvis"
     year = "2017" if name in ("coco", "lvis") else name[-4:]
     files = {part: f"lvis_v1_{part}.json" if lvis else f"instances_{part}{year}.json" for part in ("train", "val")}
@@ -298,8 +309,11 @@ def _coco(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, 
     novel: tuple[str, ...] = COCO_NOVEL
     if name == "coco":
         classes = [c for c in classes if c in {*COCO_BASE, *COCO_NOVEL}]
+    groups: Mapping[str, tuple[str, ...]] = {}
     if lvis:
-        novel = tuple(_spoken(c) for c in classes if c in contents["train"].rare)
+        often = contents["train"].frequency
+        groups = {group: tuple(_spoken(c) for c in classes if often.get(c) == group) for group in FREQUENCIES.values()}
+        novel = groups["rare"]
     # Images of LVIS are COCO's, in whichever of its folders they lie.
     places = [folder, *(root / part for part in ("coco", "lvis")), root]
     pictures: list[_Picture] = []
@@ -326,7 +340,7 @@ def _coco(name: str, root: Path, download: bool) -> tuple[list[str], tuple[str, 
                     ),
                 )
             )
-    return [_spoken(c) for c in classes] if lvis else classes, novel, pictures
+    return [_spoken(c) for c in classes] if lvis else classes, novel, groups, pictures
 
 
 def _folder_of(name: str, root: Path, file: str) -> Path | None:
@@ -353,13 +367,13 @@ def _spoken(name: str) -> str:
 @dataclass(frozen=True)
 class _Instances:
     """An annotation file of COCO or LVIS: category id -> name, image id -> its entry, image id -> its objects without crowds;
-    names of the categories that LVIS calls rare."""
+    category name -> how often LVIS shows it, one of `FREQUENCIES`."""
 
     file: Path
     categories: dict[int, str]
     images: dict[int, dict]
     objects: dict[int, list[dict]]
-    rare: frozenset[str]
+    frequency: Mapping[str, str]
 
 
 def _instances(file: Path) -> _Instances:
@@ -410,8 +424,18 @@ def _instances(file: Path) -> _Instances:
         )
     if cut:
         _warn(f"cut {counted(len(cut), 'box')} of {file} at the border of their image, which they leave: {some(cut)}")
-    rare = frozenset(kind["name"] for kind in content["categories"] if kind.get("frequency") == "r")
-    return _Instances(file, categories, images, objects, rare)
+    often = {kind["name"]: _how_often(kind) for kind in content["categories"]}
+    return _Instances(file, categories, images, objects, {name: own for name, own in often.items() if own})
+
+
+def _how_often(kind: dict) -> str:
+    """ "rare", "common" or "frequent", as LVIS' file says it of a category; where it says none, by its count of training images, and
+    nothing for a category of COCO, which has neither."""
+    if "frequency" in kind:
+        return FREQUENCIES[kind["frequency"]]
+    if "image_count" not in kind:
+        return ""
+    return "rare" if kind["image_count"] <= RARE else "common" if kind["image_count"] <= COMMON else "frequent"
 
 
 def _categories(train: _Instances, val: _Instances) -> list[str]:

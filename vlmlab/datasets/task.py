@@ -125,6 +125,16 @@ class Task:
         return [c for c, name in enumerate(self.classes) if name in names]
 
     @property
+    def groups(self) -> dict[str, list[int]]:
+        """The class indices of every group that dense metrics tell apart: "base", "new", and what the dataset declares, such as
+        "rare"; a group without a class of the task is left out."""
+        declared = {
+            group: [c for c, name in enumerate(self.classes) if name in set(names)]
+            for group, names in self.dataset.groups.items()
+        }
+        return {group: own for group, own in ({"base": self.base, "new": self.new} | declared).items() if own}
+
+    @property
     def grounds(self) -> list[int]:
         """Class indices of stuff (sky, grass, ...), which things stand on."""
         return [c for c, name in enumerate(self.classes) if name in self.dataset.grounds]

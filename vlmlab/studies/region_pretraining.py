@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vlmlab.datasets import Task
 from vlmlab.errors import VlmlabError
 from vlmlab.files import cache_path, data_path, write_atomically
 from vlmlab.learning.dense import AT_ONCE
@@ -86,7 +87,7 @@ class Study:
     """The study of one task, with its lines in the file `path`.
 
     Args:
-        task: called with a seed, gives what is learned and measured.
+        task: called with a seed, gives the task that is learned and measured.
         settings: of RO-ViT, those of all runs; an arm adds its own.
         test: how many test images the detector is measured on.
     """
@@ -126,7 +127,8 @@ class Study:
 
     def pretrain(self, arm: str, seed: int, stop: Callable[[], bool] | None = None) -> bool:
         """Pretraining with a measurement before it and after every epoch; False if it was stopped."""
-        method, task, epochs = *self.system(arm, seed), self.settings["pretrain_epochs"]
+        method, task = self.system(arm, seed)
+        epochs = self.settings["pretrain_epochs"]
         groups, there = {"base": task.base, "new": task.new}, {int(row["epoch"]) for row in self.of(arm, seed)}
         if not there:  # what lies there belongs to another file, and is behind what would be measured
             self.checkpoint(arm, seed).unlink(missing_ok=True)
@@ -173,12 +175,12 @@ class Study:
         self.checkpoint(arm, seed).unlink(missing_ok=True)
         return True
 
-    def system(self, arm: str, seed: int):
+    def system(self, arm: str, seed: int) -> tuple[ROViT, Task]:
         """(RO-ViT with the settings of an arm, its task)."""
         backbone = self.bank.backbone
         return ROViT(backbone, ROViT.configure(backbone, **self.settings, **ARMS[arm])), self.task(seed)
 
-    def learn(self, method: ROViT, task, arm: str, seed: int, on_step, should_stop) -> FitRecord:
+    def learn(self, method: ROViT, task: Task, arm: str, seed: int, on_step, should_stop) -> FitRecord:
         checkpoint = self.checkpoint(arm, seed)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         seen = task.seen_by(method.info.setup)
@@ -232,8 +234,6 @@ class Study:
 
 def embedded(path: Path) -> Study:
     """The study that is committed."""
-    from vlmlab.datasets import Task
-
     bank = shared_bank(BACKBONE, "cpu")
     settings = {"pretrain_epochs": EPOCHS, "pretrain_batch": BATCH, "epochs": HEAD_EPOCHS}
     return Study(lambda seed: Task(bank.backbone, dataset_for(bank, DATASET), 0, seed), bank, path, settings)

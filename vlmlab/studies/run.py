@@ -90,7 +90,7 @@ FIGURES = (
     *(
         f"{name}{group}"
         for name in ("ap50", "ap", "miou", "pq", "mask_ap50", "mask_ap", "recall", "teacher")
-        for group in ("", "_base", "_new")
+        for group in ("", "_base", "_new", "_rare", "_common", "_frequent")
     ),
 )  # fmt: skip
 """Names that a result's `metrics` may have; the others are those of datasets."""
@@ -389,7 +389,7 @@ def _figures(method: Method, pictures: ImageSet, adapted: Adapted, experiment: E
     """What `evaluate` measured, without the table per class."""
     task = adapted.task
     apart = task.dataset.novel or adapted.method.info.setup == "open-vocabulary"  # which learns from base classes alone
-    groups = {"base": task.base, "new": task.new} if apart and task.split == "all" else {}
+    groups = task.groups if apart and task.split == "all" else {}
     measured = evaluate(method, some(pictures, experiment.test_pictures), adapted.bank, experiment.seed, groups)
     return {name: round(value, 4) for name, value in measured.items() if not isinstance(value, dict)}
 

@@ -134,7 +134,7 @@ class BARON(RegionLearner):
         """Embeddings [R, e] of regions that are a sentence of their own; `words` [R, W, d]."""
         there = self.heard(words.shape[:2], words.device) if learning else words.new_ones(words.shape[:2]) > 0
         sequences, end, _ = sentences(words, there, self.ends)
-        return self.backbone.text.forward(sequences, end)
+        return self.backbone.text.forward_shared_prefix(sequences[0, :1], sequences[:, 1:], end - 1)
 
     def heard(self, shape, device) -> Tensor:
         """Which words [R, W] are not left out; the first, if all would be."""
@@ -361,7 +361,8 @@ def looked_at(tower, crops: Tensor) -> tuple[Tensor, Tensor]:
     last, x = tower.last_block(crops)
     (values,) = project(last, last.ln_1(x), "v")
     alone = tower.joint(finish(last, x[:, :1].expand_as(x), values))[:, 1:]
-    views = tower.joint(run_block(last, x))[:, 0]
+    first = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    views = tower.joint(run_block(last, x, rows=first))[:, 0]
     return views.float(), alone.transpose(1, 2).unflatten(2, tower.grid(*crops.shape[-2:])).float()
 
 
