@@ -150,9 +150,8 @@ class Method(nn.Module):
     # Overrides under a protocol, by its key: how the system's paper starts it there. They are settings of the experiment
     # (`studies.experiment`), so they stand above `embedded` and below what the user sets. Literals, which the registry reads.
     by_protocol: typing.ClassVar[dict[str, dict]] = {}
-    start_implies: typing.ClassVar[
-        dict
-    ] = {}  # what else these say of the start; who sets it otherwise starts elsewhere
+    # What else `by_protocol` says of the start: who sets one of these otherwise starts elsewhere, and gets nothing of the protocol's.
+    start_implies: typing.ClassVar[dict] = {}
     # What a Batch must carry: "features", "images" or "views"; or "regions": its `index` alone, by which a system finds what it
     # keeps of the images' regions.
     eats: str = "features"
