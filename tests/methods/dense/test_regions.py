@@ -275,3 +275,28 @@ def test_who_multiplies_no_cosines_by_a_constant_takes_no_scale(key):
     """Both learn their factor; a setting that changes nothing is refused."""
     with pytest.raises(VlmlabError, match="scale"):
         load_system(key).read_setting("scale", 50.0)
+
+
+def test_a_bank_that_remembers_computes_each_batch_once_and_says_the_same(monkeypatch):
+    bank = RegionBank(toys.backbone(), 4, (1.2,), "square", disk=False)
+    drawing = torch.Generator().manual_seed(0)
+    side = toys.backbone().image_size
+    first, second = (torch.rand(2, 3, side, side, generator=drawing) for _ in range(2))
+    plain = {name: bank.find(images.clone(), crops=True) for name, images in (("first", first), ("second", second))}
+    computed = []
+    own = bank._computed
+    monkeypatch.setattr(bank, "_computed", lambda images: computed.append(len(images)) or own(images))
+    with bank.remembering():
+        for _ in range(2):
+            for name, images in (("first", first), ("second", second)):
+                found = bank.find(images.clone(), crops=True)
+                assert torch.equal(found.boxes, plain[name].boxes)
+                assert torch.equal(found.embeddings, plain[name].embeddings)
+        given = first.clone()
+        bank.give(given, [torch.tensor([[0.0, 0, 9, 9]]), torch.zeros(0, 4)])
+        assert bank.find(given, crops=True).boxes.shape == (2, 1, 4)  # true boxes stand for proposals
+        bank.find(second.clone())
+        assert torch.equal(bank.find(first.clone()).boxes, plain["first"].boxes)  # and are not remembered
+    assert computed == [2, 2]
+    bank.find(first.clone())
+    assert computed == [2, 2, 2]

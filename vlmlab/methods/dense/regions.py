@@ -11,9 +11,10 @@ Dimensions: N images, B of them at once, S side of the backbone's input, P propo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -71,29 +72,47 @@ class RegionBank:
         self.backbone, self.count, self.scales, self.shape, self.disk = backbone, count, tuple(scales), shape, disk
         self.proposer = load_proposer(backbone.device)
         self._latest: tuple[Tensor | None, Regions | None] = (None, None)
+        self._seen: dict[str, Regions] | None = None  # hash of a batch's pixels -> its regions, while `remembering`
 
     @property
     def ratio(self) -> float:
         """Pixels of the backbone's input per pixel of the proposer's."""
         return self.backbone.image_size / self.proposer.side
 
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Meanwhile, the regions of every batch stay in memory, for whoever looks at the same images several times."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
+
     @torch.no_grad()
     def find(self, images: Tensor, crops: bool = False) -> Regions:
         """Of normalised images [B, 3, S, S]; with the embeddings of the crops if asked. The latest stay in memory."""
         known, found = self._latest
         if known is not images or found is None:
-            mean, std = (v.to(images.device).view(3, 1, 1) for v in (self.backbone.mean, self.backbone.std))
-            plain = (images.float() * std + mean).clamp(0, 1)
-            side = self.proposer.side
-            if plain.shape[-1] != side:
-                plain = F.interpolate(plain, (side, side), mode="bilinear", antialias=True)
-            maps = self.proposer.maps(plain)
-            boxes = self.proposer.propose(maps, self.count)
-            found = Regions(maps, boxes.boxes * self.ratio, boxes.objectness, boxes.there)
+            if self._seen is None:
+                found = self._computed(images)
+            else:
+                key = hashlib.blake2b(images.float().cpu().numpy().tobytes()).hexdigest()
+                found = self._seen.get(key) or self._computed(images)
+                self._seen[key] = found
             self._latest = (images, found)
         if crops and found.embeddings is None:
             found.embeddings = crop_embeddings(self.backbone, images, found.boxes, self.scales, self.shape)
         return found
+
+    def _computed(self, images: Tensor) -> Regions:
+        mean, std = (v.to(images.device).view(3, 1, 1) for v in (self.backbone.mean, self.backbone.std))
+        plain = (images.float() * std + mean).clamp(0, 1)
+        side = self.proposer.side
+        if plain.shape[-1] != side:
+            plain = F.interpolate(plain, (side, side), mode="bilinear", antialias=True)
+        maps = self.proposer.maps(plain)
+        boxes = self.proposer.propose(maps, self.count)
+        return Regions(maps, boxes.boxes * self.ratio, boxes.objectness, boxes.there)
 
     def give(self, images: Tensor, boxes: Sequence[Tensor]) -> None:
         """Until other images come, let these boxes [n, 4] of each image stand for its proposals, all equally sure.

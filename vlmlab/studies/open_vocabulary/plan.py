@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -121,6 +122,7 @@ def run(plan: Plan) -> Results:
 
 def measure(experiment: Experiment, absent: Sequence[str] = (), download: bool = False) -> dict[str, Any]:
     """Fit, evaluate and open one system; what `vlmlab run --json` prints, without zero-shot prediction, and "inside"."""
+    from vlmlab.methods.dense.two_stage import TwoStage
     from vlmlab.studies.open_vocabulary.boxes import look_at_boxes
     from vlmlab.studies.open_vocabulary.pixels import look_at_pixels
     from vlmlab.studies.run import adapt, evaluated, some
@@ -133,12 +135,17 @@ def measure(experiment: Experiment, absent: Sequence[str] = (), download: bool =
         )
     images = some(task.test, experiment.test_pictures)
     look = look_at_boxes if "detection" in method.info.tasks else look_at_pixels
-    return evaluated(adapted, experiment) | {
+    with contextlib.ExitStack() as until:
+        if isinstance(method, TwoStage):  # the same images are looked at with true boxes, with other words, ...
+            until.enter_context(method.tested.remembering())
+        measured = evaluated(adapted, experiment)
+        inside = look(method, task, images, absent)  # type: ignore[operator]
+    return measured | {
         "images": len(images),
         "validation_images": len(task.tuning),
         "classes": list(task.classes),
         "names": {"base": [task.classes[c] for c in task.base], "new": [task.classes[c] for c in task.new]},
-        "inside": look(method, task, images, absent) | {"absent_words": list(absent)},  # type: ignore[operator]
+        "inside": inside | {"absent_words": list(absent)},
     }
 
 
