@@ -150,16 +150,29 @@ def test_a_worker_that_is_killed_loses_nothing(running, tmp_path):
     assert len(runs) >= 5, "what the killed one had begun is run again"
 
 
-def test_a_lost_connection_loses_no_experiment(running, tmp_path, monkeypatch):
-    """As a client loses it whose machine has so much to do that nobody reads for half a minute."""
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a client that stumbled tells it once more
+@pytest.mark.parametrize("told", [True, False])
+def test_a_lost_connection_loses_no_experiment(told, running, tmp_path, monkeypatch):
+    """As a client loses it whose machine has so much to do that nobody reads for half a minute.
+
+    Dask tells the futures, unless one is handed out at this very moment: then it stumbles over its own list of them.
+    """
     _, address, *_ = running
+    if not told:
+
+        async def stumble(self):
+            self.status, self.scheduler_comm = "connecting", None
+            raise RuntimeError("dictionary changed size during iteration")
+
+        monkeypatch.setattr(distributed.Client, "_reconnect", stumble)
+        monkeypatch.setattr(sweeps, "PATIENCE", 2)
     monkeypatch.setattr(sweeps, "WAVE", 20)
     elsewhere(monkeypatch)
-    clients, told = [], []
+    clients, ended = [], []
 
     def cut(outcome) -> None:
-        told.append(outcome.experiment.seed)
-        if len(told) in (10, 30):
+        ended.append(outcome.experiment.seed)
+        if len(ended) in (10, 30):
             client = distributed.default_client()
             clients.append(client)
             client.loop.add_callback(client.scheduler_comm.comm.abort)
@@ -167,7 +180,7 @@ def test_a_lost_connection_loses_no_experiment(running, tmp_path, monkeypatch):
     store = ResultStore(tmp_path / "store")
     outcomes = sweep(grid(["coop"], ["digits"], seeds=range(60)), store, scheduler=address, on_outcome=cut)
     assert [outcome.failure for outcome in outcomes] == [None] * 60 and len(set(clients)) == 2
-    assert sorted(told) == list(range(60)), "and each is told once"
+    assert sorted(ended) == list(range(60)), "and each is told once"
 
 
 def test_a_scheduler_that_is_gone_is_told(running, tmp_path, monkeypatch):

@@ -246,10 +246,15 @@ def _by_workers(
                 if len(todo) == len(experiments):
                     raise
                 break
-            with client:
+            try:
                 for outcome in _by_client(client, todo, store, download):
                     losses = 0
                     yield outcome
+            finally:
+                # Closing tells again what dask stumbled over when it noticed the loss: its list of futures had changed meanwhile, or
+                # the scheduler still took the old connection for the client's.
+                with contextlib.suppress(RuntimeError, AssertionError, *NO_ANSWER):
+                    client.close()
         for experiment in todo:
             yield Outcome(experiment, failure="the scheduler has lost it; run the sweep again")
 
@@ -261,7 +266,7 @@ def _by_client(
     folder, mark = str(store.folder.resolve()), f".sweep-{secrets.token_hex(8)}.tmp"
     running: dict[Any, Experiment] = {}
     ended: queue.SimpleQueue = queue.SimpleQueue()
-    executor = client.get_executor(pure=False)
+    executor, connection = client.get_executor(pure=False), client.scheduler_comm
 
     def hand_out() -> None:
         # What has ended counts until the client has told the scheduler to forget it, which its own thread does a moment later:
@@ -276,7 +281,12 @@ def _by_client(
     try:
         hand_out()
         while running:
-            future = ended.get()
+            try:
+                future = ended.get(timeout=PATIENCE)
+            except queue.Empty:
+                if client.status == "running" and client.scheduler_comm is connection:
+                    continue
+                return  # dask has lost it, and has not told all futures
             if future.cancelled():
                 return
             experiment = running.pop(future)
