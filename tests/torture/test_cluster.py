@@ -150,7 +150,8 @@ def test_a_worker_that_is_killed_loses_nothing(running, tmp_path):
     assert len(runs) >= 5, "what the killed one had begun is run again"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a client that stumbled tells it once more
+# A client that stumbled tells it once more when it is thrown away.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("told", [True, False])
 def test_a_lost_connection_loses_no_experiment(told, running, tmp_path, monkeypatch):
     """As a client loses it whose machine has so much to do that nobody reads for half a minute.
