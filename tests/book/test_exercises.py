@@ -268,6 +268,11 @@ MISTAKES = {
         (lambda features, texts: features, "one score per pair"),
         (lambda features, texts: torch.full((len(texts),), float("nan")), "not finite"),
     ],
+    "09_1.pool": [
+        (lambda word, tokens: (tokens @ word).amax(-1), "not better yet"),
+        (lambda word, tokens: tokens @ word, "one score per image"),
+        (lambda word, tokens: torch.full((len(tokens),), float("nan")), "not finite"),
+    ],
     "09_1.bilingual": [
         (lambda e, g, t, share: future_pretraining.bilingual(g, e, t, share), "other way round"),
         (lambda e, g, t, share: share * ((e - t) ** 2).mean() + (1 - share) * ((g - t) ** 2).mean(), "sum over the axis"),

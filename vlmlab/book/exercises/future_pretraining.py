@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmlab.book.exercise import Wrong, ask, close, exercise, generator, same_shape
 from vlmlab.book.exercises.future_transfer import HIDDEN, won
-from vlmlab.studies.directions import captions
+from vlmlab.studies.directions import captions, parts
 
 IMAGES, STEPS = 400, 100
 """Less than in the chapter, so that an answer is judged in seconds."""
@@ -97,6 +97,37 @@ def _by_a_tower() -> float:
     texts, true = captions.noisy(images, seed=HIDDEN)
     tower, _ = captions.trained(images, texts, STEPS, seed=HIDDEN)
     return _truth_kept(true, captions.own_scores(images, texts, tower))
+
+
+def pool(word, tokens):
+    cosine = tokens @ word  # [n, T]
+    attention = (cosine / 0.2).softmax(-1)  # tokens that fit the phrase count for more
+    pooled = F.normalize((attention[..., None] * tokens).sum(1), dim=-1)
+    return pooled @ word
+
+
+@exercise(
+    "09_1.pool",
+    solution=pool,
+    hints=(
+        "The best token sees a patch of 8 pixels: enough for a colour, not for a cat. Let all tokens speak, those that fit most of all.",
+        "Weights softmax(cosine / 0.2) over the tokens, the weighted mean of the tokens, and its cosine with the phrase.",
+    ),
+    seen="A soft maximum is better than the maximum, without learning. Where colours are exchanged it helps little: no pooling tells what "
+    "the tokens do not carry.",
+)
+def _pool(answer) -> str:
+    def rule(word, tokens):
+        given = ask(answer, word, tokens)
+        if not isinstance(given, Tensor) or given.shape != tokens.shape[:1]:
+            raise Wrong(f"one score per image is wanted, [{len(tokens)}].")
+        if not bool(given.isfinite().all()):
+            raise Wrong("some scores are not finite.")
+        return given
+
+    judged = [parts.groups(kind, seed=HIDDEN) for kind in parts.KINDS]
+    own, base = (sum(parts.first(parts.scores(g, r), "new") for g in judged) / 2 for r in (rule, parts.nearest))
+    return won(own, base, "percent of the phrases", "the best token")
 
 
 def bilingual(english, french, teacher, share):

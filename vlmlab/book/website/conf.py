@@ -16,7 +16,6 @@ myst_heading_anchors = 3
 autodoc2_packages = ["vlmlab"]  # read, never imported
 autodoc2_output_dir = "api"
 autodoc2_render_plugin = "myst"
-autodoc2_docstring_parser_regexes = [(r".*", "myst")]
 autodoc2_hidden_objects = {"private", "dunder", "inherited"}
 # Exercises would tell their solutions; claims stand in the index of systems; commands say of themselves what they take.
 autodoc2_skip_module_regexes = [
