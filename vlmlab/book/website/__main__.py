@@ -1,4 +1,4 @@
-"""`python -m vlmlab.book.website OUT` builds the site; with `--reference`, the pages of the docstrings, too (many minutes)."""
+"""`python -m vlmlab.book.website OUT` builds the site; with `--reference`, the pages of the docstrings, too (some minutes)."""
 
 import sys
 from pathlib import Path
