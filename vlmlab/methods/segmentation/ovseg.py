@@ -220,11 +220,13 @@ def prompted_features(tower, crops: Tensor, masks: Tensor, prompts: Tensor) -> T
     prompts, shown = prompts.to(x.dtype), shown.to(x.dtype)
     x = x * shown + prompts[0] * (1 - shown)
     x = visual.ln_pre(tower.placed(x, tower.grid(*crops.shape[-2:])))
-    for j, block in enumerate(visual.transformer.resblocks, 1):
+    *blocks, last = visual.transformer.resblocks
+    for j, block in enumerate(blocks, 1):
         x = run_block(block, x)
         if j < len(prompts):
             x = torch.cat([x[:, :1], x[:, 1:] * shown + prompts[j] * (1 - shown)], 1)
-    return tower.joint(x[:, :1])[:, 0].float()
+    x = run_block(last, x, rows=torch.zeros(len(x), dtype=torch.long, device=x.device))  # the class token's row alone
+    return tower.joint(x)[:, 0].float()
 
 
 def pair_loss(images: Tensor, words: Tensor, scale: Tensor | float) -> Tensor:
