@@ -35,7 +35,7 @@ lab: $(READY)              ## open the book in JupyterLab
 book: $(READY)            ## execute all chapters and write them back
 	$(BIN)/vlmlab book --workers $(WORKERS)
 
-shots: $(READY)            ## screenshots of every panel, light, dark and narrow, into reports/shots (needs Chromium)
+shots: $(READY)            ## screenshots of every panel, light, dark, narrow and at 150 %, into reports/shots (needs Chromium)
 	$(BIN)/python -m tests.book.shots reports/shots
 
 site: $(READY)             ## build the book as a website into site/

@@ -26,9 +26,9 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 TOKEN = "vlmlab"
-SOON, LATER, LONG = 20_000, 60_000, 300_000  # milliseconds to wait at most; a busy machine is slow
+SOON, LATER, LONG = 60_000, 180_000, 900_000  # milliseconds to wait at most; a busy machine is slow
 
-# One cell per panel, small enough to be ready in seconds, and a button that tells what the kernel holds.
+# One cell per panel, small enough to be ready in seconds.
 PANELS = [
     "from vlmlab.widgets import MethodLab, tableau_pictures\n"
     "lab = MethodLab('coop', 'digits', shots=16, systems=('coop', 'tip_adapter', 'maple', 'zero_shot'))\nlab",
@@ -70,8 +70,10 @@ import ipywidgets as widgets
 endless = Endless()
 endless
 """.strip(),
-    """
-import gc, json, threading, psutil
+]
+
+PROBE = """
+import gc, json, threading, time, psutil
 import ipywidgets as widgets
 from matplotlib._pylab_helpers import Gcf
 
@@ -82,20 +84,21 @@ asked = []
 
 
 def tell(button):
+    began = time.process_time()
     gc.collect()
     asked.append(1)
     facts = {
         "asked": len(asked), "figures": len(Gcf.figs), "threads": threading.active_count(),
         "widgets": len(widgets.widget._instances), "mb": psutil.Process().memory_info().rss / 2**20,
+        "cpu": [began, time.process_time()],
     }
     held.value = f"<pre class='test-held'>{json.dumps(facts)}</pre>"
 
 
 probe.on_click(tell)
 widgets.VBox([probe, held])
-""".strip(),
-]
-
+""".strip()
+"""The last cell of every notebook: a button that tells what the kernel holds and has used."""
 
 SHOWING = (
     "PromptMicroscope", "AttentionViewer", "SegmentationPlayground", "FewShotBoard", "EquationLens",
@@ -164,20 +167,23 @@ def chromium():
 
 
 @contextlib.contextmanager
-def serving():
-    """The address of a JupyterLab that serves the chapters, panels.ipynb, section6.ipynb, section7.ipynb and section89.ipynb."""
+def serving(more=()):
+    """The address of a JupyterLab that serves the chapters, panels.ipynb, section6.ipynb, section7.ipynb and section89.ipynb, and
+    `more` notebooks, as (name, cells)."""
     with tempfile.TemporaryDirectory() as place:
         folder, own = Path(place, "book"), Path(place, "jupyter")
         folder.mkdir()
         for path in (ROOT / "notebooks").glob("*.ipynb"):
             shutil.copy(path, folder)
-        cells = [new_code_cell(source) for source in PANELS]
+        cells = [new_code_cell(source) for source in (*PANELS, PROBE)]
         nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / "panels.ipynb")
         sections = (6, "", SECTION_6), (7, SECTION_7_BEGINS, SECTION_7), (89, "", SECTIONS_8_9)
         for section, begins, panels in sections:
             cells = [new_code_cell(f"from vlmlab.widgets import {name}\n{cell}") for name, cell in panels.items()]
-            cells = [new_code_cell(begins), *cells]
+            cells = [new_code_cell(begins), *cells, new_code_cell(PROBE)]
             nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / f"section{section}.ipynb")
+        for name, cells in more:
+            nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / name)
         # All cells in the page, also those out of sight.
         settings = own / "settings" / "@jupyterlab" / "notebook-extension"
         settings.mkdir(parents=True)
@@ -217,7 +223,7 @@ def serving():
             yield address
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)  # a busy machine is slow
 
 
 def opened(browser, server, name):
@@ -259,3 +265,112 @@ def has_images(page, names):
             arg=name,
             timeout=LONG,
         )
+
+
+# --- what a test asks of a page ---------------------------------------------------------------------------------------------
+
+
+def shown(browser, server, notebook, names):
+    """The page of a notebook that was run, once every panel of these names has an image."""
+    page = opened(browser, server, notebook)
+    run_all(page)
+    has_images(page, names)
+    return page
+
+
+def revision(page, panel):
+    return int(page.locator(f".vlmlab-{panel} .vlmlab-rev").get_attribute("data-rev"))
+
+
+def settled(page, panel, before, timeout=LATER):
+    """Wait until the panel was repainted after the revision `before`."""
+    page.wait_for_function(
+        "([panel, before]) => Number(document.querySelector(`.vlmlab-${panel} .vlmlab-rev`).dataset.rev) > before",
+        arg=[panel, before],
+        timeout=timeout,
+    )
+
+
+def typed(page, selector, text):
+    field = page.locator(selector).first
+    field.fill(text)
+    field.press("Tab")  # the value is taken when the field is left
+
+
+def pixels(page, selector):
+    """Mean colour of an image in the page, as three numbers."""
+    return page.evaluate(
+        """async selector => {
+            const image = document.querySelector(selector); await image.decode();
+            const canvas = document.createElement('canvas');
+            canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+            const context = canvas.getContext('2d'); context.drawImage(image, 0, 0);
+            const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+            const sums = [0, 0, 0];
+            for (let i = 0; i < data.length; i += 4) for (let c = 0; c < 3; c++) sums[c] += data[i + c];
+            return sums.map(sum => sum / (data.length / 4));
+        }""",
+        selector,
+    )
+
+
+def held(page):
+    """What the kernel holds, told by the probe."""
+    asked = page.evaluate("() => JSON.parse(document.querySelector('.test-held')?.innerText ?? '{\"asked\": 0}').asked")
+    page.locator(".test-probe").click()
+    page.wait_for_function(
+        "n => JSON.parse(document.querySelector('.test-held')?.innerText ?? '{\"asked\": 0}').asked > n", arg=asked
+    )
+    return json.loads(page.locator(".test-held").inner_text())
+
+
+def parts(box):
+    """Where a panel's controls and its answer are, looked up at once: what is above may still move both."""
+    return box.evaluate(
+        "panel => ['controls', 'shown'].map(part => panel.querySelector(`.vlmlab-${part}`).getBoundingClientRect().toJSON())"
+    )
+
+
+def fit_a_small_screen(page):
+    """Controls of about 240 px beside the answer, on one screen, without scrollbars from a few pixels of margin."""
+    for box in page.locator(".vlmlab-panel").all():
+        name, edges = box.get_attribute("class"), box.bounding_box()
+        assert edges["x"] >= 0 and edges["x"] + edges["width"] <= 1280 and edges["height"] <= 640, (name, edges)
+        side, shown = parts(box)
+        assert 220 <= side["width"] <= 260 and side["x"] + side["width"] <= shown["x"], name
+        assert abs(side["y"] - shown["y"]) < 4 and shown["width"] > 400, name
+        bars = box.evaluate(
+            """panel => [...panel.querySelectorAll('*')].filter(part => part.tagName !== 'PRE'
+                && ['auto', 'scroll'].includes(getComputedStyle(part).overflowX)
+                && part.scrollWidth > part.clientWidth && part.clientWidth > 0).map(part => part.className)"""
+        )
+        assert bars == [], (name, bars)
+        images = box.locator("img[src]").evaluate_all(
+            "images => images.map(image => [image.alt, image.clientWidth / image.clientHeight, image.naturalWidth / image.naturalHeight])"
+        )
+        for alt, shape, natural in images:
+            assert len(alt) > 5 and abs(shape / natural - 1) < 0.05, (name, alt)
+
+
+def narrow(page, width, height):
+    """Every panel stays in a page of this size, its controls beside or above the answer."""
+    page.set_viewport_size({"width": width, "height": height})
+    for box in page.locator(".vlmlab-panel").all():
+        name, edges = box.get_attribute("class"), box.bounding_box()
+        assert edges["x"] >= 0 and edges["x"] + edges["width"] <= width, (name, edges)
+        side, answer = parts(box)
+        apart = side["x"] + side["width"] <= answer["x"] or side["y"] + side["height"] <= answer["y"]
+        assert apart and answer["x"] + answer["width"] <= width and answer["width"] > 300, (name, side, answer)
+
+
+def no_error_of_ours(page):
+    text = page.locator(".jp-Notebook").inner_text()
+    assert "Traceback" not in text and "Error displaying widget" not in text
+
+
+def used(page, act):
+    """Processor seconds of the kernel that `act()` costs, which is to wait for the repaint: other work on the machine does not
+    count."""
+    before = held(page)["cpu"][1]
+    act()
+    return held(page)["cpu"][0] - before

@@ -1,6 +1,10 @@
-"""Screenshots of every panel at 1280 x 800, light and dark, and 640 pixels wide, for eyes: `make shots`."""
+"""Screenshots of every panel for eyes: at 1280 x 800, light and dark, in a page of 900 pixels, and at 150 %: `make shots`.
+
+`python -m tests.book.shots OUT section7.ipynb` shoots the panels of some notebooks only.
+"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -19,21 +23,24 @@ from tests.book.lab import (
     serving,
 )  # fmt: skip
 
+NOTEBOOKS = {
+    "panels.ipynb": SHOWING,
+    "section6.ipynb": SECTION_6,
+    "section7.ipynb": SECTION_7,
+    "section89.ipynb": SECTIONS_8_9,
+}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
-def shoot(out: Path) -> list[Path]:
-    """Write a PNG per panel and theme into `out`; returns their paths."""
+def shoot(out: Path, notebooks: Sequence[str] = ()) -> list[Path]:
+    """Write a PNG per panel and kind of page into `out`, of all notebooks if none is named; returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
     with sync_playwright() as running, serving() as address:
         browser = running.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for notebook, names in (
-            ("panels.ipynb", SHOWING),
-            ("section6.ipynb", SECTION_6),
-            ("section7.ipynb", SECTION_7),
-            ("section89.ipynb", SECTIONS_8_9),
-        ):
+        for notebook, names in NOTEBOOKS.items():
+            if notebooks and notebook not in notebooks:
+                continue
             page = opened(browser, address, notebook)
             run_all(page)
             has_images(page, names)
@@ -50,10 +57,13 @@ def shoot(out: Path) -> list[Path]:
             page.evaluate(
                 "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", THEMES["light"]
             )
-            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-            page.set_viewport_size({"width": 640, "height": 1000})
+            page.set_viewport_size({"width": 900, "height": 800})
             page.wait_for_timeout(2000)  # panels are drawn again for the width that they have now
-            written += _panels(page, out, "640")
+            written += _panels(page, out, "900")
+            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+            page.set_viewport_size({"width": 853, "height": 533})  # what 1280 x 800 have at 150 %
+            page.wait_for_timeout(2000)
+            written += _panels(page, out, "150")
             page.close()
         browser.close()
     return written
@@ -70,5 +80,5 @@ def _panels(page, out: Path, suffix: str) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for path in shoot(Path(sys.argv[1] if len(sys.argv) > 1 else "reports/shots")):
+    for path in shoot(Path(sys.argv[1] if len(sys.argv) > 1 else "reports/shots"), sys.argv[2:]):
         print(path)

@@ -10,6 +10,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -30,6 +31,7 @@ from vlmlab.widgets import (
     tableau_pictures,
 )
 from vlmlab.widgets.clickable import Clickable, Thumbnails
+from vlmlab.widgets.equation_lens import Trace
 from vlmlab.widgets.panel import Panel, _all, image_view, uploaded
 from vlmlab.widgets.settings import Settings
 
@@ -281,6 +283,21 @@ def test_the_lens_shows_the_terms_of_the_equation(strict):
     total = terms["self.zero_shot(f)"] + terms["self.alpha"] * terms["self.vote(f, self.beta)"]
     assert np.allclose(total, terms["result"], atol=1e-5)
     lens.close()
+
+
+class Streaming:
+    """A method that returns what a generator yields, which can be read once."""
+
+    def logits(self, batch):
+        parts = (2 * part for part in batch.split(1))
+        doubled = batch + batch
+        return torch.cat(list(parts)) - doubled
+
+
+def test_the_terms_of_an_equation_may_hold_what_can_be_read_once():
+    terms = Trace(Streaming().logits).run(torch.ones(2, 3))
+    assert [t["name"] for t in terms] == ["doubled", "doubled", "result"]
+    assert torch.equal(terms[-1]["value"], torch.zeros(2, 3))
 
 
 def test_moving_the_cursor_computes_nothing_anew(strict, monkeypatch):

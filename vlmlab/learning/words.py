@@ -3,9 +3,12 @@
 CoOp's authors list the nearest words of each learned vector and find little sense in them. A list alone cannot show
 that: every vector has nearest words. So the same is done for random vectors of the same norm, with both cosines.
 
-Near is meant by direction: the cosine, after the mean of the vocabulary was taken from both, because all embeddings
-share that part. Hubs are left out: some tokens, mostly rare ones, are near to almost any vector (Radovanovic et al.,
-"Hubs in Space", JMLR 2010), and would stand in every list.
+Near is meant by direction: the cosine. Some words are near to almost any vector and would stand in every list (Radovanovic et
+al., "Hubs in Space", JMLR 2010). Two things are done about these hubs. Unit vectors are centred, so that what all embeddings
+share does not count (Suzuki et al., "Centering Similarity Measures to Reduce Hubs", EMNLP 2013): x / |x| - m, where m is the
+mean of the vocabulary's unit vectors. The length goes first: a learned vector is a seventh as long as the embedding of a word
+here, and a mean of embeddings would turn it far enough to make hubs that were not there. And words that are still among the
+nearest of too many random directions are left out.
 
 Dimensions: M context vectors, V words of the vocabulary, d text width.
 """
@@ -30,7 +33,7 @@ class NearWords:
 
     Attributes:
         words: whole words of the vocabulary, the nearest first.
-        cosines: with each, both without the mean of the vocabulary.
+        cosines: with each, of centred unit vectors.
         random_words, random_cosines: the same for a random vector of equal norm.
         norm: of the context vector.
     """
@@ -62,14 +65,18 @@ def nearest_words(tower, vectors: Tensor, count: int = 3, seed: int = 0) -> list
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(vectors.shape, generator=generator).to(vectors)
     random = random / random.norm(dim=1, keepdim=True) * vectors.norm(dim=1, keepdim=True)
-    mean = table.mean(0)
-    rows = F.normalize(table - mean, dim=-1)
-    scale = vectors.norm(dim=1).mean() / len(mean) ** 0.5  # probes as long as the vectors
-    probes = scale * torch.randn(PROBES, len(mean), generator=generator).to(vectors)
-    rows[hubs(F.normalize(probes - mean, dim=-1), rows)] = 0  # no direction: near to nothing
-    near, far = (_nearest(rows, F.normalize(v - mean, dim=-1), words, count) for v in (vectors, random))
+    mean = F.normalize(table, dim=-1).mean(0)  # m [d]
+    rows = _centred(table, mean)
+    probes = torch.randn(PROBES, len(mean), generator=generator).to(vectors)
+    rows[hubs(_centred(probes, mean), rows)] = 0  # no direction: near to nothing
+    near, far = (_nearest(rows, _centred(v, mean), words, count) for v in (vectors, random))
     norms = vectors.norm(dim=1).tolist()
     return [NearWords(a[0], a[1], b[0], b[1], norm) for a, b, norm in zip(near, far, norms, strict=True)]
+
+
+def _centred(vectors: Tensor, mean: Tensor) -> Tensor:
+    """Unit vectors [n, d] along x / |x| - m."""
+    return F.normalize(F.normalize(vectors, dim=-1) - mean, dim=-1)
 
 
 def hubs(probes: Tensor, rows: Tensor, count: int = 10) -> Tensor:

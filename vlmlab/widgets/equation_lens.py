@@ -8,6 +8,7 @@ import inspect
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import ipywidgets as widgets
@@ -62,6 +63,9 @@ class Trace:
                 if event == "return":
                     values.update({k: v for k, v in frame.f_locals.items() if k in names})
                     for part in self.parts:  # computed once more, now that everything in them is known
+                        read = {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}
+                        if any(isinstance(frame.f_locals.get(name), Iterator) for name in read):
+                            continue  # the method has used it up
                         text = ast.unparse(part)
                         expression = compile(ast.Expression(part), text, "eval")
                         parts[text] = eval(expression, frame.f_globals, dict(frame.f_locals))
@@ -124,9 +128,10 @@ class EquationLens(Panel):
         self.answer: dict[str, Any] = Waiting()
         self.terms: list[dict[str, Any]] = []
         self._prepared: dict[str, Any] = {}
+        self._filling = False  # while the menu of terms is filled, nothing is drawn
         super().__init__()
         self.system.observe(self.guarded(lambda change: self.look()), "value")
-        self.term.observe(self.guarded(lambda change: self._zoom()), "value")
+        self.term.observe(self.guarded(lambda change: self._filling or self._zoom()), "value")
         self.look()
 
     def look(self) -> None:
@@ -170,8 +175,12 @@ class EquationLens(Panel):
     def _show(self, answer: dict[str, Any]) -> None:
         self.answer, self.terms = answer, answer["terms"]
         old, names = self.term.value, [t["name"] for t in self.terms]
-        self.term.options = names
-        self.term.value = old if old in names else names[0]
+        self._filling = True
+        try:
+            self.term.options = names
+            self.term.value = old if old in names else names[0]
+        finally:
+            self._filling = False
         self._zoom()
 
     def _chosen(self) -> dict[str, Any]:
