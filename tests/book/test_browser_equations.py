@@ -1,4 +1,4 @@
-"""Chapters as pages in a real browser: equations fit their column, figures have their texts.
+"""Equations of the chapters in a real browser: they fit the column of nbconvert's page.
 
 nbconvert's page takes MathJax from the network; JupyterLab brings its own, with the same fonts and the same 14 pixels, so equations
 are measured there.
@@ -58,31 +58,3 @@ def test_equations_fit_the_column(browser, server):
     assert not wide, wide
     assert [one for one, (_, wrong) in zip(every, widths, strict=True) if wrong] == []
     page.close()
-
-
-@pytest.fixture(scope="module")
-def converted(browser):
-    """nbconvert's page of a chapter, in a browser that reaches nothing else."""
-    from nbconvert import HTMLExporter
-
-    text, _ = HTMLExporter().from_filename(str(chapters()["06_1_text_prompt_tuning"]))
-    page = browser.new_page(viewport={"width": 1000, "height": 800})
-    page.route("**/*", lambda route: route.abort())
-    page.set_content(text, wait_until="domcontentloaded")
-    yield page
-    page.close()
-
-
-def test_every_figure_has_a_text_and_stays_in_the_column(converted):
-    images = converted.locator(".jp-OutputArea-output img").evaluate_all(
-        "images => images.map(image => [image.alt, image.getBoundingClientRect().width])"
-    )
-    assert len(images) >= 5
-    assert [
-        one for one in images if len(one[0]) <= 5 or one[0] == "No description has been provided for this image"
-    ] == []
-    assert max(width for _, width in images) <= COLUMN
-    tables = converted.locator(".jp-OutputArea-output table").evaluate_all(
-        "tables => tables.map(table => table.getBoundingClientRect().width)"
-    )
-    assert max(tables, default=0) <= COLUMN
