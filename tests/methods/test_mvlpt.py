@@ -60,13 +60,18 @@ def sources(batch):
         ("upt_asym_middle", {}),
         ("upt_asym_end_shallow", {"n_ctx": 2, "hidden": 32, "position": "end", "depth": 1}),
         ("upt_vit_front_no_maps", {"n_ctx": 2, "hidden": 64, "position": "front"}),
+        ("upt_asym_alone_unequal", {"visual_ctx": 3}),
+        ("upt_asym_apart", {"mixing": "apart"}),
+        ("upt_asym_apart_unequal_projected", {"mixing": "apart", "visual_ctx": 2, "project": 16, "position": "end"}),
+        ("vpt_asym_projected", {"carrier": "image", "n_ctx": 4, "project": 16}),
+        ("cocoop_asym", {"carrier": "cocoop"}),
     ],
 )
 def test_numbers_of_the_official_implementation(variant, settings):
     """Logits, loss and gradients of sIncerass/MVLPT (commit 6fa518b), whose UPT does not mix the prompts."""
     numbers, backbone = of_variant(golden("mvlpt"), variant), tiny_backbone(variant.split("_")[1])
     if variant.startswith("upt"):
-        method = carrier = UPT(backbone, UPT.configure(backbone, mixing="alone", **settings))
+        method = carrier = UPT(backbone, UPT.configure(backbone, **({"mixing": "alone"} | settings)))
     else:
         method = MVLPT(backbone, MVLPT.configure(backbone, **settings))
         carrier = method.carrier
@@ -78,7 +83,10 @@ def test_numbers_of_the_official_implementation(variant, settings):
         .replace("image_in.", "mvlpt_proj_ctx_vpt_pre.")
         .replace("image_out.", "mvlpt_proj_ctx_vpt_post.")
         .replace("mixer.", "mvlpt_proj.resblocks.0.")
-        .replace("context", "ctx"): tensor
+        .replace("visual_proj.", "vpt_proj.")
+        .replace("meta_net.0.", "meta_net.linear1.")
+        .replace("meta_net.2.", "meta_net.linear2.")
+        .replace("context", "cocoop_ctx" if settings.get("carrier") == "cocoop" else "ctx"): tensor
         for name, tensor in carrier.named_parameters()
     }
     visual = ours.pop("visual", None)
