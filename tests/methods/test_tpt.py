@@ -7,10 +7,13 @@ from torch.nn import functional as F
 from tests.golden.tiny_clip import CLASSES, golden, noise_images, tiny_backbone
 from tests.methods.fakes import task
 from tests.methods.parity import of_variant, same, same_gradient
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch
 from vlmlab.methods.other.zero_shot import ZeroShot
 from vlmlab.methods.text_prompt import tpt
 from vlmlab.methods.text_prompt.tpt import TPT, averaged_entropy, confident
+from vlmlab.studies.experiment import Experiment
+from vlmlab.studies.run import run_experiment
 
 SHARES = {"ctx_init_p0.5": 0.5, "random_p0.25": 0.25}
 
@@ -166,6 +169,44 @@ def test_augmix_moves_pixels_as_pillow_does_in_the_release(monkeypatch):
             a[4:-4, 4:-4].astype(int) for a in (operation(pixels).movedim(0, -1).numpy(), np.asarray(other))
         )
         assert np.abs(ours - theirs).max() <= 1
+
+
+PET = "a centered photo of a {}, a type of pet."
+
+
+def test_it_begins_as_the_sentence_of_the_dataset_if_asked_to(backbone):
+    """Before the first step it is zero-shot prediction with that sentence, what stands behind the name with it."""
+    tasks = [task(CLASSES), task(CLASSES)]
+    tasks[1].templates = [PET, "a drawing of a {}."]
+    for one in tasks:
+        method = TPT(backbone, TPT.configure(backbone, init="template", steps=0))
+        method.prepare(one)
+        same_words = ZeroShot(backbone, ZeroShot.configure(backbone, templates=method.compared_with))
+        same_words.prepare(one)
+        expected = same_words.logits(Batch(images=views()[:, 0]))
+        torch.testing.assert_close(method.logits(Batch(images=views())), expected, rtol=1e-4, atol=1e-4)
+    assert method.compared_with == PET
+    method.set_classes(CLASSES[:3], ["a sketch of {}."])
+    assert torch.equal(method.start, method.prompts.words) and len(method.prompts.rest) == 3
+
+
+def test_a_sentence_without_words_before_the_name_is_refused(backbone):
+    method = TPT(backbone, TPT.configure(backbone, init="template"))
+    bare = task(CLASSES)
+    bare.templates = ["{} texture."]
+    with pytest.raises(VlmlabError, match="no word before the name"):
+        method.prepare(bare)
+
+
+def test_it_is_judged_against_the_words_that_it_begins_with():
+    sentences = {}
+    for init in ("a photo of a", "template"):
+        one = Experiment("tpt", "actions", shots=0, config={"init": init, "steps": 0, "n_views": 2}, test_pictures=20)
+        result = run_experiment(one)
+        assert result["metrics"]["accuracy"] == result["zero_shot"]["accuracy"], "no step, the same words"
+        sentences[init] = result["zero_shot_templates"]
+    assert sentences["a photo of a"] == "a photo of a {}." != sentences["template"]
+    assert "zero_shot_templates" not in run_experiment(Experiment("zero_shot", "digits", shots=0, test_pictures=20))
 
 
 def test_official_defaults():

@@ -109,6 +109,8 @@ def run(
     for name, value in result["metrics"].items():
         beside = result["zero_shot"].get(name)
         print(f"  {name:<16}{value:6.1f} %" + (f"   zero-shot {beside:6.1f} %" if beside is not None else ""))
+    if "zero_shot_templates" in result:
+        print(f"\n  zero-shot with the words that {system} begins with: {result['zero_shot_templates']}")
     cost = f"{result['trainable_parameters']:,} numbers learned, {result['seconds']:.1f} s, {result['peak_mb']:.0f} MB"
     print(f"\n  {cost}{'; stopped early' if result['stopped'] else ''}")
 
@@ -153,6 +155,9 @@ def sweep(
     targets: Targets = None,
     noise: Noise = 0.0,
     test_pictures: TestPictures = 0,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Measure on validation images; keep them in a store of their own.")
+    ] = False,
     views: Views = 0,
     root: Root = None,
     download: Download = False,
@@ -195,6 +200,7 @@ def sweep(
         "skip_broken": skip_broken,
         "noise": noise,
         "test_pictures": test_pictures,
+        "validation": validation,
     }
     if tested:
         others["targets"] = tested

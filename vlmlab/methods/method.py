@@ -257,6 +257,11 @@ class Method(nn.Module):
         return self.config.epochs
 
     @property
+    def compared_with(self) -> str:
+        """Templates (as `methods.templates` names them) of the zero-shot prediction that stands beside the system's results."""
+        return "dataset"
+
+    @property
     def epochs(self) -> int:
         """Epochs that are made: the planned ones, as far as `most_steps` goes."""
         most = getattr(self.config, "most_steps", 0)

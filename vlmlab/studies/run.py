@@ -239,7 +239,8 @@ def run_experiment(
     - split "shift": the main metric on every shifted version of the dataset, by its name, and their mean as "shift";
     - split "hierarchy", and a system of hierarchical classification: "hca" and "mta" of `evaluate_hierarchy`;
     - `targets`: the main metric on each of them, by its name, and their mean as "targets".
-    `zero_shot` holds the metrics of zero-shot prediction with the same backbone, templates and images (see `baseline_of`).
+    `zero_shot` holds the metrics of zero-shot prediction with the same backbone and images (see `baseline_of`), and `zero_shot_templates` its
+    sentences where they are not the dataset's.
     `seconds` is adaptation plus evaluation of the system by the clock, `cpu_seconds`
     the same of the processor, `peak_mb` the process' largest memory within.
 
@@ -271,6 +272,7 @@ def evaluated(adapted: Adapted, experiment: Experiment) -> dict[str, Any]:
         "peak_mb": max(record.peak_mb, memory.peak_mb),
         "config": dataclasses.asdict(method.config),
         "views": experiment.views,
+        **({"zero_shot_templates": method.compared_with} if method.compared_with != "dataset" else {}),
         **({"targets": list(experiment.targets)} if experiment.targets else {}),
         **({"noise": experiment.noise} if experiment.noise else {}),
         **({"test_pictures": experiment.test_pictures} if experiment.test_pictures else {}),
@@ -283,8 +285,9 @@ def evaluated(adapted: Adapted, experiment: Experiment) -> dict[str, Any]:
 def baseline_of(adapted: Adapted) -> Method:
     """What a system is compared with, ready for its task: zero-shot prediction with the same backbone.
 
-    Of whole images; beside a system that detects, of proposals (region_clip), and beside one that segments, of pixels
-    (MaskCLIP), where there is such a system and the backbone carries it.
+    Of whole images, with the words that the system names (`Method.compared_with`), usually the dataset's; beside a system that
+    detects, of proposals (region_clip), and beside one that segments, of pixels (MaskCLIP), where there is such a system and the
+    backbone carries it.
     """
     backbone, method = adapted.bank.backbone, adapted.method
     key = "region_clip" if isinstance(method, Detector) else "maskclip" if isinstance(method, Segmenter) else ""
@@ -292,7 +295,8 @@ def baseline_of(adapted: Adapted) -> Method:
         baseline = load_system(key)(backbone)
         baseline.prepare(adapted.task.seen_by(baseline.info.setup))
     else:
-        baseline = load_system("zero_shot")(backbone)
+        zero_shot = load_system("zero_shot")
+        baseline = zero_shot(backbone, zero_shot.configure(backbone, templates=method.compared_with))
         baseline.prepare(adapted.task)
     return baseline
 

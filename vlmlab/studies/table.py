@@ -44,6 +44,9 @@ COLUMNS = (
 the same metric of zero-shot prediction; `seconds`: of the processor, for adaptation and evaluation, their mean (seconds
 by the clock would depend on what else the machine did during the sweep); `peak_mb`: the largest."""
 
+TEXTS = ("system", "dataset", "backbone", "split", "metric")
+"""The columns that hold words; the others hold numbers, or nothing."""
+
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (of the sample, 0 for a single value) over seeds."""
@@ -61,19 +64,23 @@ def measured(values: Sequence[float], digits: int = 1, sign: bool = False) -> st
     return f"{text} ± {deviation:.{digits}f}" if len(values) > 1 else text
 
 
-def table(results: Sequence[dict]) -> list[dict]:
+def table(results: Sequence[dict], validation: bool = False) -> list[dict]:
     """The lines of the table, as column -> value, of results as `vlmlab run --json` prints them.
 
     A dataset that is a folder is called by the folder's name, because its path means nothing on another machine; only two
-    folders of one name keep their paths. Raises `VlmlabError` if two results differ in nothing but settings, since their mean
-    would mean nothing, and for results on validation images.
+    folders of one name keep their paths. `validation`: the results are on validation images, and none may be on test images.
+
+    Raises `VlmlabError` if two results differ in nothing but settings, since their mean would mean nothing, and for results on
+    other images than `validation` says.
     """
     groups: dict[tuple, dict[int, dict]] = {}
     for result in results:
-        if result.get("validation"):
+        if bool(result.get("validation")) != validation:
             raise VlmlabError(
                 "the store has results on validation images, from which settings are chosen (vlmlab tune); a table is of test "
                 "images, so give each a store of its own"
+                if not validation
+                else "the store has results on validation and on test images; give each a store of its own"
             )
         names = tuple(result[name] for name in ("system", "dataset", "backbone", "shots", "split"))
         group = groups.setdefault(names, {})
@@ -96,7 +103,8 @@ def _alike(one: dict, other: dict) -> bool:
     if any(here[name] != there[name] for name in here.keys() & there.keys()):
         return False
     return all(
-        (one.get(name) or None) == (other.get(name) or None) for name in ("views", "noise", "test_pictures", "targets")
+        (one.get(name) or None) == (other.get(name) or None)
+        for name in ("views", "noise", "test_pictures", "targets", "zero_shot_templates")
     )
 
 

@@ -87,7 +87,8 @@ def assemble(text, classes: Sequence[str], words: str, learned: int | None = Non
     """The prompts "{words} {class}." for the text tower `text`; the first `learned` tokens of `words` make room.
 
     `learned` None means all of them; those beyond stay as frozen words. (CoOp's release and its descendants count the words
-    between blanks instead; it is the same unless a word has several tokens.) `stop` "" leaves the full stop out.
+    between blanks instead; it is the same unless a word has several tokens.) `stop` is what stands behind the name, frozen:
+    "" leaves the full stop out, ", a type of pet." is the rest of a template.
     Raises `VlmlabError` if a prompt does not fit into the tower, or if the tower does not pool at an end-of-text token.
     """
     names, start = spoken(classes), text.special
@@ -99,7 +100,7 @@ def assemble(text, classes: Sequence[str], words: str, learned: int | None = Non
 
     lengths, room = count(names), int(count([words]))
     learned = room if learned is None else learned
-    needed = start + room + lengths + len(stop) + 1  # full stop and end token
+    needed = start + room + lengths + int(count([stop])) + 1  # what stands behind the name, and the end token
     if int(needed.max()) > text.context_length:
         longest = names[int(lengths.argmax())]
         raise VlmlabError(

@@ -12,6 +12,11 @@ takes one gradient step on the prompt so that their averaged prediction becomes 
 Images are independent, and AdamW works on each number by itself, so B images are tuned at once, each with its own
 context and optimiser state: the sum of their losses gives each context exactly its own gradient.
 
+The context begins as "a photo of a" on every dataset, as in the release's script (scripts/test_tpt.sh). So what the steps gain is the
+difference to zero-shot prediction with the sentence "a photo of a {}.", and that one stands beside TPT's results here; the sentences
+that were written for a dataset are other words, from which TPT begins with `init=template`: those before the name in
+the first sentence of the dataset are the context, those behind it stay as they are.
+
 What differs from the release: float32 instead of automatic mixed precision; an image's views follow from its seed, not
 from its place in the test set. Call `logits` under `torch.no_grad()`, not `inference_mode()`, which forbids the step.
 
@@ -31,8 +36,9 @@ import torchvision.transforms.functional as vision
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
+from vlmlab.errors import VlmlabError
 from vlmlab.methods.method import Batch, Method, option
-from vlmlab.methods.text_prompt.prompts import assemble
+from vlmlab.methods.text_prompt.prompts import assemble, first_words
 from vlmlab.methods.views import crop_and_flip, view_features
 from vlmlab.randomness import LocalRandom
 from vlmlab.registry import register
@@ -54,7 +60,9 @@ class TPT(Method):
 
     @dataclasses.dataclass
     class Config:
-        init: str = option("a photo of a", "words that the context starts from")
+        init: str = option(
+            "a photo of a", "words that the context starts from; template: those of the dataset's first sentence"
+        )
         n_views: int = option(64, "views V of an image, the plain one among them", 2, 1024)
         selection: float = option(0.1, "share of views that is kept", 0.0, 1.0)
         steps: int = option(1, "gradient steps per image", 0, 100)
@@ -65,13 +73,24 @@ class TPT(Method):
     embedded: ClassVar[dict] = {"n_views": 32}
     eats = "views"
 
-    def prepare(self, task) -> None:
-        super().prepare(task)
+    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
+        """The prompts of these classes, and the context that their images begin with.
+
+        Raises `VlmlabError` if the context is to begin as the dataset's sentence and that has no word before the name.
+        """
+        super().set_classes(classes, templates)
+        before, _, behind = self.compared_with.partition("{}")
+        if not before.strip():
+            raise VlmlabError(
+                f"the sentence '{self.compared_with}' has no word before the name to begin with; use init='a photo of a'"
+            )
+        self.prompts = assemble(self.backbone.text, classes, before.strip(), stop=behind)
         self.start = self.prompts.words.float()
 
-    def set_classes(self, classes: Sequence[str], templates: Sequence[str]) -> None:
-        super().set_classes(classes, templates)
-        self.prompts = assemble(self.backbone.text, classes, self.config.init)
+    @property
+    def compared_with(self) -> str:
+        """The sentence that the context begins as."""
+        return self.templates[0] if self.config.init == "template" else f"{first_words(self.config.init, 1)} {{}}."
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, C] from images [B, V, 3, S, S], or from the views' features [B, V, e]; view 0 is the plain one."""
