@@ -83,7 +83,7 @@ def on_new_classes(measured: pd.DataFrame) -> pd.DataFrame:
             "system": key,
             "new": round(float(means[key]), 2),
             "above_zero_shot": round(float(means[key] - means["zero_shot"]), 2),
-            "datasets": ", ".join(dataset for _, dataset in grid.columns),
+            "datasets": ", ".join(str(column[1]) for column in grid.columns),
         }
         for key in ("zero_shot", *CARRIED)
         if key in means
