@@ -1,6 +1,6 @@
 """RO-ViT's recipe at equal budget: two short pretraining runs of one tower, and the detector on the better of them.
 
-    python -m vlmlab.studies.region_pretraining           both arms, three seeds, then the detector: some twenty minutes of one core
+    python -m vlmlab.studies.region_pretraining           both arms, three seeds, then the detector: about half an hour of one core
     python -m vlmlab.studies.region_pretraining --list    what is there, and what is open
 
 | arm | positions of the patches | contrast of images and captions |
