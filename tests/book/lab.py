@@ -271,10 +271,19 @@ def has_images(page, names):
 
 
 def shown(browser, server, notebook, names):
-    """The page of a notebook that was run, once every panel of these names has an image."""
+    """The page of a notebook that was run, once every panel of these names has an image.
+
+    With VLMLAB_SHOTS=FOLDER in the environment the tests leave screenshots there, as `make shots` does.
+    """
     page = opened(browser, server, notebook)
     run_all(page)
     has_images(page, names)
+    if os.environ.get("VLMLAB_SHOTS"):
+        from tests.book.shots import of_page
+
+        folder = Path(os.environ["VLMLAB_SHOTS"])
+        folder.mkdir(parents=True, exist_ok=True)
+        of_page(page, folder)
     return page
 
 

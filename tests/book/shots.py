@@ -45,27 +45,33 @@ def shoot(out: Path, notebooks: Sequence[str] = ()) -> list[Path]:
             run_all(page)
             has_images(page, names)
             page.wait_for_function("() => !document.querySelector('.vlmlab-busy span')", timeout=LONG)
-            for theme, name in THEMES.items():
-                page.evaluate(
-                    "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name
-                )
-                page.wait_for_function(
-                    "light => document.body.dataset.jpThemeLight === light", arg=str(theme == "light").lower()
-                )
-                page.wait_for_timeout(500)  # the new colours fade in
-                written += _panels(page, out, theme)
-            page.evaluate(
-                "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", THEMES["light"]
-            )
-            page.set_viewport_size({"width": 900, "height": 800})
-            page.wait_for_timeout(2000)  # panels are drawn again for the width that they have now
-            written += _panels(page, out, "900")
-            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-            page.set_viewport_size({"width": 853, "height": 533})  # what 1280 x 800 have at 150 %
-            page.wait_for_timeout(2000)
-            written += _panels(page, out, "150")
+            written += of_page(page, out)
             page.close()
         browser.close()
+    return written
+
+
+def of_page(page, out: Path) -> list[Path]:
+    """Every panel of a page that has answered: light, dark, 900 pixels wide, and at 150 %; the page ends as wide and as light as it
+    was."""
+    written = []
+    for theme, name in THEMES.items():
+        page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
+        page.wait_for_function(
+            "light => document.body.dataset.jpThemeLight === light", arg=str(theme == "light").lower()
+        )
+        page.wait_for_timeout(500)  # the new colours fade in
+        written += _panels(page, out, theme)
+    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", THEMES["light"])
+    page.set_viewport_size({"width": 900, "height": 800})
+    page.wait_for_timeout(2000)  # panels are drawn again for the width that they have now
+    written += _panels(page, out, "900")
+    page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+    page.set_viewport_size({"width": 853, "height": 533})  # what 1280 x 800 have at 150 %
+    page.wait_for_timeout(2000)
+    written += _panels(page, out, "150")
+    page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+    page.set_viewport_size({"width": 1280, "height": 800})
     return written
 
 
