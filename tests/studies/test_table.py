@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from vlmlab.cli import main
@@ -72,6 +74,20 @@ def test_results_with_other_settings_can_be_left_out(tmp_path):
     with pytest.raises(VlmlabError, match="--defaults"):
         table(store.results())
     assert [line["mean"] for line in table(store.results(defaults=True))] == [1.0]
+
+
+def test_results_on_other_test_images_can_be_left_out(tmp_path, capsys):
+    store = ResultStore(tmp_path / "store")
+    store.add(Experiment("coop", "digits"), result(accuracy=1.0))
+    some = result(seed=1, accuracy=2.0) | {"test_pictures": 100}
+    store.add(Experiment("coop", "digits", seed=1, test_pictures=100), some)
+    asked = ["table", str(store.folder), "--defaults", "--json"]
+    assert main(asked) == 2  # their mean would mean nothing
+    for pictures, mean in (("100", 2.0), ("0", 1.0)):
+        capsys.readouterr()
+        assert main([*asked, "--test-pictures", pictures]) == 0
+        assert [line["mean"] for line in json.loads(capsys.readouterr().out)] == [mean]
+    assert main(["table", "--agreement", "--test-pictures", "100"]) == 2
 
 
 def test_written_and_read_again(tmp_path):

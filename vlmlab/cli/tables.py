@@ -58,6 +58,12 @@ def table(
             "--defaults", help="Leave out results with other settings than the defaults, as verify keeps them."
         ),
     ] = False,
+    test_pictures: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Leave out results measured on another number of test images; 0: those on all.", metavar="N"
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Sum up the results of a sweep.
@@ -72,6 +78,8 @@ def table(
         raise VlmlabError(
             "--against shows figures, --agreement compares their order, --discriminating is about datasets; give one of them"
         )
+    if test_pictures is not None and (against or agreement or discriminating):
+        raise VlmlabError("--test-pictures chooses results of a store to sum up; make a table by it first")
     if protocol is not None and not against:
         raise VlmlabError("--protocol goes with --against published")
     with work():
@@ -83,7 +91,7 @@ def table(
             lines = _beside_published(measured, protocol, agreement)
             besides = _besides(measured) if agreement else {}
         else:
-            lines = _summed_up(store, defaults)
+            lines = _summed_up(store, defaults, test_pictures=test_pictures)
         if out is not None:
             _write(lines, out, plain=not (against or agreement or discriminating))
     if out is not None and not json_:
@@ -96,8 +104,11 @@ def table(
         show(found if isinstance(found, list) else [found], False)
 
 
-def _summed_up(store: Path | None, defaults: bool, validation: bool = False) -> list[dict]:
-    """The lines of a store of results; with `validation`, those on validation images count, too."""
+def _summed_up(
+    store: Path | None, defaults: bool, validation: bool = False, test_pictures: int | None = None
+) -> list[dict]:
+    """The lines of a store of results; with `validation`, those on validation images count, too; with `test_pictures`, those alone
+    that were measured on so many test images."""
     from vlmlab.studies.store import ResultStore
     from vlmlab.studies.table import table as lines_of
 
@@ -106,6 +117,8 @@ def _summed_up(store: Path | None, defaults: bool, validation: bool = False) -> 
     if not os.path.isdir(store):
         raise VlmlabError(f"there is no folder {store} with results; make one by `vlmlab sweep --store {store}`")
     results = ResultStore(store).results(defaults)
+    if test_pictures is not None:
+        results = [result for result in results if result.get("test_pictures", 0) == test_pictures]
     lines = lines_of(results, validation and any(result.get("validation") for result in results))
     if not lines:
         raise VlmlabError(f"there is no result in {store}; make some by `vlmlab sweep --store {store}`")
