@@ -29,6 +29,8 @@ MOVES = 3.0
 SHOTS = 16
 CHOSEN = "discriminating.csv"
 """The file of data/measured with `discriminating` of the composed datasets on validation images."""
+COLUMNS = ("dataset", "backbone", "zero_shot", "systems", "median_gain", "seeds", "discriminates")
+"""What `discriminating` says of a dataset."""
 CARRIED = ("maple", "promptsrc", "kgcoop", "cocoop", "coop")
 """Systems whose papers argue about new classes, those that came after CoOp first."""
 
@@ -39,8 +41,8 @@ def discriminating(measured: pd.DataFrame) -> pd.DataFrame:
     Args:
         measured: a table of results (`studies.table.table`, or `read_table`); systems that take shots count.
 
-    Returns the columns `dataset`, `backbone`, `zero_shot` (percent), `systems` (keys with a gain), `median_gain` (points),
-    `seeds` (the fewest of these systems) and `discriminates`. Empty if nothing was measured with 16 shots.
+    Returns the `COLUMNS`: `zero_shot` in percent, `systems` the keys with a gain, `median_gain` in points, `seeds` the fewest of
+    these systems. No lines if nothing was measured with 16 shots.
     """
     learning = [key for key, info in registry().items() if info.takes_shots]
     rows = measured[(measured.split == "all") & (measured.metric == "accuracy") & (measured.shots == SHOTS)]
@@ -62,7 +64,7 @@ def discriminating(measured: pd.DataFrame) -> pd.DataFrame:
                 "discriminates": ROOM[0] <= zero <= ROOM[1] and gain >= MOVES,
             }
         )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def on_new_classes(measured: pd.DataFrame) -> pd.DataFrame:
