@@ -1,8 +1,7 @@
 """The live book in a real browser: a started JupyterLab, a headless Chromium, and what a reader does.
 
-Nothing here sleeps for
-luck: every panel marks each repaint with a number (`data-rev`), and the tests wait for it to grow. Where a time is
-promised, it is measured; ten times as long is allowed, and VLMLAB_SLACK=1 holds to it.
+Nothing here sleeps for luck: every panel marks each repaint with a number (`data-rev`), and the tests wait for it to grow. Where a
+time is promised, it is measured; ten times as long is allowed, and VLMLAB_SLACK=1 holds to it.
 """
 
 import os

@@ -191,7 +191,7 @@ class EquationLens(Panel):
             return
         term = self._chosen()
         lines = []
-        for number, line in enumerate(self.answer["source"], 1):
+        for number, line in enumerate(textwrap.dedent("".join(self.answer["source"])).splitlines(), 1):
             mark = " class='vlmlab-hit'" if number == term["line"] else ""
             lines.append(f"<span{mark}>{html.escape(line.rstrip())}</span>")
         shape = " x ".join(map(str, term["value"].shape)) or "one number"

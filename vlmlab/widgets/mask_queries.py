@@ -115,16 +115,19 @@ class MaskQueries(Panel):
     def _tell(self) -> None:
         a, n = self.answer, self.chosen
         rows = []
+        asked = (
+            a["clip"] is not None and a["clip"][n].sum() < 1.01
+        )  # of an empty mask CLIP says one of every word: nothing
         for k in _most(a, n):
-            cells = [a["segmenter"][n, k], None if a["clip"] is None else a["clip"][n, k], a["both"][n, k]]
+            cells = [a["segmenter"][n, k], a["clip"][n, k] if asked else None, a["both"][n, k]]
             mark = f"<span style='color:{word_colour(k)}'>&#9632;</span>"
             known = kind_of(a["words"][k], a["system"])
             rows.append(
                 f"<tr><td>{mark} {html.escape(a['words'][k])} <small>{known}</small></td>"
-                + "".join(f"<td>{'' if v is None else f'{100 * v:.0f} %'}</td>" for v in cells)
+                + "".join(f"<td>{'' if v is None else f'{100 * v:.0f}&nbsp;%'}</td>" for v in cells)
                 + "</tr>"
             )
-        rows.append(f"<tr><td>no object</td><td>{100 * a['segmenter'][n, -1]:.0f} %</td><td></td><td></td></tr>")
+        rows.append(f"<tr><td>no object</td><td>{100 * a['segmenter'][n, -1]:.0f}&nbsp;%</td><td></td><td></td></tr>")
         area = 100 * float((a["masks"][n] > 0.5).mean())
         self.told.value = (
             f"<b>query {n + 1} of {len(a['masks'])}</b>, {area:.0f} % of the image, by "
