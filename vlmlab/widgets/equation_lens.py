@@ -131,7 +131,7 @@ class EquationLens(Panel):
         self._filling = False  # while the menu of terms is filled, nothing is drawn
         super().__init__()
         self.system.observe(self.guarded(lambda change: self.look()), "value")
-        self.term.observe(self.guarded(lambda change: self._filling or self._zoom()), "value")
+        self.term.observe(self.guarded(lambda change: self._zoom()), "value")
         self.look()
 
     def look(self) -> None:
@@ -187,7 +187,7 @@ class EquationLens(Panel):
         return next((t for t in self.terms if t["name"] == self.term.value), self.terms[-1])
 
     def _zoom(self) -> None:
-        if not self.terms:
+        if self._filling or not self.terms:
             return
         term = self._chosen()
         lines = []
