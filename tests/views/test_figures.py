@@ -165,3 +165,13 @@ def test_a_title_of_several_lines_is_whole(title, count):
     scenes.savefig(drawn := io.BytesIO())
     ink = (np.asarray(Image.open(drawn).convert("L")) < 200).any(1)
     assert 2 <= ink.argmax() <= 14  # neither cut at the top nor far below it
+
+
+def test_panels_have_no_colour_of_a_split_for_anything_else():
+    """Bars of probabilities and the frame of a choice are neither blue (base classes) nor orange (new ones)."""
+    from vlmlab.views.style import FAMILIES, INK, LOSS, MUTED, SPLITS, VALUE
+    from vlmlab.widgets.look import LOOK
+
+    taken = {*SPLITS.values(), *FAMILIES.values(), LOSS} - {INK, MUTED}
+    assert VALUE in LOOK and [colour for colour in taken if colour.lower() in LOOK.lower()] == []
+    assert len({*SPLITS.values(), *FAMILIES.values(), LOSS, VALUE}) == len(SPLITS) + len(FAMILIES) + 2

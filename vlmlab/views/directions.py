@@ -127,7 +127,7 @@ def diet_figure(
     for k, (name, curve) in enumerate(curves.items()):
         look = {"color": SYSTEMS[k % len(SYSTEMS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 4}
         right.plot(*zip(*curve, strict=True), label=f"{name}: {curve[-1][1]:.0f}", **look)
-    tidy(right, "zero-shot by a tower on the diet", "steps", "accuracy (%)")
+    tidy(right, "zero-shot accuracy", "steps", "accuracy (%)")
     fig.legend(frameon=False, fontsize=8, loc="outside lower right", ncols=len(curves))
     return fig
 

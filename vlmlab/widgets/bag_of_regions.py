@@ -122,8 +122,8 @@ class BagOfRegions(Panel):
         x0, y0, x1, y1 = a["span"].round().int().tolist()
         picture(middle, a["pixels"][y0 : max(y0 + 1, y1), x0 : max(x0 + 1, x1)], "its span")
         colours = [KINDS["new" if c in self.dataset.novel else "base"] for c in a["classes"]]
-        top_words(right, a["classes"], a["says"][0], colours, "teacher, of the proposal")
-        top_words(last, a["classes"], a["says"][1], colours, "teacher, of the span")
+        top_words(right, a["classes"], a["says"][0], colours, "teacher, of\nthe proposal")
+        top_words(last, a["classes"], a["says"][1], colours, "teacher, of\nthe span")
         return fig.described(f"a scene with {a['picture']}. {self._told()}")
 
     def facts(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ LOOK = """<style>
 .vlmlab-click img:not([src]) { display: none; }
 .vlmlab-click img[src] { max-width: 100%; height: auto; display: block; }
 .vlmlab-click[role=application] { cursor: pointer; }
-.vlmlab-cell { position: absolute; box-sizing: border-box; border: 2px solid #D55E00; outline: 1px solid #ffffffb0;
+.vlmlab-cell { position: absolute; box-sizing: border-box; border: 2px solid #222; outline: 2px solid #fff;
   pointer-events: none; }
 .vlmlab-tip { position: absolute; z-index: 2; padding: 2px 6px; border-radius: 3px; background: #222; color: #fff;
   font-size: 12px; line-height: 1.35; pointer-events: none; width: max-content; max-width: 260px; white-space: pre-line; }
@@ -47,14 +47,13 @@ body[data-jp-theme-light='false'] .vlmlab-told { color: #FFB074; }
 .vlmlab-shown .widget-hbox > .widget-html { flex: 1 1 240px; }
 .vlmlab-bars > * { white-space: nowrap; }
 .vlmlab-bars small { white-space: normal; }
-.vlmlab-bars { display: grid; grid-template-columns: minmax(40px, max-content) minmax(44px, 1fr) 52px; gap: 3px 8px;
+.vlmlab-bars { display: grid; grid-template-columns: minmax(40px, max-content) minmax(24px, 1fr) 52px; gap: 3px 6px;
   max-width: 560px; align-items: center; }
 .vlmlab-bars .bar { position: relative; height: 16px; }
-.vlmlab-bars .bar > i { position: absolute; left: 0; top: 0; bottom: 0; background: #0072B2; }
-.vlmlab-bars .bar > u { position: absolute; top: -1px; bottom: -1px; width: 2px; background: #D55E00; }
-.vlmlab-bars .bar > u.zero { background: var(--jp-ui-font-color1, #222); }
+.vlmlab-bars .bar > i { position: absolute; left: 0; top: 0; bottom: 0; background: #6E8898; }
+.vlmlab-bars .bar > u { position: absolute; top: -1px; bottom: -1px; width: 2px; background: var(--jp-ui-font-color1, #222); }
 .vlmlab-bars .word { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 200px; }
-body[data-jp-theme-light='false'] .vlmlab-bars .bar > i { background: #56B4E9; }
+body[data-jp-theme-light='false'] .vlmlab-bars .bar > i { background: #A9BECA; }
 @container (max-width: 560px) {
   .vlmlab-row.widget-box { grid-template-columns: minmax(0, 1fr); }
   .vlmlab-controls.widget-box, .vlmlab-shown.widget-box { max-height: none; }

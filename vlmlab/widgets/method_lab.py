@@ -218,7 +218,7 @@ class MethodLab(Panel):
             for name in ("accuracy", "base", "new"):
                 if name in run:
                     colour, zero = SPLITS["all" if name == "accuracy" else name], run.get(f"zero_{name}")
-                    tick = "" if zero is None else f"<u class='zero' style='left:{zero:.1f}%'></u>"
+                    tick = "" if zero is None else f"<u style='left:{zero:.1f}%'></u>"
                     title = "" if zero is None else f" title='zero-shot: {zero:.1f} %'"
                     bars.append(
                         f"<span class='word'>{'all classes' if name == 'accuracy' else name + ' classes'}</span>"
