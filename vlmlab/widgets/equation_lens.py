@@ -183,6 +183,10 @@ class EquationLens(Panel):
             self._filling = False
         self._zoom()
 
+    def _term_chosen(self) -> None:
+        if not self._filling:
+            self._zoom()
+
     def _chosen(self) -> dict[str, Any]:
         return next((t for t in self.terms if t["name"] == self.term.value), self.terms[-1])
 
