@@ -152,6 +152,32 @@ def test_a_resnet_learns_its_image_tower_alone_and_resumes(resnet):
     assert set(losses[0]) == {"contrast", "region", "distil", "scale"}
 
 
+def test_places_of_objects_learn_what_the_teacher_says_of_their_crops(resnet):
+    """micro-vit-fine's fourth loss: an object's window is shown to the teacher, and its places alone turn to the answer."""
+    _, pool, folder = resnet
+    recipe = dataclasses.replace(pretrain.RECIPES["micro-vit-fine"], steps=4, pool=16, batch=8)
+    unbroken, first = (pretrain.Trainer("micro-vit-fine", recipe, pool, folder) for _ in range(2))
+    asked = []
+    unbroken._said_of = lambda images: asked.append(images) or pretrain.Trainer._said_of(unbroken, images)
+    losses = [unbroken.train_step() for _ in range(3)]
+    assert set(losses[0]) == {"contrast", "region", "distil", "object", "scale"}
+    assert all(images.shape[1:] == (3, pretrain.CROP, pretrain.CROP) for images in asked)
+    assert losses[2]["object"] < losses[0]["object"]
+    first.train_step()
+    second = pretrain.Trainer("micro-vit-fine", recipe, pool, folder)
+    second.load(first.state())
+    assert [second.train_step(), second.train_step()] == losses[1:]
+    assert torch.equal(parameters(unbroken), parameters(second))
+
+
+def test_a_window_shows_its_object():
+    image = torch.zeros(1, 1, 64, 64)
+    image[..., 8:24, 40:56] = 1  # around (48, 16)
+    o = pretrain.SceneObject("cat", "red", "plain", 0.75, 0.25, 0.125, 0.0, 1.0, False, 0)
+    share = pretrain.cut(image, [pretrain.window(o, np.random.default_rng(0))], 32).mean()
+    assert 1 / 1.5**2 - 0.05 < share <= 1
+
+
 def test_a_resnets_features_are_those_of_the_opened_tower(resnet):
     from vlmlab.backbones.image_tower import open_image_tower
 
