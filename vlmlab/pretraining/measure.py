@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vlmlab.backbones.backbone import Backbone
 from vlmlab.backbones.loading import load_backbone
+from vlmlab.datasets.loading import load_dataset
 from vlmlab.world.captions import caption, description, with_article
 from vlmlab.world.domains import DOMAINS
 from vlmlab.world.objects import BASE, NOVEL, OBJECTS, names
@@ -148,6 +149,29 @@ def dense(backbone: Backbone, objects: int, pool: Sequence[str], scenes: int = 1
     }
 
 
+@torch.no_grad()
+def masks(backbone: Backbone) -> dict[str, float]:
+    """How many true masks of tableau's validation images the mean of their places names right among all 54 names, in %, for things of
+    base and novel categories and for stuff."""
+    tableau = load_dataset("tableau")
+    things, data = len(tableau.classes), tableau.with_stuff()
+    words = backbone.class_embeddings(list(data.classes), list(data.templates)).float()
+    right: dict[str, list[bool]] = {"base": [], "novel": [], "stuff": []}
+    for i in range(len(data.val)):
+        truth = data.val.truth(i)
+        assert truth.instances is not None and truth.semantic is not None, "tableau has both"
+        semantic = truth.semantic.long()
+        shown = [(mask, int(c)) for mask, c in zip(truth.instances, truth.labels, strict=True)]
+        shown += [(semantic == c, c) for c in semantic.unique().tolist() if c >= things]
+        local = backbone.image.local_features(backbone.preprocess(data.val.images([i])))
+        local = F.normalize(local.float(), dim=1)[0]
+        for mask, c in shown:
+            cover = F.interpolate(mask[None, None].float(), size=local.shape[-2:], mode="area")[0, 0]
+            kind = "stuff" if c >= things else "novel" if data.classes[c] in data.novel else "base"
+            right[kind].append(int((words @ (local * cover).sum((1, 2))).argmax()) == c)
+    return {kind: round(100 * sum(found) / len(found), 1) for kind, found in right.items()}
+
+
 def retrieval(backbone: Backbone, scenes: int = 1000) -> dict[str, float]:
     """Recall in % among `scenes` photo scenes with one caption each, in the words of pretraining."""
     rng = np.random.default_rng(506)
@@ -213,6 +237,7 @@ def measure(name: str) -> dict:
         "retrieval_1000": retrieval(backbone),
         "crops": {"base": crops(backbone, BASE), "novel": crops(backbone, NOVEL)},
     }
+    figures["masks"] = masks(backbone)
     for objects in (1, 3):
         figures[f"dense_{objects}"] = {"base": dense(backbone, objects, BASE), "novel": dense(backbone, objects, NOVEL)}
     return figures
