@@ -38,8 +38,8 @@ book: $(READY)            ## execute all chapters and write them back
 shots: $(READY)            ## screenshots of every panel, light, dark, narrow and at 150 %, into reports/shots (needs Chromium)
 	$(BIN)/python -m tests.book.shots reports/shots
 
-site: $(READY)             ## build the book as a website into site/
-	$(BIN)/python -m vlmlab.book.website $(SITE)
+site: $(READY)             ## build the book and the reference as a website into site/
+	$(BIN)/python -m vlmlab.book.website $(SITE) --reference
 
 test: $(READY)            ## lint, types, tests, and every chapter of the book
 	$(BIN)/ruff check .

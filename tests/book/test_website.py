@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_site_is_not_replaced(tmp_path):
 def test_the_book_is_built_without_a_warning(tmp_path):
     """Sphinx warns of nothing, no link is dead, nothing comes from elsewhere: `build` raises otherwise.
 
-    The reference takes a minute more and is not built here.
+    The reference takes minutes and is not built here.
     """
     found = build(tmp_path / "site", echo=lambda _: None)
     chapter = (tmp_path / "site" / "notebooks" / "06_4_feature_adapters.html").read_text(encoding="utf-8")

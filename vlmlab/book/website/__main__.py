@@ -1,4 +1,4 @@
-"""`python -m vlmlab.book.website OUT` builds the site; with `--reference`, the docstrings, too (90 seconds of the processor)."""
+"""`python -m vlmlab.book.website OUT` builds the site; with `--reference`, the docstrings, too (some five minutes of the processor)."""
 
 import sys
 from pathlib import Path

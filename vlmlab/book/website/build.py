@@ -28,7 +28,7 @@ def build(out: Path, reference: bool = False, echo=print) -> dict[str, float]:
     """Build the site into the folder `out`, replacing what it held; gives its pages, megabytes and the seconds that it took.
 
     Args:
-        reference: with the pages of the package's docstrings, a minute of the processor more.
+        reference: with the pages of the package's docstrings, some minutes of the processor more.
 
     Raises:
         VlmlabError: the tools of the extra `[site]` are not installed, Sphinx warned of something, or a link is dead.

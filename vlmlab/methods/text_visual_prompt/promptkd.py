@@ -23,7 +23,7 @@ What differs from the release: float32; the teacher's predictions of an image ar
 incomplete last batch is left out. The release downloads a teacher; here its stage runs first.
 
 A student is as good as its teacher's word on the unlabelled images. On the embedded backbones the teacher is of the student's own
-size, and learned from sixteen images per class: on textures it names 37 to 51 % of these images right, where zero-shot prediction
+size, and learned from sixteen images per class: on textures it names 37 to 53 % of these images right, where zero-shot prediction
 names 68 %, and the student's new classes fall with it; on aerial 73 to 75 % (zero-shot 48 %), and there the student gains.
 
 Dimensions: B batch, C names, n tokens, J layers with prompts, D image width, e and e' joint widths of student and teacher.
