@@ -86,7 +86,7 @@ def _trust(answer) -> str:
 
 
 def _truth_kept(true: Tensor, scores: Tensor) -> float:
-    """How many percent of the better half of the pairs are true."""
+    """The percentage of true pairs in the better half."""
     return 100 * float(true[captions.better_half(scores)].float().mean())
 
 
