@@ -82,7 +82,11 @@ def test_only_who_measures_waits_for_torchmetrics():
     """It takes two seconds to import, which every process would pay for."""
     files = sorted((ROOT / "vlmlab").rglob("*.py"))
     assert [path.name for path in files if "torchmetrics" in imports(path, top=True)] == []
-    assert [path.name for path in files if "torchmetrics" in imports(path, top=False)] == ["dense.py", "evaluate.py", "panoptic.py"]
+    assert [path.name for path in files if "torchmetrics" in imports(path, top=False)] == [
+        "dense.py",
+        "evaluate.py",
+        "panoptic.py",
+    ]
 
 
 def test_a_missing_extra_is_one_line(tmp_path):
