@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import importlib.machinery
+import io
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlmlab.errors import VlmlabError
 
@@ -104,6 +107,29 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file that a study adds to; none if it is not there yet.
+
+    Raises `VlmlabError` for a file with other columns.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != tuple(columns):
+            raise VlmlabError(f"{path} has not the columns of this study; name another file with --out")
+        return list(reader)
+
+
+def write_lines(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> None:
+    """All lines of such a file at once; a column that a line lacks stays empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomically(path, stream.getvalue())
 
 
 def is_one_path(text: str) -> bool:

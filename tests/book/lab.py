@@ -300,6 +300,17 @@ def settled(page, panel, before, timeout=LATER):
     )
 
 
+def fitted(panels, system):
+    """Seconds from the click to the end of a fit of `system` in the method lab."""
+    lab = panels.locator(".vlmlab-MethodLab")
+    lab.locator(".vlmlab-system select").select_option(label=system)
+    before, began = revision(panels, "MethodLab"), time.perf_counter()
+    lab.locator(".vlmlab-fit").click()
+    settled(panels, "MethodLab", before, LONG)  # the curve has begun, or a fit too short for one has ended
+    panels.wait_for_function("() => document.querySelector('.vlmlab-MethodLab .vlmlab-stop').disabled", timeout=LONG)
+    return time.perf_counter() - began
+
+
 def typed(page, selector, text):
     field = page.locator(selector).first
     field.fill(text)

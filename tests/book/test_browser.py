@@ -11,11 +11,11 @@ import pytest
 
 from tests.book.lab import (
     LATER,
-    LONG,
     SECTION_6,
     SECTION_7,
     SHOWING,
     fit_a_small_screen,
+    fitted,
     held,
     kernel_ready,
     narrow,
@@ -311,17 +311,6 @@ def test_a_system_is_fitted_while_sliders_move_and_stopped(panels):
     panels.wait_for_function("() => document.querySelector('.vlmlab-MethodLab .vlmlab-stop').disabled", timeout=LATER)
     lab.locator(".vlmlab-dataset select").select_option("digits")
     assert "Error" not in lab.inner_text()
-
-
-def fitted(panels, system):
-    """Seconds from the click to the end of a fit of `system` in the method lab."""
-    lab = panels.locator(".vlmlab-MethodLab")
-    lab.locator(".vlmlab-system select").select_option(label=system)
-    before, began = revision(panels, "MethodLab"), time.perf_counter()
-    lab.locator(".vlmlab-fit").click()
-    settled(panels, "MethodLab", before, LONG)  # the curve has begun, or a fit too short for one has ended
-    panels.wait_for_function("() => document.querySelector('.vlmlab-MethodLab .vlmlab-stop').disabled", timeout=LONG)
-    return time.perf_counter() - began
 
 
 def test_a_fit_ends_in_time(panels):

@@ -5,7 +5,6 @@ is promised is allowed, and VLMLAB_SLACK=1 holds to it.
 """
 
 import os
-import time
 
 import pytest
 from nbformat.v4 import new_code_cell
@@ -18,6 +17,7 @@ from tests.book.lab import (
     SECTION_7,
     SECTION_7_BEGINS,
     fit_a_small_screen,
+    fitted,
     narrow,
     no_error_of_ours,
     revision,
@@ -63,17 +63,6 @@ def test_panels_fit_every_page(panels):
     for width, height in PAGES:
         narrow(panels, width, height)
     panels.set_viewport_size({"width": 1280, "height": 800})
-
-
-def fitted(panels, system):
-    """Seconds from the click to the end of a fit of `system` in the method lab."""
-    lab = panels.locator(".vlmlab-MethodLab")
-    lab.locator(".vlmlab-system select").select_option(label=system)
-    before, began = revision(panels, "MethodLab"), time.perf_counter()
-    lab.locator(".vlmlab-fit").click()
-    settled(panels, "MethodLab", before, LONG)  # the curve has begun, or a fit too short for one has ended
-    panels.wait_for_function("() => document.querySelector('.vlmlab-MethodLab .vlmlab-stop').disabled", timeout=LONG)
-    return time.perf_counter() - began
 
 
 def test_a_missing_bar_is_explained_and_a_run_says_what_it_was(panels):

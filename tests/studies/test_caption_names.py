@@ -5,6 +5,7 @@ import pytest
 from vlmlab.datasets.captions import said
 from vlmlab.errors import VlmlabError
 from vlmlab.features.bank import FeatureBank
+from vlmlab.files import read_lines
 from vlmlab.studies import caption_names
 from vlmlab.testing import toys
 
@@ -40,5 +41,5 @@ def test_what_is_there_is_not_measured_again_and_other_files_are_refused(tmp_pat
     assert asked == [(c, s) for s in (1, 2) for c in caption_names.CAPTIONS]
     path.write_text("a,b\n1,2\n")
     with pytest.raises(VlmlabError, match="--out"):
-        caption_names.read(path)
+        read_lines(path, caption_names.COLUMNS)
     assert caption_names.main(["--out", str(path)]) == 2 and "--out" in capsys.readouterr().err

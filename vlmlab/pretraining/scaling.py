@@ -25,7 +25,6 @@ order of the images is the same.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import io
 import json
@@ -44,7 +43,7 @@ from torch import Tensor
 from vlmlab.backbones.backbone import Backbone
 from vlmlab.backbones.loading import load_backbone
 from vlmlab.errors import VlmlabError, unknown
-from vlmlab.files import cache_path, data_path, write_atomically
+from vlmlab.files import cache_path, data_path, read_lines, write_atomically, write_lines
 from vlmlab.pretraining import measure, micro
 from vlmlab.randomness import LocalRandom
 
@@ -274,39 +273,18 @@ def committed(each: int = 10, scenes: int = 1000) -> dict:
     return facts(arm) | judged(backbone, each, scenes) | {"arm": COMMITTED, "true_captions": 100.0}
 
 
-def read(path: Path) -> list[dict]:
-    """The lines that are there; errors as `VlmlabError`."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise VlmlabError(f"{path} has not the columns of the scaling study; name another file with --out")
-        return list(reader)
-
-
-def write(path: Path, rows: Sequence[dict]) -> None:
-    """All lines, at once."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, stream.getvalue())
-
-
 def study(arms: Sequence[Arm], path: Path, echo: Callable = print, **settings) -> list[dict]:
     """Run the arms that the file `path` lacks, one after the other; returns all its lines. Settings are those of `run`."""
     for arm in arms:
-        rows = read(path)
+        rows = read_lines(path, COLUMNS)
         if any(row["arm"] == arm.name for row in rows):
             continue
         echo(f"grid {arm.grid}: {arm.name}")
         row = run(arm, echo=echo, **settings)
         if row is None:
             break
-        write(path, [*rows, row])
-    return read(path)
+        write_lines(path, COLUMNS, [*rows, row])
+    return read_lines(path, COLUMNS)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -321,15 +299,15 @@ def main(given: Sequence[str] | None = None) -> int:
     arms = [a for a in ARMS if (not asked.grid or a.grid in asked.grid) and (not asked.seed or a.seed in asked.seed)]
     try:
         if asked.list:
-            there = {row["arm"] for row in read(asked.out)}
+            there = {row["arm"] for row in read_lines(asked.out, COLUMNS)}
             for arm in arms:
                 print(f"{arm.grid}  {'done' if arm.name in there else 'open'}  {arm.name}")
         else:
             study(arms, asked.out, workers=asked.workers)
             if any(arm.grid == "C" for arm in arms):
-                rows = read(asked.out)
+                rows = read_lines(asked.out, COLUMNS)
                 if not any(row["arm"] == COMMITTED for row in rows):
-                    write(asked.out, [*rows, committed()])
+                    write_lines(asked.out, COLUMNS, [*rows, committed()])
     except VlmlabError as error:
         print(f"vlmlab: {error}", file=sys.stderr)
         return 2

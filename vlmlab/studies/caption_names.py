@@ -19,9 +19,7 @@ fitted again.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +27,7 @@ from pathlib import Path
 from vlmlab.datasets import Dataset, ImageSet, Task
 from vlmlab.datasets.captions import said
 from vlmlab.errors import VlmlabError
-from vlmlab.files import data_path, write_atomically
+from vlmlab.files import data_path, read_lines, write_lines
 from vlmlab.learning.evaluate import evaluate
 from vlmlab.learning.fit import fit
 from vlmlab.methods.segmentation.openseg import OpenSeg
@@ -79,30 +77,15 @@ def measured(dataset: Dataset, bank, captions: str, seed: int, settings: Mapping
     }
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The lines that are there; errors as `VlmlabError`."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise VlmlabError(f"{path} has not the columns of this study; name another file with --out")
-        return list(reader)
-
-
 def study(path: Path, seeds: Sequence[int], measure: Callable[[str, int], Mapping], echo: Callable = print) -> None:
     """Add the lines that the file `path` lacks; `measure(captions, seed)` gives one."""
     for seed in seeds:
         for captions in CAPTIONS:
-            rows = read(path)
+            rows = read_lines(path, COLUMNS)
             if any(row["captions"] == captions and int(row["seed"]) == seed for row in rows):
                 continue
             echo(f"captions: {captions}, seed {seed}")
-            stream = io.StringIO()
-            writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([*rows, measure(captions, seed)])
-            write_atomically(path, stream.getvalue())
+            write_lines(path, COLUMNS, [*rows, measure(captions, seed)])
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -114,11 +97,11 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=data_path("measured") / FILE, help="the file of lines")
     asked = parser.parse_args(given)
     try:
-        read(asked.out)
+        read_lines(asked.out, COLUMNS)
         bank = shared_bank("micro-vit", "cpu")
         dataset = dataset_for(bank, "tableau", with_stuff=True)
         study(asked.out, asked.seed or [SEED], lambda captions, seed: measured(dataset, bank, captions, seed))
-        for row in read(asked.out):
+        for row in read_lines(asked.out, COLUMNS):
             print(
                 f"captions {row['captions']:<10} seed {row['seed']:>3}: {row['names_said']} of {row['names_shown']} names said; "
                 f"mIoU {row['miou_base']} base, {row['miou_new']} new"

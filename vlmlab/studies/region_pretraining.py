@@ -21,8 +21,6 @@ the cache.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +30,7 @@ from torch import Tensor
 
 from vlmlab.datasets import Task
 from vlmlab.errors import VlmlabError
-from vlmlab.files import cache_path, data_path, write_atomically
+from vlmlab.files import cache_path, data_path, read_lines, write_lines
 from vlmlab.learning.dense import AT_ONCE
 from vlmlab.learning.evaluate import evaluate
 from vlmlab.learning.fit import FitRecord, fit
@@ -194,13 +192,7 @@ class Study:
 
     def rows(self) -> list[Row]:
         """The lines that are there; errors as `VlmlabError`."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise VlmlabError(f"{self.path} has not the columns of this study; name another file with --out")
-            return list(reader)
+        return read_lines(self.path, COLUMNS)
 
     def of(self, arm: str, seed: int) -> list[Row]:
         """The lines of one run, in the order in which they were measured."""
@@ -212,11 +204,7 @@ class Study:
         """One more line."""
         numbers = {name: f"{value:.2f}" for name, value in values.items()}
         row = {"arm": arm, "seed": seed, "epoch": epoch, "images_seen": seen, "measured_on": where, "images": images}
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*self.rows(), row | numbers | {"minutes": minutes}])
-        write_atomically(self.path, stream.getvalue())
+        write_lines(self.path, COLUMNS, [*self.rows(), row | numbers | {"minutes": minutes}])
 
     def told(self, seeds: Sequence[int] = SEEDS) -> list[str]:
         """What came out, in sentences."""
