@@ -119,7 +119,7 @@ def read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != tuple(columns):
-            raise VlmlabError(f"{path} has not the columns of this study; name another file with --out")
+            raise VlmlabError(f"{path} does not have the columns of this study; name another file with --out")
         return list(reader)
 
 
