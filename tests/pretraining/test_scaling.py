@@ -78,4 +78,4 @@ def test_arms_have_names_of_their_own_and_one_that_is_there_is_not_run_again(wor
     assert capsys.readouterr().out.count("open") == 4
     path.write_text("a,b\n")
     assert scaling.main(["--list", "--out", str(path)]) == 2
-    assert "has not the columns" in capsys.readouterr().err
+    assert "does not have the columns" in capsys.readouterr().err
